@@ -1,0 +1,203 @@
+"""Configuration: defaults < user file < project file < DSCACHE_* < flags.
+
+User file: `~/.config/dscache/config.toml` (or `$DSCACHE_CONFIG`), with profiles:
+
+    profile = "local"
+    [profiles.local]
+    endpoint = "http://127.0.0.1:9000"
+    bucket = "dscache"
+    access_key = "…"
+    secret_key = "…"
+
+Project file: `dscache.toml` in the working directory or a folder above it, the same form. Settings
+outside `[profiles]` apply whatever the profile. Nothing is read at import.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from .errors import ConfigError
+
+ENVIRONMENT = {
+    "endpoint": ("DSCACHE_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
+    "public_endpoint": ("DSCACHE_PUBLIC_ENDPOINT",),
+    "bucket": ("DSCACHE_BUCKET",),
+    "region": ("DSCACHE_REGION", "AWS_REGION", "AWS_DEFAULT_REGION"),
+    "access_key": ("DSCACHE_ACCESS_KEY", "AWS_ACCESS_KEY_ID"),
+    "secret_key": ("DSCACHE_SECRET_KEY", "AWS_SECRET_ACCESS_KEY"),
+    "session_token": ("DSCACHE_SESSION_TOKEN", "AWS_SESSION_TOKEN"),
+    "home": ("DSCACHE_HOME",),
+    "client_name": ("DSCACHE_CLIENT_NAME",),
+    "console": ("DSCACHE_CONSOLE",),
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of a client or a builder. `repr` shows no secret.
+
+    `endpoint` is where this process talks to the store; `public_endpoint` (default: the same) is
+    the host in URLs that are handed to others. `home` is the local cache.
+    """
+
+    endpoint: str = ""
+    bucket: str = "dscache"
+    region: str = "us-east-1"
+    access_key: str = field(default="", repr=False)
+    secret_key: str = field(default="", repr=False)
+    session_token: str = field(default="", repr=False)
+    public_endpoint: str = ""
+    home: Path = Path()
+    client_name: str = ""
+    console: str = ""
+    profile: str = ""
+    origin: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+
+    def require_endpoint(self) -> str:
+        """The endpoint, or ConfigError saying how to set one."""
+        if not self.endpoint:
+            raise ConfigError(
+                "no endpoint is configured; run `dscache up` for a local store, "
+                "or set DSCACHE_ENDPOINT or `endpoint` in a profile (see `dscache init`)"
+            )
+        if not self.endpoint.startswith(("http://", "https://")):
+            raise ConfigError(
+                f"endpoint {self.endpoint!r} (from {self.origin.get('endpoint', 'the caller')}) "
+                "is not a URL; expected http://host:port or https://host"
+            )
+        return self.endpoint.rstrip("/")
+
+
+def load(
+    *,
+    profile: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> Config:
+    """Merge all sources. Raises ConfigError naming the file and the setting."""
+    env = os.environ if environ is None else environ
+    files = [path for path in (user_file(env), project_file(cwd or Path.cwd())) if path]
+    documents = [(str(path), _read(path)) for path in files if path.is_file()]
+    name, asked_by = _profile_name(profile, env, documents)
+    merged: dict[str, Any] = {}
+    origin: dict[str, str] = {}
+    for source, document in documents:
+        profiles = document.get("profiles", {})
+        plain = {k: v for k, v in document.items() if k not in ("profiles", "profile")}
+        _merge(merged, origin, plain, source)
+        _merge(merged, origin, profiles.get(name, {}), f"{source} [profiles.{name}]")
+    if name and not any(name in document.get("profiles", {}) for _, document in documents):
+        raise ConfigError(f"profile {name!r} ({asked_by}) is in none of: {_files(files)}")
+    for setting, variables in ENVIRONMENT.items():
+        found = next((variable for variable in variables if env.get(variable)), None)
+        if found and not (found.startswith("AWS_") and setting in merged):
+            _merge(merged, origin, {setting: env[found]}, f"${found}")
+    given = {k: v for k, v in (overrides or {}).items() if v is not None}
+    _merge(merged, origin, given, "the command line")
+    merged["home"] = Path(merged.get("home") or default_home(env)).expanduser()
+    return Config(profile=name, origin=origin, **merged)
+
+
+def user_file(environ: Mapping[str, str]) -> Path:
+    """`$DSCACHE_CONFIG`, else `$XDG_CONFIG_HOME/dscache/config.toml`, else under `~/.config`."""
+    if environ.get("DSCACHE_CONFIG"):
+        return Path(environ["DSCACHE_CONFIG"]).expanduser()
+    base = environ.get("XDG_CONFIG_HOME") or str(
+        Path(environ.get("HOME", "~")).expanduser() / ".config"
+    )
+    return Path(base) / "dscache" / "config.toml"
+
+
+def project_file(cwd: Path) -> Path | None:
+    """The nearest `dscache.toml` at or above `cwd`, or None."""
+    return next(
+        (d / "dscache.toml" for d in (cwd, *cwd.parents) if (d / "dscache.toml").is_file()), None
+    )
+
+
+def default_home(environ: Mapping[str, str]) -> Path:
+    """`$XDG_CACHE_HOME/dscache`, else `~/.cache/dscache`."""
+    base = environ.get("XDG_CACHE_HOME") or str(
+        Path(environ.get("HOME", "~")).expanduser() / ".cache"
+    )
+    return Path(base) / "dscache"
+
+
+def write_profile(path: Path, name: str, settings: Mapping[str, str]) -> None:
+    """Put profile `name` into the user file (mode 0600, atomically), and make it the default one if
+    there is none yet. Other contents of the file are kept, but comments are not."""
+    document = _read(path) if path.is_file() else {}
+    document.setdefault("profile", name)
+    document.setdefault("profiles", {})[name] = dict(settings)
+    _write(path, document)
+
+
+def remove_profile(path: Path, name: str) -> None:
+    """Take profile `name` out of the user file again; a missing file or profile is fine."""
+    if not path.is_file():
+        return
+    document = _read(path)
+    document.get("profiles", {}).pop(name, None)
+    if document.get("profile") == name:
+        del document["profile"]
+    _write(path, document)
+
+
+def _profile_name(
+    flag: str | None, env: Mapping[str, str], documents: list[tuple[str, dict[str, Any]]]
+) -> tuple[str, str]:
+    if flag:
+        return flag, "from --profile"
+    if env.get("DSCACHE_PROFILE"):
+        return env["DSCACHE_PROFILE"], "from $DSCACHE_PROFILE"
+    named = [
+        (document["profile"], source) for source, document in documents if "profile" in document
+    ]
+    return (str(named[-1][0]), f"from {named[-1][1]}") if named else ("", "")
+
+
+def _merge(
+    merged: dict[str, Any], origin: dict[str, str], settings: Mapping[str, Any], source: str
+) -> None:
+    known = {f.name for f in fields(Config)} - {"profile", "origin"}
+    for name, value in settings.items():
+        if name not in known:
+            raise ConfigError(
+                f"{source}: unknown setting {name!r}; known are {', '.join(sorted(known))}"
+            )
+        if not isinstance(value, (str, Path)):
+            raise ConfigError(f"{source}: {name}: expected a string, got {value!r}")
+        merged[name] = value
+        origin[name] = source
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not TOML: {error}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+
+
+def _write(path: Path, document: Mapping[str, Any]) -> None:
+    """Replace the file in one step; it holds secrets, so nobody else may read it."""
+    import tomli_w
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(handle, "wb") as file:
+        tomli_w.dump(document, file)
+    temporary.replace(path)
+
+
+def _files(paths: list[Path]) -> str:
+    return ", ".join(str(path) for path in paths)

@@ -1,0 +1,46 @@
+"""What state a dataset is in, derived from the objects in the bucket (DESIGN §4). Pure."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Collection, Sequence
+
+from .manifests import Alias, Failure, Live, Progress, Ready
+
+
+class State(enum.Enum):
+    """State of a key, as people see it."""
+
+    READY = "ready"
+    ALIAS = "alias"
+    BUILDING = "building"
+    REQUESTED = "requested"
+    FAILED = "failed"
+    ABSENT = "absent"
+
+
+def state_of(
+    ready: Ready | None,
+    failures: Sequence[Failure],
+    requests: Collection[str],
+    progress: Progress | None,
+    now: float,
+) -> State:
+    """READY (live) > BUILDING (a request, and progress not expired) > REQUESTED > FAILED > ABSENT.
+
+    `requests` are the nonces of outstanding requests; `now` is Unix time by the server's clock.
+    An alias has no state of its own: look at the key that it names.
+    """
+    if isinstance(ready, Live):
+        return State.READY
+    if isinstance(ready, Alias):
+        return State.ALIAS
+    if requests:
+        building = progress is not None and progress.expires_at > now
+        return State.BUILDING if building else State.REQUESTED
+    return State.FAILED if failures else State.ABSENT
+
+
+def newest_failure(failures: Sequence[Failure]) -> Failure | None:
+    """The failure people should read first."""
+    return max(failures, key=lambda failure: failure.failed_at, default=None)
