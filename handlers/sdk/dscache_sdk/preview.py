@@ -1,0 +1,144 @@
+"""A contact sheet of examples: what training will see, at a glance. Needs Pillow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dscache_sdk.features.base import Feature
+from dscache_sdk.features.basic import BBoxes, ClassLabel, Scalar, Text
+from dscache_sdk.features.image import Image
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
+
+CELL_PIXELS = 192
+_GAP_PIXELS = 8
+_LINE_PIXELS = 14
+_MAX_CAPTION_LINES = 3
+_BACKGROUND = (250, 250, 250)
+_INK = (40, 40, 40)
+_BOX = (255, 64, 0)
+
+
+def contact_sheet(
+    examples: Sequence[Mapping[str, Any]],
+    features: Mapping[str, Feature],
+    columns: int | None = None,
+) -> Picture:
+    """Draw decoded examples side by side, labels and ids under them, statistics at the bottom.
+
+    Args:
+        examples: as `iter_examples` yields them.
+        features: of the examples; all pictures of an example stand next to each other, boxes
+            are drawn into the first of them.
+        columns: examples per row; about square when not given.
+
+    Returns:
+        An RGB Pillow picture. Without examples it has the line of statistics only.
+    """
+    from PIL import Image as PillowImage
+    from PIL import ImageDraw
+
+    cells = [_cell(example, features) for example in examples]
+    lines = max((len(caption) for _, caption in cells), default=0)
+    pictures = max((picture.width for picture, _ in cells), default=CELL_PIXELS)
+    across = columns or max(1, round(math.sqrt(len(cells) * CELL_PIXELS / pictures)))
+    across = max(1, min(across, len(cells) or 1))
+    width = across * (pictures + _GAP_PIXELS) + _GAP_PIXELS
+    step = CELL_PIXELS + lines * _LINE_PIXELS + _GAP_PIXELS
+    rows = math.ceil(len(cells) / across)
+    text = statistics(examples, features)
+    width = max(width, 7 * len(text) + 2 * _GAP_PIXELS)
+    height = rows * step + _LINE_PIXELS + 3 * _GAP_PIXELS
+    sheet = PillowImage.new("RGB", (width, height), _BACKGROUND)
+    draw = ImageDraw.Draw(sheet)
+    for number, (picture, caption) in enumerate(cells):
+        left = _GAP_PIXELS + number % across * (pictures + _GAP_PIXELS)
+        top = _GAP_PIXELS + number // across * step
+        sheet.paste(picture, (left, top))
+        for line, words in enumerate(caption):
+            draw.text((left, top + CELL_PIXELS + line * _LINE_PIXELS), words, fill=_INK)
+    draw.text((_GAP_PIXELS, rows * step + _GAP_PIXELS), text, fill=_INK)
+    return sheet
+
+
+def statistics(examples: Sequence[Mapping[str, Any]], features: Mapping[str, Feature]) -> str:
+    """One line: how many examples, and of the first picture sizes, mean, deviation; of the first
+    label how many classes occur."""
+    parts = [f"{len(examples)} examples"]
+    for name in _names(features, Image)[:1]:
+        parts += _picture_statistics([example[name] for example in examples])
+    for name in _names(features, ClassLabel)[:1]:
+        seen = len({int(example[name]) for example in examples})
+        parts.append(f"{name}: {seen} classes")
+    return ", ".join(parts)
+
+
+def _picture_statistics(pictures: list[npt.NDArray[np.uint8]]) -> list[str]:
+    if not pictures:
+        return []
+    shapes = sorted({"x".join(map(str, picture.shape)) for picture in pictures})
+    sizes = shapes[0] if len(shapes) == 1 else f"{shapes[0]} to {shapes[-1]}"
+    mean = sum(float(picture.mean()) for picture in pictures) / len(pictures)
+    deviation = sum(float(picture.std()) for picture in pictures) / len(pictures)
+    return [sizes, f"mean {mean:.0f}", f"deviation {deviation:.0f}"]
+
+
+def _names(features: Mapping[str, Feature], *kinds: type[Feature]) -> list[str]:
+    return [name for name, feature in features.items() if isinstance(feature, kinds)]
+
+
+def _cell(example: Mapping[str, Any], features: Mapping[str, Feature]) -> tuple[Picture, list[str]]:
+    from PIL import Image as PillowImage
+
+    names = _names(features, Image)
+    thumbs = [_thumb(example[name]) for name in names]
+    for name in _names(features, BBoxes)[:1]:
+        for thumb in thumbs[:1]:
+            _draw_boxes(thumb, example[name])
+    cell = PillowImage.new("RGB", (CELL_PIXELS * max(1, len(thumbs)), CELL_PIXELS), _BACKGROUND)
+    for place, thumb in enumerate(thumbs):
+        left = place * CELL_PIXELS + (CELL_PIXELS - thumb.width) // 2
+        cell.paste(thumb, (left, (CELL_PIXELS - thumb.height) // 2))
+    return cell, _caption(example, features)[:_MAX_CAPTION_LINES]
+
+
+def _thumb(pixels: npt.NDArray[np.uint8]) -> Picture:
+    from PIL import Image as PillowImage
+
+    flat = pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
+    picture = PillowImage.fromarray(flat)
+    scale = CELL_PIXELS / max(picture.size)
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    return picture.resize(size).convert("RGB")
+
+
+def _draw_boxes(thumb: Picture, boxes: npt.NDArray[np.float32]) -> None:
+    from PIL import ImageDraw
+
+    draw = ImageDraw.Draw(thumb)
+    for top, left, bottom, right in boxes.tolist():
+        width, height = thumb.width - 1, thumb.height - 1
+        draw.rectangle((left * width, top * height, right * width, bottom * height), outline=_BOX)
+
+
+def _caption(example: Mapping[str, Any], features: Mapping[str, Feature]) -> list[str]:
+    lines = []
+    for name in _names(features, ClassLabel, Text, Scalar):
+        feature, value = features[name], example[name]
+        if isinstance(feature, ClassLabel):
+            value = feature.name_of(int(value))
+        text = f"{value:.4g}" if isinstance(value, np.floating) else str(value)
+        lines.append(_short(text if isinstance(feature, ClassLabel | Text) else f"{name} {text}"))
+    return lines
+
+
+def _short(text: str, limit: int = CELL_PIXELS // 6) -> str:
+    """The end of a text: of a path the file's name matters most."""
+    text = " ".join(text.split())
+    return text if len(text) <= limit else f"...{text[3 - limit :]}"
