@@ -1,0 +1,22 @@
+"""What can go wrong with a local store or builder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..errors import DscacheError
+
+TAIL_LINES = 15
+
+
+class StackError(DscacheError):
+    """The local store or builder could not be built, started or stopped."""
+
+
+def with_tail(message: str, log: Path) -> str:
+    """The message followed by the last lines of a log file, and where the whole log is."""
+    try:
+        lines = log.read_text(errors="replace").splitlines()[-TAIL_LINES:]
+    except OSError:
+        return message
+    return "\n".join([message, *(f"  | {line}" for line in lines), f"whole log: {log}"])

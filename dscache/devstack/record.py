@@ -1,0 +1,98 @@
+"""What a stack's directory says about itself: `stack.json` and `credentials.json`, mode 0600."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+import msgspec
+
+from .errors import StackError
+from .process import Process
+
+STACK_FILE = "stack.json"
+CREDENTIALS_FILE = "credentials.json"
+SECRET_BYTES = 24
+
+
+class Binary(msgspec.Struct, frozen=True):
+    """A server program that was seen to stream notifications, as it was then."""
+
+    path: str
+    size: int
+    modified_ns: int
+
+
+class Record(msgspec.Struct):
+    """What belongs to this directory: ports, programs that were started, the profile written."""
+
+    schema: int = 1
+    api_port: int = 0
+    console_port: int = 0
+    server: Process | None = None
+    builder: Process | None = None
+    binary: Binary | None = None
+    profile: str = ""
+    bucket: str = "dscache"
+
+
+class Login(msgspec.Struct, frozen=True):
+    """An access key and its secret. `repr` hides the secret."""
+
+    access_key: str
+    secret_key: str
+
+    def __repr__(self) -> str:
+        return f"Login({self.access_key!r})"
+
+
+class Credentials(msgspec.Struct, frozen=True):
+    """The three users of a local store."""
+
+    root: Login
+    client: Login
+    builder: Login
+
+
+def read_record(directory: Path) -> Record:
+    """The record of a directory, an empty one when there is none. Raises StackError."""
+    path = directory / STACK_FILE
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Record)
+    except FileNotFoundError:
+        return Record()
+    except (msgspec.DecodeError, OSError) as error:
+        raise StackError(f"{path}: {error}; move it away and run `dscache up` again") from None
+
+
+def write_record(directory: Path, record: Record) -> None:
+    """Replace the record in one step."""
+    write_private(directory / STACK_FILE, msgspec.json.format(msgspec.json.encode(record)))
+
+
+def credentials(directory: Path) -> Credentials:
+    """The directory's credentials; made up at random the first time. Raises StackError."""
+    path = directory / CREDENTIALS_FILE
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Credentials)
+    except FileNotFoundError:
+        made = Credentials(*(_login(role) for role in ("root", "client", "builder")))
+        write_private(path, msgspec.json.format(msgspec.json.encode(made)))
+        return made
+    except (msgspec.DecodeError, OSError) as error:
+        raise StackError(f"{path}: {error}; restore it, or `dscache down --delete`") from None
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Write a file that only its owner can read, in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(handle, "wb") as file:
+        file.write(content)
+    temporary.replace(path)
+
+
+def _login(role: str) -> Login:
+    return Login(f"dscache-{role}", secrets.token_urlsafe(SECRET_BYTES))
