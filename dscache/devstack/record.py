@@ -25,7 +25,10 @@ class Binary(msgspec.Struct, frozen=True):
 
 
 class Record(msgspec.Struct):
-    """What belongs to this directory: ports, programs that were started, the profile written."""
+    """What belongs to this directory: ports, programs that were started, the profile written.
+
+    `binary` passed the probe; `rejected` did not, and are not tried again.
+    """
 
     schema: int = 1
     api_port: int = 0
@@ -33,6 +36,7 @@ class Record(msgspec.Struct):
     server: Process | None = None
     builder: Process | None = None
     binary: Binary | None = None
+    rejected: list[Binary] = []
     profile: str = ""
     bucket: str = "dscache"
 

@@ -1,0 +1,55 @@
+"""The profile that makes `dscache get` work with the local store at once."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from ..config import Config, remove_profile, write_profile
+from ..errors import ConfigError, UsageError
+
+LOOPBACK = ("http://127.0.0.1:", "http://localhost:", "http://[::1]:")
+
+
+def ensure(path: Path, name: str, client: Config) -> bool:
+    """Write the profile into the user file unless it is there already; whether it was written.
+
+    Raises UsageError rather than replace a profile for a store elsewhere.
+    """
+    settings = {
+        "endpoint": client.endpoint,
+        "bucket": client.bucket,
+        "access_key": client.access_key,
+        "secret_key": client.secret_key,
+        "console": client.console,
+    }
+    existing = read(path, name)
+    if existing == settings:
+        return False
+    if existing and not str(existing.get("endpoint", "")).startswith(LOOPBACK):
+        raise UsageError(
+            f"{path}: profile {name!r} is for {existing.get('endpoint')!r} and would be lost; "
+            "choose another name with --profile"
+        )
+    write_profile(path, name, settings)
+    return True
+
+
+def remove(path: Path, name: str, endpoint: str) -> bool:
+    """Remove the profile if it is still for this endpoint; whether it was."""
+    if read(path, name).get("endpoint") != endpoint:
+        return False
+    remove_profile(path, name)
+    return True
+
+
+def read(path: Path, name: str) -> dict[str, Any]:
+    """The profile's settings, empty when there is none. Raises ConfigError."""
+    try:
+        profiles = tomllib.loads(path.read_text()).get("profiles", {})
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from None
+    return dict(profiles.get(name, {}))

@@ -1,0 +1,68 @@
+"""The builder as a program of the local stack: it is started, never imported."""
+
+from __future__ import annotations
+
+import importlib.util
+import secrets
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from . import process
+from .errors import StackError, with_tail
+from .process import Process
+
+READY_S = 20.0
+GRACE_S = 40.0  # the builder itself releases its claims within 30 s
+POLL_S = 0.2
+OURS = ("DSCACHE_", "AWS_", "NOTIFY_SOCKET", "WATCHDOG_")
+
+
+def require_installed() -> None:
+    """Raise StackError when there is no builder to start."""
+    if importlib.util.find_spec("dscache_builder") is None:
+        raise StackError(
+            "the builder is not installed for this Python: `pip install dscache-builder`, "
+            "or `dscache up --no-builder` for the store alone"
+        )
+
+
+def start(
+    config: Path, log: Path, environ: Mapping[str, str], remember: Callable[[Process], None]
+) -> bool:
+    """Start the builder and wait for it; whether it has said that it is ready.
+
+    `remember` gets the process before the wait, so that a Ctrl-C loses nothing. Raises StackError
+    with the end of the log when the builder ends instead.
+    """
+    argv = [sys.executable, "-m", "dscache_builder", "--config", str(config)]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifications:
+        name = f"dscache-{secrets.token_hex(8)}"
+        notifications.bind(f"\0{name}")
+        settings = {k: v for k, v in environ.items() if not k.startswith(OURS)}
+        settings["NOTIFY_SOCKET"] = f"@{name}"
+        started = process.spawn(argv, environ=settings, log=log)
+        remember(started)
+        ready = _wait_ready(notifications, started)
+    if not ready and not process.alive(started):
+        raise StackError(with_tail("the builder ended at once", log))
+    return ready
+
+
+def stop(started: Process | None) -> bool:
+    """Stop the builder; it releases its claims first. False if it did not run."""
+    return process.stop(started, grace_s=GRACE_S)
+
+
+def _wait_ready(notifications: socket.socket, started: Process) -> bool:
+    notifications.settimeout(POLL_S)
+    deadline = time.monotonic() + READY_S
+    while process.alive(started) and time.monotonic() < deadline:
+        try:
+            if b"READY=1" in notifications.recv(4096).splitlines():
+                return True
+        except TimeoutError:
+            continue
+    return False
