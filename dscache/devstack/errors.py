@@ -13,10 +13,10 @@ class StackError(DscacheError):
     """The local store or builder could not be built, started or stopped."""
 
 
-def with_tail(message: str, log: Path) -> str:
-    """The message followed by the last lines of a log file, and where the whole log is."""
+def with_tail(message: str, log: Path, since: int = 0) -> str:
+    """The message, the last lines of a log file from byte `since` on, and where the log is."""
     try:
-        lines = log.read_text(errors="replace").splitlines()[-TAIL_LINES:]
+        lines = log.read_bytes()[since:].decode(errors="replace").splitlines()[-TAIL_LINES:]
     except OSError:
         return message
     return "\n".join([message, *(f"  | {line}" for line in lines), f"whole log: {log}"])

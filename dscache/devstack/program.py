@@ -38,6 +38,7 @@ def start(
     with the end of the log when the builder ends instead.
     """
     argv = [sys.executable, "-m", "dscache_builder", "--config", str(config)]
+    since = log.stat().st_size if log.is_file() else 0
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifications:
         name = f"dscache-{secrets.token_hex(8)}"
         notifications.bind(f"\0{name}")
@@ -47,7 +48,7 @@ def start(
         remember(started)
         ready = _wait_ready(notifications, started)
     if not ready and not process.alive(started):
-        raise StackError(with_tail("the builder ended at once", log))
+        raise StackError(with_tail("the builder ended at once", log, since))
     return ready
 
 
