@@ -1,0 +1,42 @@
+"""A handler, or what it runs in, failed: the one exception between the host and the builder."""
+
+from __future__ import annotations
+
+from dscache.errors import DscacheError
+from dscache.manifests import FailureKind
+
+
+class HandlerFailure(DscacheError):
+    """Running a handler failed for a reason that a failed marker can tell.
+
+    Attributes:
+        kind: the failure class of `dscache.manifests.Failure`.
+        message: one line: what was wrong, where, and what to do.
+        sample: id of the sample that was being worked on, or "".
+        traceback: the remote traceback (or a tool's output), or "".
+        log_tail: the end of the build's log, or "".
+    """
+
+    exit_code = 3
+
+    def __init__(
+        self,
+        kind: FailureKind,
+        message: str,
+        sample: str = "",
+        traceback: str = "",
+        log_tail: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.kind: FailureKind = kind
+        self.message = message
+        self.sample = sample
+        self.traceback = traceback
+        self.log_tail = log_tail
+
+
+class EnvironmentFailed(HandlerFailure):
+    """An environment could not be resolved or made. `traceback` is what the tool printed."""
+
+    def __init__(self, message: str, output: str = "") -> None:
+        super().__init__("environment", message, traceback=output)

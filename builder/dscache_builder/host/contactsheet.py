@@ -1,0 +1,35 @@
+"""Draw the contact sheet from a few records."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+from dscache_sdk.features import infer_features
+from dscache_sdk.preview import contact_sheet, statistics
+from dscache_sdk.reading import iter_examples
+from dscache_sdk.records import read_records
+
+from .failures import HostFailure
+from .subject import Subject
+
+
+def draw_sheet(records: Path, subject: Subject, count: int, to: str) -> str:
+    """Write a PNG of the first `count` examples to `to`; returns one line of statistics.
+
+    Raises HostFailure when there is nothing to draw, or no Pillow in the environment.
+    """
+    if not records.is_file():
+        raise HostFailure("handler", "no preview: no records were written yet")
+    if subject.plain:
+        features = infer_features(*read_records(records))
+    else:
+        features = dict(subject.handler.features)
+    examples = list(itertools.islice(iter_examples([records], features), count))
+    try:
+        contact_sheet(examples, features).save(to, format="PNG")
+    except ImportError as error:
+        raise HostFailure(
+            "handler", f"no preview: the handler's package must require Pillow ({error})"
+        ) from error
+    return statistics(examples, features)

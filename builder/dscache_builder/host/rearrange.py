@@ -1,0 +1,29 @@
+"""Variants of a plan: without some samples, or only the first few. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from msgspec.structs import replace
+
+from dscache_sdk.plan import Plan, ShardPlan
+
+
+def without(plan: Plan, index: int, samples: Collection[str]) -> Plan:
+    """The plan with shard `index` lacking these samples (by id); the others' bytes are the same."""
+    if not samples:
+        return plan
+    shard = plan.shards[index]
+    kept = [number for number in shard.samples if plan.samples[number].id not in samples]
+    shards = list(plan.shards)
+    shards[index] = replace(shard, samples=kept)
+    return replace(plan, shards=shards)
+
+
+def only_samples(plan: Plan, count: int, leave_out: Collection[str] = ()) -> Plan:
+    """A plan of one shard with the first `count` samples, less those in `leave_out`."""
+    numbers = [
+        number for number, sample in enumerate(plan.samples[:count]) if sample.id not in leave_out
+    ]
+    shard = ShardPlan(0, "preview.tfrecord", "train", numbers, len(numbers))
+    return replace(plan, shards=[shard])
