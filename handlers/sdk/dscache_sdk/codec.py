@@ -59,7 +59,7 @@ def _encode_value(key: bytes, value: Any) -> bytes:
     if isinstance(value, list | tuple):
         if not value:
             return wire.delimited(key + b"\x12\x00")
-        if all(isinstance(item, bytes | str) for item in value):
+        if any(isinstance(item, bytes | str) for item in value):
             return _encode_many(key, [_to_bytes(item) for item in value])
     return _encode_array(key, np.asarray(value))
 

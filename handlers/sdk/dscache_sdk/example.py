@@ -21,10 +21,13 @@ __all__ = [
     "check_names",
     "column_names",
     "compile_encoder",
+    "compile_pieces",
     "decode_example",
     "decode_features",
     "encode_example",
 ]
+
+Pieces = tuple[bytes, ...]
 
 
 def decode_features(record: bytes | memoryview, features: Mapping[str, Feature]) -> dict[str, Any]:
@@ -83,11 +86,31 @@ def compile_encoder(features: Mapping[str, Feature]) -> Callable[[Mapping[str, A
     Whatever the fast path does not know goes through the general one, so that both accept the
     same values and only one place writes error messages.
     """
-    general = _general_encoder(features)
     if any(feature.parts for feature in features.values()):
-        return general
-    scope: dict[str, Any] = {"general": general, "heads": _Prefixes(b"", None), "FAST": _FALLBACK}
-    body, pieces = [], []
+        return _general_encoder(features)
+    return _generate(features, _JOIN_ONCE if _any_large(features) else _JOIN_TWICE)
+
+
+def compile_pieces(features: Mapping[str, Feature]) -> Callable[[Mapping[str, Any]], Pieces]:
+    """`compile_encoder` whose function returns the record in pieces, for ``writer.write(*pieces)``.
+
+    Pictures are then written without having been copied into a record first.
+    """
+    if not any(feature.parts for feature in features.values()) and _any_large(features):
+        return _generate(features, _PIECES)
+    encode = compile_encoder(features)
+    return lambda example: (encode(example),)
+
+
+def _generate(features: Mapping[str, Feature], finish: str) -> Callable[[Mapping[str, Any]], Any]:
+    general = _general_encoder(features)
+    if finish is _PIECES:
+        scope: dict[str, Any] = {"general": lambda example: (general(example),)}
+    else:
+        scope = {"general": general}
+    scope.update(heads=_Prefixes(b"", None), FAST=_FALLBACK)
+    body: list[str] = []
+    pieces: list[str] = []
     for place, name in enumerate(sorted(features)):
         lines, expression = _fast_lines(place, name, features[name], scope)
         body += lines
@@ -95,10 +118,24 @@ def compile_encoder(features: Mapping[str, Feature]) -> Callable[[Mapping[str, A
     source = _FUNCTION.format(
         count=len(features),
         body="\n".join(f"        {line}" for line in body) or "        pass",
-        pieces=", ".join(pieces),
+        finish=finish.format(
+            pieces="".join(f"{piece}, " for piece in pieces),
+            size=" + ".join(f"len({piece})" for piece in pieces) or "0",
+        ),
     )
     exec(compile(source, "<compiled encoder>", "exec"), scope)
-    return cast("Callable[[Mapping[str, Any]], bytes]", scope["encode"])
+    return cast("Callable[[Mapping[str, Any]], Any]", scope["encode"])
+
+
+def _any_large(features: Mapping[str, Feature]) -> bool:
+    return any(map(_is_large, features.values()))
+
+
+def _is_large(feature: Feature) -> bool:
+    if feature.fast == "array":
+        dtype, shape, _ = feature.array_layout()
+        return int(np.prod(shape, dtype=np.int64)) * dtype.itemsize > 4096
+    return feature.fast == ""
 
 
 _FALLBACK = (
@@ -119,9 +156,13 @@ def encode(ex):
 {body}
     except FAST:
         return general(ex)
-    body = b"".join(({pieces},))
-    return heads[len(body)] + body
+    {finish}
 """
+# Large records are copied once, small ones are cheaper joined before their length is known.
+_PIECES = """return (heads[{size}], {pieces})"""
+_JOIN_ONCE = """return b"".join((heads[{size}], {pieces}))"""
+_JOIN_TWICE = """body = b"".join(({pieces}))
+    return heads[len(body)] + body"""
 
 
 class _Prefixes(dict[int, bytes]):

@@ -14,7 +14,7 @@ import numpy as np
 
 from dscache_sdk import options as option_tools
 from dscache_sdk.errors import FeatureError, HandlerContractError, RawDataError, SampleError
-from dscache_sdk.example import check_names, compile_encoder
+from dscache_sdk.example import Pieces, check_names, compile_pieces
 from dscache_sdk.features.base import Feature
 from dscache_sdk.plan import (
     Plan,
@@ -147,8 +147,8 @@ class DatasetHandler:
         return int(getattr(self.options, "variations_per_sample", 1))
 
     @cached_property
-    def _encode(self) -> Callable[[Mapping[str, Any]], bytes]:
-        return compile_encoder(self._features)
+    def _encode(self) -> Callable[[Mapping[str, Any]], Pieces]:
+        return compile_pieces(self._features)
 
     @cached_property
     def _features(self) -> dict[str, Feature]:
@@ -198,10 +198,10 @@ class DatasetHandler:
         sizes: list[int] = []
         for sample in candidates:
             try:
-                records = [record for record in self._records(sample, variations=1) if record]
+                records = list(self._records(sample, variations=1))
             except SampleError:
                 continue
-            sizes.append(sum(len(record) + FRAME_BYTES for record in records))
+            sizes.append(sum(sum(map(len, record)) + FRAME_BYTES for record in records))
             if len(sizes) == _ESTIMATE_SAMPLES:
                 break
         return self._variations * sum(sizes) / len(sizes) if sizes else 1.0
@@ -237,10 +237,12 @@ class DatasetHandler:
                 if on_sample is not None:
                     on_sample(sample.id)
                 for record in self._kept(sample, bad):
-                    writer.write(record)
+                    writer.write(*record)
         return ShardStats(writer.records, writer.bytes)
 
-    def _kept(self, sample: Sample, bad: Callable[[SampleError], object] | None) -> Iterable[bytes]:
+    def _kept(
+        self, sample: Sample, bad: Callable[[SampleError], object] | None
+    ) -> Iterable[Pieces]:
         records = self._records(sample, self._variations)
         if bad is None:
             return records
@@ -250,7 +252,7 @@ class DatasetHandler:
             bad(error)
             return []
 
-    def _records(self, sample: Sample, variations: int) -> Iterator[bytes]:
+    def _records(self, sample: Sample, variations: int) -> Iterator[Pieces]:
         variation: int | None = None
         seed = int(getattr(self.options, "seed", 0))
         for step in range(variations):
@@ -267,11 +269,11 @@ class DatasetHandler:
             if record is not None:
                 yield record
 
-    def _encoded(self, example: Any) -> bytes:
+    def _encoded(self, example: Any) -> Pieces:
         if hasattr(example, "SerializeToString"):
             record: bytes = example.SerializeToString(deterministic=True)
             check_names(record, self._features)
-            return record
+            return (record,)
         if not isinstance(example, Mapping):
             kind = type(example).__name__
             raise FeatureError(f"example() gave a {kind}; expected a dict, or None to drop it")

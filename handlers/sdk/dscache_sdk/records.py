@@ -28,11 +28,15 @@ _LENGTH = struct.Struct("<Q")
 _BUFFER_BYTES = 1 << 18
 _DIRECT_BYTES = 1 << 15  # records from this size on are written without a copy
 _CACHED_HEADS = 4096
+_MAX_CHUNKS = 64  # of one system call; Linux takes 1,024
 
 
 def masked_crc(data: bytes | memoryview) -> int:
     """Masked CRC-32C as TFRecord files store it."""
-    crc = crc32c(data)
+    return _masked(crc32c(data))
+
+
+def _masked(crc: int) -> int:
     return ((crc >> 15 | crc << 17 & 0xFFFF_FFFF) + 0xA282EAD8) & 0xFFFF_FFFF
 
 
@@ -81,8 +85,15 @@ class RecordWriter:
         else:
             self._abandon()
 
-    def write(self, record: bytes) -> None:
-        """Append one record. Raises OSError when the file cannot be written."""
+    def write(self, record: bytes, *more: bytes) -> None:
+        """Append one record, in one or several pieces.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        if more:
+            self._write_pieces((record, *more))
+            return
         length = len(record)
         head = self._heads.get(length) or self._new_head(length)
         crc = crc32c(record)
@@ -90,8 +101,22 @@ class RecordWriter:
         self._pending += (head, record, tail)
         self.records += 1
         self._pending_bytes += length + 16
-        if self._pending_bytes > _BUFFER_BYTES or length > _DIRECT_BYTES:
-            self._flush(direct=length > _DIRECT_BYTES)
+        if length > _DIRECT_BYTES:
+            self._flush(direct=True)
+        elif self._pending_bytes > _BUFFER_BYTES:
+            self._flush(direct=False)
+
+    def _write_pieces(self, pieces: tuple[bytes, ...]) -> None:
+        length = sum(map(len, pieces))
+        if length <= _DIRECT_BYTES:
+            self.write(b"".join(pieces))
+            return
+        crc = 0
+        for piece in pieces:
+            crc = crc32c(piece, crc)
+        self._pending += (self._new_head(length), *pieces, _CRC.pack(_masked(crc)))
+        self.records += 1
+        self._flush(direct=True)
 
     def close(self) -> None:
         """Write what is buffered and close the file; closing twice is harmless."""
@@ -118,9 +143,7 @@ class RecordWriter:
             raise ValueError(f"{self.path} is closed")
         chunks, self._pending = self._pending, []
         self._pending_bytes = 0
-        if direct and len(chunks) > 6:
-            chunks = [b"".join(chunks[:-2]), *chunks[-2:]]
-        elif not direct:
+        if not direct or len(chunks) > _MAX_CHUNKS:
             chunks = [b"".join(chunks)]
         _write_all(self._file.fileno(), chunks)
         for chunk in chunks:

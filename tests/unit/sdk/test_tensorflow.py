@@ -1,0 +1,262 @@
+"""TensorFlow reads what we write, and agrees with our reading. Imports TensorFlow."""
+
+import numpy as np
+import pytest
+
+from dscache_sdk import (
+    BBoxes,
+    ClassLabel,
+    DatasetHandler,
+    Image,
+    RecordError,
+    Sample,
+    Scalar,
+    Tensor,
+    Text,
+)
+from dscache_sdk.example import compile_encoder, decode_example, encode_example
+from dscache_sdk.reading import iter_examples, tfdata
+from dscache_sdk.records import RecordWriter, read_records
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:tensorflow.*"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:google.*"),
+]
+
+COUNT = 5
+
+FEATURES = {
+    "image": Image("jpeg"),
+    "mask": Image("png", (None, None, 1)),
+    "pixels": Image("raw"),
+    "fixed": Image("raw", (4, 6, 3)),
+    "text": Text(),
+    "label": ClassLabel(["a", "b", "c"]),
+    "boxes": BBoxes(),
+    "code": Scalar("string"),
+    "flag": Scalar("bool"),
+    "small": Scalar("uint8"),
+    "count": Scalar("int64"),
+    "score": Scalar("float32"),
+    "exact": Scalar("float64"),
+    "vector": Tensor((3,), "float32"),
+    "bytes": Tensor((2, 2), "int16"),
+    "wide": Tensor((2,), "uint64"),
+    "unsigned": Tensor((2,), "uint32"),
+    "free": Tensor((None, 2), "float32"),
+    "words": Tensor((None,), "string"),
+    "dynamic": Tensor((None, None), "float16"),
+    "bits": Tensor((None, 3), "bool"),
+}
+
+
+def example(number):
+    random = np.random.default_rng(number)
+    picture = random.integers(0, 256, (4, 6, 3), dtype=np.uint8)
+    return {
+        "image": picture,
+        "mask": picture[:, :, :1],
+        "pixels": picture,
+        "fixed": picture,
+        "text": f"ä {number}",
+        "label": number % 4 - 1,
+        "boxes": np.sort(random.random((number, 2, 2), dtype=np.float32), axis=1).reshape(-1, 4),
+        "code": b"\xff\x00",
+        "flag": number % 2 == 0,
+        "small": 255 - number,
+        "count": -(2**63) + number,
+        "score": number / 4,
+        "exact": 0.1 * number,
+        "vector": random.random(3, dtype=np.float32),
+        "bytes": np.array([[number, -1], [-(2**15), 2**15 - 1]], np.int16),
+        "wide": np.array([2**64 - 1, number], np.uint64),
+        "unsigned": np.array([2**32 - 1, number], np.uint32),
+        "free": random.random((number, 2), dtype=np.float32),
+        "words": ["ä"] * number,
+        "dynamic": random.random((number, 2)).astype(np.float16),
+        "bits": random.random((number, 3)) < 0.5,
+    }
+
+
+@pytest.fixture(scope="module")
+def tf():
+    import tensorflow
+
+    return tensorflow
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "x.tfrecord"
+    encode = compile_encoder(FEATURES)
+    with RecordWriter(path) as writer:
+        for number in range(COUNT):
+            writer.write(encode(example(number)))
+    return path
+
+
+def assert_same(ours, theirs):
+    """Compare a numpy example with one of tensors."""
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        if name == "image":  # two JPEG decoders
+            assert np.abs(value.astype(int) - theirs[name].numpy().astype(int)).max() <= 8
+            continue
+        have = theirs[name].numpy()
+        if isinstance(value, str):
+            assert have.decode() == value
+        elif isinstance(value, bytes):
+            assert have == value
+        else:
+            assert have.dtype == value.dtype, name
+            np.testing.assert_array_equal(have, value, err_msg=name)
+
+
+def test_tensorflow_finds_the_same_records(tf, path):
+    theirs = [record.numpy() for record in tf.data.TFRecordDataset(str(path))]
+    assert theirs == list(read_records(path))
+
+
+def test_we_read_what_tensorflow_writes(tf, tmp_path):
+    path = tmp_path / "theirs.tfrecord"
+    records = [b"", b"a", b"x" * 100_000]
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for record in records:
+            writer.write(record)
+    assert list(read_records(path)) == records
+    ours = tmp_path / "ours.tfrecord"
+    with RecordWriter(ours) as writer:
+        for record in records:
+            writer.write(record)
+    assert ours.read_bytes() == path.read_bytes()
+
+
+def test_examples_are_byte_for_byte_those_of_tensorflow(tf):
+    proto = tf.train.Example()
+    feature = proto.features.feature
+    feature["ints"].int64_list.value.extend([0, 1, 127, 128, 2**63 - 1, -1, -(2**63)])
+    feature["floats"].float_list.value.extend([0.5, -1.25, 3e38])
+    feature["bytes"].bytes_list.value.extend([b"", b"abc", b"\xff" * 300])
+    feature["one"].bytes_list.value.append("ä".encode())
+    feature["zero ints"].int64_list.SetInParent()
+    feature["zero floats"].float_list.SetInParent()
+    feature["nothing"].SetInParent()
+    ours = encode_example(
+        {
+            "ints": [0, 1, 127, 128, 2**63 - 1, -1, -(2**63)],
+            "floats": [0.5, -1.25, 3e38],
+            "bytes": [b"", b"abc", b"\xff" * 300],
+            "one": "ä",
+            "zero ints": np.zeros(0, np.int64),
+            "zero floats": np.zeros(0, np.float32),
+            "nothing": [],
+        }
+    )
+    assert ours == proto.SerializeToString(deterministic=True)
+    assert encode_example(proto) == proto.SerializeToString()
+    decoded = decode_example(proto.SerializeToString())
+    assert decoded["ints"].tolist() == list(feature["ints"].int64_list.value)
+    np.testing.assert_array_equal(decoded["floats"], feature["floats"].float_list.value)
+    assert decoded["bytes"] == list(feature["bytes"].bytes_list.value)
+    assert [len(decoded[name]) for name in ("zero ints", "zero floats", "nothing")] == [0, 0, 0]
+
+
+def test_parse_example_agrees_with_our_decoding(tf, path):
+    record = list(read_records(path))[3]
+    parsed = tf.io.parse_single_example(
+        record,
+        {
+            "vector": tf.io.FixedLenFeature((3,), tf.float32),
+            "count": tf.io.FixedLenFeature((), tf.int64),
+            "text": tf.io.FixedLenFeature((), tf.string),
+            "words": tf.io.RaggedFeature(tf.string),
+            "free": tf.io.RaggedFeature(tf.float32),
+            "unsigned": tf.io.VarLenFeature(tf.int64),
+        },
+    )
+    ours = decode_example(record)
+    np.testing.assert_array_equal(parsed["vector"], ours["vector"])
+    np.testing.assert_array_equal(parsed["free"], ours["free"])
+    assert parsed["count"].numpy() == ours["count"][0]
+    assert parsed["text"].numpy() == ours["text"][0]
+    assert parsed["words"].numpy().tolist() == ours["words"]
+    np.testing.assert_array_equal(tf.sparse.to_dense(parsed["unsigned"]), ours["unsigned"])
+
+
+def test_single_examples_agree_with_iter_examples(tf, path):
+    ours = list(iter_examples([path], FEATURES))
+    theirs = list(tfdata([path], FEATURES))
+    assert len(ours) == len(theirs) == COUNT
+    for one, other in zip(ours, theirs, strict=True):
+        assert_same(one, other)
+
+
+def test_batches_agree_with_iter_examples(tf, path):
+    features = {name: f for name, f in FEATURES.items() if name not in ("dynamic", "bits")}
+    (batch,) = tfdata([path], features, batch_size=10)
+    for number, one in enumerate(iter_examples([path], features)):
+        assert_same(one, {name: tensor[number] for name, tensor in batch.items()})
+    assert batch["boxes"].shape.as_list() == [COUNT, None, 4]
+    assert batch["image"].shape == (COUNT, 4, 6, 3)
+
+
+def test_small_records_are_parsed_many_at_a_time(tf, tmp_path):
+    features = {"id": Text(), "n": Scalar("int64"), "v": Tensor((3,), "float32")}
+    encode = compile_encoder(features)
+    files = [tmp_path / "a.tfrecord", tmp_path / "b.tfrecord"]
+    for start, file in enumerate(files):
+        with RecordWriter(file) as writer:
+            for n in range(start, 1000, 2):
+                writer.write(encode({"id": str(n), "n": n, "v": [n, 0.5, -n]}))
+    theirs = list(tfdata(files, features))
+    for one, other in zip(iter_examples(files, features), theirs, strict=True):
+        assert_same(one, other)
+    shuffled = [int(one["n"]) for one in tfdata(files, features, shuffle=100)]
+    assert sorted(shuffled) == list(range(1000))
+    assert shuffled != [int(one["n"]) for one in theirs]
+    sizes = [int(batch["n"].shape[0]) for batch in tfdata(files, features, batch_size=300)]
+    assert sizes == [300, 300, 300, 100]
+
+
+def test_pictures_can_stay_encoded(tf, path):
+    features = {"image": Image(), "id": Text()}
+    del features["id"]
+    (first, *_) = tfdata([path], features, decode=False)
+    assert first["image"].numpy().startswith(b"\xff\xd8\xff")
+    (batch,) = tfdata([path], features, batch_size=10, decode=False)
+    assert batch["image"].shape == (COUNT,)
+
+
+def test_shapes_are_static_where_declared(tf, path):
+    spec = tfdata([path], FEATURES).element_spec
+    for name in ("image", "fixed", "vector", "bytes", "free"):
+        assert tuple(spec[name].shape) == FEATURES[name].shape
+
+
+def test_a_handler_maps_its_files_and_takes_tensorflows_examples(tf, tmp_path):
+    class Foreign(DatasetHandler, name="foreign"):
+        features = {"n": Scalar("int64"), "text": Text()}  # noqa: RUF012
+
+        def samples(self):
+            return [Sample(str(number)) for number in range(9)]
+
+        def example(self, loaded, sample, rng):
+            proto = tf.train.Example()
+            proto.features.feature["n"].int64_list.value.append(int(sample.id))
+            proto.features.feature["text"].bytes_list.value.append(b"x")
+            return proto
+
+    handler = Foreign({}, str(tmp_path))
+    handler.output_dir = tmp_path
+    mapped = handler.tf_records_mapper(handler.as_tfrecord())
+    assert sorted(int(one["n"]) for one in mapped) == list(range(9))
+
+
+def test_damage_is_noticed_by_both(tf, path):
+    data = bytearray(path.read_bytes())
+    data[40] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(RecordError):
+        list(read_records(path))
+    with pytest.raises(tf.errors.DataLossError):
+        list(tf.data.TFRecordDataset(str(path)))
