@@ -157,6 +157,10 @@ class DatasetHandler:
             raise HandlerContractError(f"{type(self).__name__} declares no features")
         return features
 
+    def _check_features(self) -> None:
+        """Make the encoder now: that it cannot be made is no sample's fault."""
+        _ = self._encode
+
     def plan(self, dataset: str | None = None) -> Plan:
         """Decide which samples go into which file.
 
@@ -167,6 +171,7 @@ class DatasetHandler:
             RawDataError: there are no samples.
             HandlerContractError: `samples` gave something else than distinct samples.
         """
+        self._check_features()
         groups = by_split(self.samples())
         if not groups:
             patterns = ", ".join(self.raw.patterns)
@@ -231,6 +236,7 @@ class DatasetHandler:
             SampleError: a sample failed and there is no `bad`.
             OSError: the file cannot be written.
         """
+        self._check_features()
         with RecordWriter(path, observers) as writer:
             for number in plan.shards[index].samples:
                 sample = plan.samples[number]

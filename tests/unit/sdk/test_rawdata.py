@@ -1,5 +1,7 @@
 """The raw data's folder."""
 
+import os
+
 import pytest
 
 from dscache_sdk import RawData, RawDataError
@@ -57,14 +59,11 @@ def test_patterns_stay_inside(raw, pattern):
 
 
 def test_names_that_are_not_unicode_are_refused(raw, tmp_path):
-    import os
-
-    with open(os.fsencode(tmp_path) + b"/\xff.jpg", "wb"):
-        pass
+    (tmp_path / os.fsdecode(b"\xff.jpg")).touch()
     with pytest.raises(RawDataError, match="not Unicode"):
         raw.files("**/*.jpg")
 
 
 def test_a_missing_folder_is_named(tmp_path):
-    with pytest.raises(RawDataError, match="there is no folder .*missing"):
+    with pytest.raises(RawDataError, match=r"there is no folder .*missing"):
         RawData(tmp_path / "missing").files("*")
