@@ -1,0 +1,96 @@
+"""`dscache-builder`, also `python -m dscache_builder`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import click
+
+from dscache.errors import EXIT_INTERRUPTED, DscacheError
+
+from . import config as configuration
+
+EPILOG = (
+    "Exit codes: 0 ok, 2 configuration, 3 a build failed (--once), 6 access denied, 7 no store."
+)
+
+
+@click.group(invoke_without_command=True, epilog=EPILOG)
+@click.option(
+    "--config", "path", type=click.Path(path_type=Path), default="builder.toml", show_default=True
+)
+@click.option("--check-config", is_flag=True, help="Check configuration and store, then exit.")
+@click.option("--once", is_flag=True, help="Build what is waiting, then exit.")
+@click.option("-v", "--verbose", is_flag=True, help="Log more.")
+@click.pass_context
+def cli(context: click.Context, path: Path, check_config: bool, once: bool, verbose: bool) -> None:
+    """Build the datasets that are asked for in a bucket, beside the raw data."""
+    if context.invoked_subcommand is not None:
+        return
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.DEBUG if verbose else logging.INFO,
+        format="%(asctime)s %(levelname)s %(message)s",
+    )
+    for noisy in ("botocore", "boto3", "urllib3", "filelock", "watchdog"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    context.exit(serve(configuration.load(path), check_only=check_config, once=once))
+
+
+def serve(config: configuration.BuilderConfig, *, check_only: bool, once: bool) -> int:
+    """Run the daemon; returns the exit code."""
+    from dscache.store import Store
+
+    from .daemon import Daemon, check_store
+    from .environment import Environments
+    from .handler_engine import HandlerEngine
+    from .identity import claimed_state
+    from .notify import Notifier
+    from .run import Outcome
+
+    store = Store(config.store_config(os.environ))
+    if check_only:
+        check_store(store)
+        missing = [str(s.raw) for s in config.datasets.values() if not s.raw.is_dir()]
+        for folder in missing:
+            click.echo(f"raw data is not there: {folder}", err=True)
+        click.echo("ok" if not missing else "not ok")
+        return 2 if missing else 0
+    with claimed_state(config.state) as builder_id:
+        config.scratch.mkdir(parents=True, exist_ok=True)
+        environments = Environments(config.state / "environments", find_links=config.find_links)
+        engine = HandlerEngine(config, store, environments)
+        name = config.name or socket.gethostname()
+        daemon = Daemon(config, store, engine, builder_id, name)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: daemon.stop())
+        if once:
+            return 3 if Outcome.FAILED in daemon.once() else 0
+        daemon.run(Notifier.from_environ(os.environ))
+    return 0
+
+
+def main() -> None:
+    """Entry point: one line on standard error for what is the user's to mend."""
+    from .try_handler import try_command
+
+    cli.add_command(try_command)
+    try:
+        sys.exit(cli.main(standalone_mode=False))
+    except click.exceptions.Abort:
+        sys.exit(EXIT_INTERRUPTED)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except DscacheError as error:
+        click.echo(f"dscache-builder: {error}", err=True)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,165 @@
+"""The builder's configuration, builder.toml: which code may run on which raw data, and where.
+
+state = "/var/lib/dscache"          # environments, scratch, logs
+find_links = ["/srv/wheels"]        # folders with wheels that are on no index
+workers = 8                         # processes a build (default: one per core)
+max_builds = 1                      # keys built at the same time
+
+[store]
+endpoint = "http://127.0.0.1:9000"  # and bucket, region, access_key, secret_key
+
+[datasets.photos]                   # dataset_name
+handler = "photos"                  # entry point in the group dscache.handlers
+raw = "/srv/raw/photos"
+source = "dataset-handlers=={version}"
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from dscache.config import Config
+from dscache.errors import ConfigError
+from dscache.spec import DATASET_NAME
+
+MIN_SCRATCH_BYTES = 256 << 20
+
+
+class StoreSection(msgspec.Struct, forbid_unknown_fields=True):
+    """`[store]`: where the bucket is. Keys may come from DSCACHE_* or AWS_* instead."""
+
+    endpoint: str = ""
+    bucket: str = "dscache"
+    region: str = "us-east-1"
+    access_key: str = ""
+    secret_key: str = ""
+    session_token: str = ""
+
+    def __repr__(self) -> str:
+        return f"StoreSection({self.endpoint!r}, bucket={self.bucket!r})"
+
+
+class DatasetSource(msgspec.Struct, forbid_unknown_fields=True):
+    """`[datasets.<name>]`: the code and the raw data of one dataset_name.
+
+    `source` has `{version}` where the request's handler_version goes. `max_bad_samples` is a number
+    of samples, or a fraction when it has a point. Limits hold for each worker process.
+    """
+
+    handler: str
+    raw: Path
+    source: str
+    max_bad_samples: int | float = 0
+    memory_bytes: int | None = None
+    sample_seconds: float | None = None
+
+
+class BuilderConfig(msgspec.Struct, forbid_unknown_fields=True):
+    """All of builder.toml. Paths are absolute once loaded."""
+
+    state: Path
+    datasets: dict[str, DatasetSource]
+    store: StoreSection = msgspec.field(default_factory=StoreSection)
+    find_links: list[str] = []
+    index_url: str = ""
+    workers: int = 0
+    max_builds: int = 1
+    scratch_bytes: int = 4 << 30
+    sweep_s: float = 30.0
+    scratch: Path = Path()
+    name: str = ""
+
+    def store_config(self, environ: Mapping[str, str]) -> Config:
+        """The store section as a client configuration; empty keys come from the environment."""
+        section = self.store
+        get = environ.get
+        return Config(
+            endpoint=section.endpoint or get("DSCACHE_ENDPOINT", ""),
+            bucket=section.bucket,
+            region=section.region,
+            access_key=section.access_key
+            or get("DSCACHE_ACCESS_KEY", get("AWS_ACCESS_KEY_ID", "")),
+            secret_key=section.secret_key
+            or get("DSCACHE_SECRET_KEY", get("AWS_SECRET_ACCESS_KEY", "")),
+            session_token=section.session_token or get("AWS_SESSION_TOKEN", ""),
+            origin={"endpoint": "[store] of builder.toml"},
+        )
+
+
+def load(path: Path) -> BuilderConfig:
+    """Read and check builder.toml. Raises ConfigError naming the file and the setting."""
+    try:
+        document = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{path}: no such file; write one (docs/operations.md), or let `dscache up` make one"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not TOML: {error}") from None
+    return _checked(document, path)
+
+
+def _checked(document: dict[str, Any], path: Path) -> BuilderConfig:
+    try:
+        config = msgspec.convert(document, BuilderConfig, dec_hook=_path)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    base = path.resolve().parent
+    config.state = _absolute(config.state, base)
+    config.scratch = (
+        _absolute(config.scratch, base) if config.scratch != Path() else config.state / "scratch"
+    )
+    config.workers = config.workers or len(os.sched_getaffinity(0))
+    config.find_links = [
+        link if "://" in link else str(_absolute(Path(link), base)) for link in config.find_links
+    ]
+    _check_numbers(config, path)
+    for name, source in config.datasets.items():
+        source.raw = _absolute(source.raw, base)
+        _check_source(f"{path}: [datasets.{name}]", name, source)
+    return config
+
+
+def _check_numbers(config: BuilderConfig, path: Path) -> None:
+    for name, least in (
+        ("workers", 1),
+        ("max_builds", 1),
+        ("scratch_bytes", MIN_SCRATCH_BYTES),
+        ("sweep_s", 1),
+    ):
+        if getattr(config, name) < least:
+            raise ConfigError(f"{path}: {name}: {getattr(config, name)} is less than {least}")
+    if not config.datasets:
+        raise ConfigError(f"{path}: no [datasets.<name>] section, so there is nothing to build")
+
+
+def _check_source(where: str, name: str, source: DatasetSource) -> None:
+    if not DATASET_NAME.fullmatch(name):
+        raise ConfigError(f"{where}: not a dataset_name (lower-case letters, digits, '-')")
+    if source.max_bad_samples < 0 or (
+        isinstance(source.max_bad_samples, float) and source.max_bad_samples > 1
+    ):
+        raise ConfigError(
+            f"{where}: max_bad_samples: {source.max_bad_samples} is neither a number of samples "
+            "(like 10) nor a fraction of them (like 0.01)"
+        )
+    if not source.source or not source.handler:
+        raise ConfigError(f"{where}: source and handler must not be empty")
+
+
+def _absolute(path: Path, base: Path) -> Path:
+    return (base / path.expanduser()).resolve()
+
+
+def _path(kind: type, value: Any) -> Any:
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    raise NotImplementedError(f"cannot make a {kind.__name__} of {value!r}")

@@ -1,0 +1,248 @@
+"""The daemon's loop: woken by a notification or by time, it sweeps and starts attempts."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import random
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+
+from dscache import layout
+from dscache.errors import DscacheError, StoreUnreachable
+from dscache.listen import Connected, Listener, Lost, Signal, Unsupported
+from dscache.store import Objects, Store
+
+from . import answers, sweep
+from .config import BuilderConfig
+from .engine import Engine
+from .notify import Notifier
+from .report import BucketReporter
+from .run import Context, KeyRun, Outcome
+
+log = logging.getLogger("dscache_builder")
+
+BLIND_S = (1.0, 5.0)
+ERROR_PAUSES_S = (1.0, 5.0, 15.0, 60.0)
+HELD_PAUSE_S = 5.0
+DEFAULT_PRIORITY = 5
+STOP_S = 25.0
+
+
+class Daemon:
+    """Builds what is asked for until it is told to stop."""
+
+    def __init__(
+        self, config: BuilderConfig, store: Store, engine: Engine, builder_id: str, name: str
+    ) -> None:
+        self.config = config
+        self.store = store
+        self._signals: queue.Queue[Signal | None] = queue.Queue()
+        self._stopping = threading.Event()
+        self._streaming = False
+        self._blind_s = BLIND_S[0]
+        self._running: dict[str, Future[Outcome]] = {}
+        self._errors: dict[str, int] = {}
+        self._not_before: dict[str, float] = {}
+        self._priorities: dict[str, int] = {}
+        self._builds = ThreadPoolExecutor(config.max_builds, thread_name_prefix="build")
+        self._uploads = ThreadPoolExecutor(2 * config.max_builds, thread_name_prefix="upload")
+        self.outcomes: list[Outcome] = []
+        self._context = Context(
+            store=store,
+            engine=engine,
+            uploads=self._uploads,
+            owner=f"{builder_id}:{secrets.token_hex(8)}",
+            builder=name,
+            unique=lambda: secrets.token_hex(8),
+            stopping=self._stopping.is_set,
+            scratch_bytes=config.scratch_bytes,
+            reporter=lambda key: BucketReporter(store, key),
+        )
+
+    def stop(self) -> None:
+        """Release all claims and end; safe in a signal handler."""
+        self._stopping.set()
+        self._signals.put(None)
+
+    def run(self, notifier: Notifier) -> None:
+        """Serve until `stop`. Raises AccessDenied or BucketMissing when it can never work."""
+        with self._listening(), self._ending():
+            self._until_reachable(notifier)
+            notifier.ready()
+            while not self._stopping.is_set():
+                notifier.watchdog()
+                notifier.status(f"{len(self._running)} building")
+                self._sweep()
+                self._sleep(notifier.watchdog_interval_s)
+            notifier.stopping()
+
+    def once(self) -> list[Outcome]:
+        """Build what is waiting now, and return how the attempts ended."""
+        with self._ending():
+            self._sweep(raise_errors=True)
+            while self._running and not self._stopping.is_set():
+                self._wait_for_signal(1.0)
+                self._sweep(raise_errors=True)
+        return self.outcomes
+
+    # -- waking up
+
+    @contextmanager
+    def _listening(self) -> Iterator[None]:
+        with Listener(self.store.config, layout.REQUESTS, self._signals.put):
+            yield
+
+    def _sleep(self, watchdog_s: float | None) -> None:
+        """Until a signal, or it is time for the next sweep or the next watchdog message."""
+        seconds = self.config.sweep_s * random.uniform(0.5, 1.0)
+        if not self._streaming:
+            seconds = self._blind_s
+            self._blind_s = min(self._blind_s * 1.5, BLIND_S[1])
+        if watchdog_s is not None:
+            seconds = min(seconds, watchdog_s)
+        paused = [at - time.monotonic() for at in self._not_before.values()]
+        self._wait_for_signal(min([seconds, *(max(pause, 0.05) for pause in paused)]))
+
+    def _wait_for_signal(self, seconds: float) -> None:
+        try:
+            signals = [self._signals.get(timeout=seconds)]
+        except queue.Empty:
+            return
+        while not self._signals.empty():  # a thousand requests are one reason to look
+            signals.append(self._signals.get_nowait())
+        for signal in signals:
+            self._note(signal)
+
+    def _note(self, signal: Signal | None) -> None:
+        if isinstance(signal, Connected):
+            if not self._streaming:
+                log.info("listening for requests in bucket %s", self.store.bucket)
+            self._streaming, self._blind_s = True, BLIND_S[0]
+        elif isinstance(signal, Lost):
+            self._streaming = False
+            log.debug("notifications broke off (%s); looking instead", signal.reason)
+        elif isinstance(signal, Unsupported):
+            self._streaming = False
+            log.warning("no notifications (%s); looking every few seconds", signal.reason)
+
+    # -- sweeping
+
+    def _sweep(self, *, raise_errors: bool = False) -> None:
+        self._reap()
+        slots = self.config.max_builds - len(self._running)
+        try:
+            entries = list(self.store.entries(layout.REQUESTS))
+            for name in sweep.stray_cancels(entries):
+                self.store.delete(name)
+            waiting = sweep.in_order_of_need(entries, self._priority_of)
+        except StoreUnreachable as error:
+            if raise_errors:
+                raise
+            log.warning("%s", error)
+            return
+        now = time.monotonic()
+        self._not_before = {key: at for key, at in self._not_before.items() if at > now}
+        for key in sweep.startable(waiting, self._running, self._not_before, now, slots):
+            self._start(key)
+
+    def _priority_of(self, key: str, nonce: str) -> int:
+        """Read once; what cannot be read has the default (the attempt will say what is wrong)."""
+        name = f"{key}.{nonce}"
+        if name not in self._priorities:
+            try:
+                request = answers.read_request(self.store, key, nonce)
+                self._priorities[name] = request.priority if request else DEFAULT_PRIORITY
+            except StoreUnreachable:
+                raise
+            except DscacheError:
+                self._priorities[name] = DEFAULT_PRIORITY
+        return self._priorities[name]
+
+    def _until_reachable(self, notifier: Notifier) -> None:
+        pauses = iter(ERROR_PAUSES_S)
+        while not self._stopping.is_set():
+            try:
+                check_store(self.store)
+                return
+            except StoreUnreachable as error:
+                log.warning("%s", error)
+                notifier.status("waiting for the store")
+                self._stopping.wait(next(pauses, ERROR_PAUSES_S[-1]))
+
+    # -- attempts
+
+    def _start(self, key: str) -> None:
+        run = KeyRun(self._context, key).run
+        future = self._builds.submit(run)
+        self._running[key] = future
+        future.add_done_callback(lambda _: self._signals.put(None))
+
+    def _reap(self) -> None:
+        for key, future in list(self._running.items()):
+            if not future.done():
+                continue
+            del self._running[key]
+            error = future.exception()
+            if error is not None:
+                self._pause_after(key, error)
+                continue
+            outcome = future.result()
+            self.outcomes = [*self.outcomes[-99:], outcome]
+            self._errors.pop(key, None)
+            if outcome is Outcome.HELD:
+                self._not_before[key] = time.monotonic() + HELD_PAUSE_S
+
+    def _pause_after(self, key: str, error: BaseException) -> None:
+        """An attempt that broke off (store gone, or our own mistake) is made again, ever later."""
+        times = self._errors.get(key, 0)
+        pause_s = ERROR_PAUSES_S[min(times, len(ERROR_PAUSES_S) - 1)]
+        self._errors[key] = times + 1
+        self._not_before[key] = time.monotonic() + pause_s
+        known = isinstance(error, DscacheError)
+        log.error(
+            "%s: %s; trying again in %g s", key, error, pause_s, exc_info=None if known else error
+        )
+
+    @contextmanager
+    def _ending(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            self._stopping.set()
+            self._builds.shutdown(wait=False, cancel_futures=True)
+            self._uploads.shutdown(wait=False, cancel_futures=True)
+            deadline = time.monotonic() + STOP_S
+            for future in self._running.values():
+                _await(future, deadline - time.monotonic())
+
+
+def _await(future: Future[Outcome], seconds: float) -> None:
+    done = threading.Event()
+    future.add_done_callback(lambda _: done.set())
+    done.wait(max(seconds, 0.0))
+
+
+def check_store(store: Objects, unique: Callable[[], str] = lambda: secrets.token_hex(8)) -> None:
+    """Find out that the bucket is there, may be written, and honours `If-None-Match: *`.
+
+    Raises StoreError saying what is missing: without conditional creates nothing here is safe.
+    """
+    from dscache.errors import PreconditionFailed, StoreError
+
+    name = f"{layout.BUILDS}.selftest.{unique()}"
+    store.put(name, b"{}", if_none_match=True)
+    try:
+        store.put(name, b"{ }", if_none_match=True)
+    except PreconditionFailed:
+        return
+    finally:
+        store.delete(name)
+    raise StoreError(
+        "this store ignores `If-None-Match: *` on PUT, so two builders could both win; "
+        "use MinIO of 2024-10 or later, or another store with conditional writes"
+    )

@@ -1,0 +1,148 @@
+"""The engine of the daemon: locks in the bucket, environments by uv, handlers in processes."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dscache import layout, manifests
+from dscache.errors import PreconditionFailed
+from dscache.manifests import HandlerVersion, Lock
+from dscache.spec import Spec
+from dscache.store import Objects
+
+from .config import BuilderConfig, DatasetSource
+from .engine import Beat, Work
+from .environment import Environments, lock_digest
+from .worker import Event, HandlerFailure, HandlerHost, HostRequest, PlanSummary
+
+LOG_TAIL_BYTES = 64 << 10
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A handler host and what was found out about it."""
+
+    resolved: Spec
+    lock_digest: str
+    environment_s: float
+    host: HandlerHost
+    log: Path
+
+    def plan(self) -> PlanSummary:
+        return self.host.plan()
+
+    def build(self, indices: Iterable[int], may_start: Callable[[], bool]) -> Iterator[Event]:
+        return self.host.build(indices, may_start)
+
+    def features(self) -> dict[str, Any]:
+        return self.host.features()
+
+    def preview(self, count: int, to: Path) -> str:
+        return self.host.preview(count, to)
+
+    def log_tail(self) -> str:
+        with self.log.open("rb") as file:
+            file.seek(max(0, self.log.stat().st_size - LOG_TAIL_BYTES))
+            return file.read().decode("utf-8", "replace")
+
+
+class HandlerEngine:
+    """Opens specs for the daemon."""
+
+    def __init__(self, config: BuilderConfig, store: Objects, environments: Environments) -> None:
+        self._config = config
+        self._store = store
+        self._environments = environments
+
+    @contextmanager
+    def open(self, spec: Spec, beat: Beat) -> Iterator[Work]:
+        started = time.monotonic()
+        source = self._source(spec)
+        lock = self._lock(spec, source, beat)
+        python = self._environments.ensure(lock, beat=beat)
+        with ExitStack() as stack:
+            scratch = Path(tempfile.mkdtemp(prefix="build-", dir=self._config.scratch))
+            stack.callback(shutil.rmtree, scratch, ignore_errors=True)
+            request = self._host_request(spec, source, scratch)
+            host = stack.enter_context(HandlerHost(python, request, beat=beat))
+            description = host.describe()
+            resolved = Spec.of(
+                spec.dataset_name, spec.handler_version, description.config, spec.dataset_revision
+            )
+            self._record_options(spec, description.options)
+            spent_s = time.monotonic() - started
+            yield Opened(resolved, lock_digest(lock), spent_s, host, request.log)
+
+    def _source(self, spec: Spec) -> DatasetSource:
+        source = self._config.datasets.get(spec.dataset_name)
+        if source is None:
+            known = ", ".join(sorted(self._config.datasets)) or "none"
+            raise HandlerFailure(
+                "request",
+                f"dataset_name {spec.dataset_name!r} is not one this builder makes (it makes: "
+                f"{known}); check the name, or add [datasets.{spec.dataset_name}] to builder.toml",
+            )
+        if not source.raw.is_dir():
+            raise HandlerFailure(
+                "raw-data",
+                f"the raw data of {spec.dataset_name!r} is not there: {source.raw} is not a folder "
+                f"on the builder; mount it, or correct `raw` in [datasets.{spec.dataset_name}]",
+            )
+        return source
+
+    def _lock(self, spec: Spec, source: DatasetSource, beat: Beat) -> Lock:
+        """The lock of this version: the first resolution, by whichever builder, holds for all."""
+        name = layout.lock(spec.dataset_name, spec.handler_version)
+        found = self._store.get(name)
+        if found is None:
+            lock = self._environments.resolve(source.source, spec.handler_version, beat=beat)
+            version = HandlerVersion(
+                dataset_name=spec.dataset_name,
+                handler_version=spec.handler_version,
+                lock=lock,
+                resolved_at=self._store.now(),
+            )
+            try:
+                self._store.put(name, manifests.encode(version), if_none_match=True)
+                return lock
+            except PreconditionFailed:
+                found = self._store.get(name)
+                assert found is not None, "handler versions are never deleted"
+        return manifests.decode(found.body, HandlerVersion, where=name).lock
+
+    def _record_options(self, spec: Spec, options: dict[str, Any]) -> None:
+        """Put the options' schema beside the lock once, for clients to read."""
+        name = layout.lock(spec.dataset_name, spec.handler_version)
+        found = self._store.get(name)
+        if found is None:
+            return
+        version = manifests.decode(found.body, HandlerVersion, where=name)
+        if version.options or not options:
+            return
+        version.options = options
+        try:
+            self._store.put(name, manifests.encode(version), if_match=found.etag)
+        except PreconditionFailed:
+            return  # another builder wrote the same schema
+
+    def _host_request(self, spec: Spec, source: DatasetSource, scratch: Path) -> HostRequest:
+        return HostRequest(
+            entry_point=source.handler,
+            dataset_name=spec.dataset_name,
+            handler_version=spec.handler_version,
+            config=spec.dataset_config,
+            raw=source.raw,
+            scratch=scratch,
+            log=scratch / "handler.log",
+            workers=self._config.workers,
+            memory_bytes=source.memory_bytes,
+            sample_seconds=source.sample_seconds,
+            max_bad_samples=source.max_bad_samples,
+        )

@@ -1,0 +1,44 @@
+"""Who a builder is: an id that belongs to one process at a time."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from dscache.errors import ConfigError
+
+
+@contextmanager
+def claimed_state(state: Path) -> Iterator[str]:
+    """Lock the state folder for this process and yield its builder id (made at first use).
+
+    Who holds the lock knows that the previous process with this id is gone, so its claims may be
+    taken over without waiting for them to expire. Raises ConfigError when the folder is in use.
+    """
+    try:
+        state.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(state / "builder.lock")
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ConfigError(
+            f"state: {state} is in use by another builder; give each builder a folder of its own, "
+            "or stop the other one"
+        ) from None
+    except OSError as error:
+        raise ConfigError(f"state: {state} cannot be used: {error.strerror}") from None
+    try:
+        yield _builder_id(state / "builder.id")
+    finally:
+        lock.release()
+
+
+def _builder_id(path: Path) -> str:
+    if not path.is_file():
+        temporary = path.with_suffix(".new")
+        temporary.write_text(secrets.token_hex(8))
+        temporary.replace(path)
+    return path.read_text().strip()

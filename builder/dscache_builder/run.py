@@ -1,0 +1,310 @@
+"""One attempt at one key, from the claim to its release: the builder's half of the protocol.
+
+The order of the requests is DESIGN §5, rule by rule, and is checked there by a model and in
+tests/simulation with this code. Change them only together.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+from dscache.errors import NoSuchUpload, SpecError
+from dscache.manifests import Alias, Live, Request, Retired
+from dscache.spec import Spec
+from dscache.store import Objects
+
+from . import answers, publish
+from .answers import Asked, Verdict
+from .building import Building
+from .claim import Claim, ClaimLost
+from .engine import Engine, Work
+from .publish import ReadyRegister, Step
+from .report import Reporter
+from .worker import HandlerFailure
+
+log = logging.getLogger("dscache_builder")
+
+MAX_TAKEOVERS = 8
+LOOK_FOR_CANCEL_S = 2.0
+TRANSIENT = ("disk", "store")
+RETRY_PAUSES_S = (1.0, 5.0, 15.0)
+
+
+class Outcome(enum.Enum):
+    """How an attempt ended."""
+
+    HELD = "held by another builder"
+    LOST = "claim lost"
+    ANSWERED = "answered"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    STOPPED = "stopped"
+
+
+class Stopped(Exception):
+    """The daemon is going down: release the claim and keep the progress."""
+
+
+class Cancelled(Exception):
+    """Everybody who asked wishes to stop."""
+
+
+class NobodyWaits(Exception):
+    """The requests were answered or withdrawn by somebody else meanwhile."""
+
+
+@dataclass
+class Context:
+    """What attempts share. `owner` is `<builder id>:<process nonce>`; `builder` is for people."""
+
+    store: Objects
+    engine: Engine
+    uploads: Executor
+    owner: str
+    builder: str
+    unique: Callable[[], str]
+    stopping: Callable[[], bool] = lambda: False
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+    scratch_bytes: int = 2 << 30
+    reporter: Callable[[str], Reporter] = lambda _: Reporter()
+
+
+class KeyRun:
+    """One attempt at one key."""
+
+    def __init__(self, context: Context, key: str) -> None:
+        self.context = context
+        self.store = context.store
+        self.key = key
+        self._looked_at = context.clock()
+
+    def run(self) -> Outcome:
+        """Claim the key, answer everybody who asks for it, release. StoreUnreachable passes."""
+        context = self.context
+        claim = Claim.take(self.store, self.key, owner=context.owner, unique=context.unique)
+        if claim is None:
+            return Outcome.HELD
+        self.claim = claim
+        self.report = context.reporter(self.key)
+        try:
+            return self._until_answered()
+        except ClaimLost:
+            log.warning("%s: somebody else holds the claim now; stopped", self.key)
+            return Outcome.LOST
+
+    def _until_answered(self) -> Outcome:
+        while True:
+            try:
+                outcome = self._once()
+            except Stopped:
+                self.claim.release(keep=True)
+                return Outcome.STOPPED
+            if outcome is not None:
+                return outcome
+
+    # -- steps 2 to 4: look, and decide
+
+    def _once(self) -> Outcome | None:
+        asked = answers.list_asked(self.store, self.key)
+        before = publish.read_ready(self.store, self.key)
+        if isinstance(before.value, (Live, Alias)):
+            return self._answer(asked, before)
+        if isinstance(before.value, Retired):
+            self._delete_retired(before.value)
+        self.claim.of_generation(before.generation)
+        outstanding = self._unanswered(asked)
+        if not outstanding.nonces:
+            self.claim.release(keep=True)
+            return Outcome.ANSWERED
+        head = self.store.head(publish.zip_name(self.claim))
+        step = publish.decide(head, self.claim.value)
+        return self._do(step, before, outstanding)
+
+    def _do(self, step: Step, before: ReadyRegister, asked: Asked) -> Outcome | None:
+        if step is Step.BUILD and self.claim.value.takeovers > MAX_TAKEOVERS:
+            return self._fail(asked, _died_too_often(self.claim.value.takeovers))
+        request = self._valid_request(asked)
+        if request is None:
+            return None
+        if isinstance(request, Verdict):
+            return self._fail(asked, request)
+        if step is Step.BUILD:
+            built = self._build(request, before, asked)
+            if isinstance(built, Outcome):
+                return built
+            step = built
+        if step is Step.COMPLETE:
+            self.report.phase("publishing")
+            step = publish.complete(self.store, self.claim)
+        if step is Step.RETIRE:
+            publish.retire_unknown(
+                self.store, self.claim, request.spec, before, self.context.unique
+            )
+        if step is not Step.PUBLISH:
+            return None
+        builder = self.context.builder
+        if not publish.publish(self.store, self.claim, request.spec, before, builder=builder):
+            return None
+        log.info("%s: ready", self.key)
+        return self._answer_if_live()
+
+    def _delete_retired(self, retired: Retired) -> None:
+        """The zip of a retired generation may be left over."""
+        self.store.delete(publish.zip_name(self.claim, retired.generation))
+
+    def _unanswered(self, asked: Asked) -> Asked:
+        """Step 3: DELETE what a failure answers already; the rest is what this attempt answers."""
+        failed = answers.list_failed(self.store, self.key) & asked.nonces
+        answers.delete(self.store, self.key, failed, failed & asked.cancels)
+        rest = asked.nonces - failed
+        return Asked(rest, asked.cancels & rest)
+
+    def _valid_request(self, asked: Asked) -> Request | Verdict | None:
+        """One request whose content has this key (any will do: they are equal), or what is wrong
+        with all of them, or None when they are gone."""
+        verdict = None
+        for nonce in sorted(asked.nonces):
+            try:
+                request = answers.read_request(self.store, self.key, nonce)
+            except SpecError as error:
+                verdict = Verdict("request", str(error))
+                continue
+            if request is not None:
+                return request
+        return verdict
+
+    # -- step 5: build
+
+    def _build(self, request: Request, before: ReadyRegister, asked: Asked) -> Outcome | Step:
+        for pause_s in (*RETRY_PAUSES_S, None):
+            try:
+                return self._open(request, before, asked)
+            except NoSuchUpload:
+                return Step.AGAIN
+            except Cancelled:
+                return self._cancel()
+            except NobodyWaits:
+                self.claim.release(keep=True)
+                return Outcome.ANSWERED
+            except HandlerFailure as failure:
+                if failure.kind not in TRANSIENT or pause_s is None:
+                    return self._fail(asked, _verdict(failure))
+                log.warning("%s: %s; trying again in %g s", self.key, failure, pause_s)
+                self._pause(pause_s)
+        raise AssertionError("the last round returns")
+
+    def _open(self, request: Request, before: ReadyRegister, asked: Asked) -> Outcome | Step:
+        self.report.phase("environment")
+        with self.context.engine.open(request.spec, self._beat) as work:
+            if work.resolved.key != self.key:
+                return self._alias(work.resolved, before, asked)
+            self.report.phase("planning")
+            started = self.context.clock()
+            plan = work.plan()
+            building = Building(
+                store=self.store,
+                claim=self.claim,
+                work=work,
+                uploads=self.context.uploads,
+                beat=self._beat,
+                unique=self.context.unique,
+                scratch_bytes=self.context.scratch_bytes,
+            )
+            self.report.building(building.counts)
+            self._preview(work)
+            building.seal(plan, self.context.clock() - started)
+            self.report.log(work.log_tail())
+        return Step.COMPLETE
+
+    def _preview(self, work: Work) -> None:
+        """A hint: what goes wrong in it will go wrong, and be reported, in the build."""
+        if not self.claim.value.parts:
+            self.report.preview(work)
+
+    def _beat(self) -> None:
+        """At least once a second: stop when told to, renew, report, and see who still waits."""
+        if self.context.stopping():
+            raise Stopped
+        self.claim.renew_if_due()
+        self.report.tick()
+        now = self.context.clock()
+        if now - self._looked_at >= LOOK_FOR_CANCEL_S:
+            self._looked_at = now
+            asked = answers.list_asked(self.store, self.key)
+            if not asked.nonces:
+                raise NobodyWaits
+            if asked.all_cancelled:
+                raise Cancelled
+
+    def _pause(self, seconds: float) -> None:
+        until = self.context.clock() + seconds
+        while self.context.clock() < until:
+            self._beat()
+            self.context.sleep(min(0.5, seconds))
+
+    # -- answers
+
+    def _alias(self, resolved: Spec, before: ReadyRegister, asked: Asked) -> Outcome | Step:
+        """The spec resolves to another key: ask for that one, and say so in the ready marker."""
+        answers.forward(self.store, self.key, asked.nonces, resolved)
+        unique = self.context.unique
+        if not publish.publish_alias(self.store, self.key, resolved, before, unique):
+            return Step.AGAIN
+        log.info("%s: is %s", self.key, resolved.key)
+        return self._answer_if_live() or Step.AGAIN
+
+    def _answer_if_live(self) -> Outcome | None:
+        """Step 8: LIST the requests, then GET ready again; live → DELETE the listed ones."""
+        asked = answers.list_asked(self.store, self.key)
+        ready = publish.read_ready(self.store, self.key)
+        return self._answer(asked, ready) if isinstance(ready.value, (Live, Alias)) else None
+
+    def _answer(self, asked: Asked, ready: ReadyRegister) -> Outcome:
+        """Everything that was listed before `ready` was seen live is answered by it."""
+        if isinstance(ready.value, Alias):
+            answers.forward(self.store, self.key, asked.nonces, ready.value.spec)
+        answers.delete(self.store, self.key, asked.nonces, asked.cancels)
+        self.report.done()
+        self.claim.release(keep=False)
+        return Outcome.ANSWERED
+
+    def _fail(self, asked: Asked, verdict: Verdict) -> Outcome:
+        """Failures for the nonces of this attempt only, before their requests are deleted."""
+        log.error("%s: %s: %s", self.key, verdict.kind, verdict.message)
+        self.claim.write()
+        answers.fail(self.store, self.key, asked.nonces, verdict, builder=self.context.builder)
+        answers.delete(self.store, self.key, asked.nonces, asked.cancels)
+        self.report.done()
+        self.claim.release(keep=True)
+        return Outcome.FAILED
+
+    def _cancel(self) -> Outcome | Step:
+        """Checkpoint without the upload, then abort it (never before), then answer."""
+        asked = answers.list_asked(self.store, self.key)
+        if not asked.all_cancelled:
+            return Step.AGAIN
+        who = answers.cancelled_by(self.store, self.key, asked.nonces)
+        upload_id = self.claim.value.upload_id
+        self.claim.forget_upload()
+        if upload_id:
+            self.store.abort_upload(publish.zip_name(self.claim), upload_id)
+        self._fail(asked, Verdict("cancelled", f"cancelled by {who}"))
+        return Outcome.CANCELLED
+
+
+def _verdict(failure: HandlerFailure) -> Verdict:
+    return Verdict(failure.kind, str(failure), failure.sample, failure.traceback, failure.log_tail)
+
+
+def _died_too_often(takeovers: int) -> Verdict:
+    return Verdict(
+        "builder",
+        f"{takeovers} builders in a row died or stopped answering without finishing a part; look "
+        "at their logs (`journalctl -u dscache-builder`), then ask again with --retry",
+    )

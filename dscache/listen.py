@@ -1,0 +1,201 @@
+"""Bucket notifications as a stream of signals. They are a hint; the bucket is the truth.
+
+`GET /<bucket>?events=…&prefix=…&ping=1`, signed with botocore's SigV4 and streamed with urllib3.
+The response's headers prove that the subscription is live; the server then sends one JSON line an
+event and a ping a second (MINIO.md). Nothing is replayed: whoever listens looks at the bucket
+after every `Connected`.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import urllib3
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+
+from .config import Config
+
+EVENTS = "s3:ObjectCreated:*"  # the same for everybody, because of the mask bug (MINIO.md)
+PING_S = 1
+READ_TIMEOUT_S = 5.0
+REOPEN_S = 300.0
+RETRY_S = (0.1, 0.5, 1.0, 2.0, 5.0)
+SILENT_TRIES = 2  # a server that accepts the request but never sends headers does not stream
+
+
+@dataclass(frozen=True)
+class Connected:
+    """The subscription is live from now on: look at the bucket."""
+
+
+@dataclass(frozen=True)
+class Created:
+    """An object was written. `metadata` is its user metadata, names in lower case."""
+
+    name: str
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Lost:
+    """The stream broke off; it is opened again by itself."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Unsupported:
+    """This server does not stream notifications, or not to these credentials: look instead."""
+
+    reason: str
+
+
+Signal = Connected | Created | Lost | Unsupported
+
+
+class _NotStreaming(Exception):
+    """The server will never stream to us; its argument says why."""
+
+
+class Listener:
+    """A background thread that delivers signals about names with a prefix until it is stopped.
+
+    `deliver` is called in that thread and must not block. Use as a context manager.
+    """
+
+    def __init__(self, config: Config, prefix: str, deliver: Callable[[Signal], None]) -> None:
+        self._config = config
+        self._prefix = prefix
+        self._deliver = deliver
+        self._stopped = threading.Event()
+        self._response: urllib3.BaseHTTPResponse | None = None
+        self._guard = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name="dscache-listen", daemon=True)
+
+    def start(self) -> Listener:
+        """Begin listening in the background."""
+        self._thread.start()
+        return self
+
+    def stop(self) -> None:
+        """Stop from any thread; returns when the thread is gone (at once when it is connected)."""
+        self._stopped.set()
+        with self._guard:
+            if self._response is not None:
+                self._response.shutdown()
+        if self._thread.is_alive():
+            self._thread.join(READ_TIMEOUT_S + 1)
+
+    def __enter__(self) -> Listener:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _run(self) -> None:
+        failures, silent = 0, 0
+        with urllib3.PoolManager(retries=False) as pool:
+            while not self._stopped.is_set():
+                heard = False
+                try:
+                    for signal in self._stream(pool):
+                        heard = True
+                        self._send(signal)
+                    reason = "the server closed the stream"
+                except _NotStreaming as error:
+                    self._send(Unsupported(str(error)))
+                    return
+                except (urllib3.exceptions.HTTPError, OSError) as error:
+                    reason = str(error) or repr(error)
+                    silent += not heard and isinstance(error, urllib3.exceptions.ReadTimeoutError)
+                if silent >= SILENT_TRIES:
+                    self._send(Unsupported(f"no answer within {READ_TIMEOUT_S:.0f} s"))
+                    return
+                failures = 0 if heard else failures + 1
+                self._send(Lost(reason))
+                pause_s = RETRY_S[min(failures, len(RETRY_S) - 1)]
+                self._stopped.wait(pause_s * random.uniform(0.5, 1.5))
+
+    def _send(self, signal: Signal) -> None:
+        if not self._stopped.is_set():
+            self._deliver(signal)
+
+    def _stream(self, pool: urllib3.PoolManager) -> Iterator[Signal]:
+        """One connection: Connected, then what was created. Ends at REOPEN_S or a stop."""
+        url, headers = signed_request(self._config, self._prefix)
+        response = pool.request(
+            "GET",
+            url,
+            headers=headers,
+            preload_content=False,
+            redirect=False,
+            timeout=urllib3.Timeout(connect=READ_TIMEOUT_S, read=READ_TIMEOUT_S),
+        )
+        try:
+            _check_status(response)
+            with self._guard:
+                self._response = response
+            yield Connected()
+            # pings come once a second, so counting chunks would do; time is what is meant
+            pings = 0
+            for line in _lines(response.stream(1 << 16, decode_content=False)):
+                pings += line.startswith(b'{"Records":null')
+                yield from parse_line(line)
+                if self._stopped.is_set() or pings * PING_S >= REOPEN_S:
+                    return
+        finally:
+            with self._guard:
+                self._response = None
+            response.close()
+
+
+def signed_request(config: Config, prefix: str) -> tuple[str, dict[str, str]]:
+    """URL and headers of the listen request, signed for now."""
+    query = urlencode({"events": EVENTS, "ping": PING_S, "prefix": prefix}, quote_via=quote)
+    url = f"{config.require_endpoint()}/{config.bucket}?{query}"
+    request = AWSRequest("GET", url)
+    credentials = Credentials(config.access_key, config.secret_key, config.session_token or None)
+    S3SigV4Auth(credentials, "s3", config.region).add_auth(request)
+    return url, {name: str(value) for name, value in request.headers.items()}
+
+
+def parse_line(line: bytes) -> Iterator[Created]:
+    """The objects an event line tells of; nothing for pings and lines that are no events."""
+    try:
+        records = json.loads(line).get("Records") or ()
+    except (ValueError, AttributeError):
+        return
+    for record in records:
+        entry: dict[str, Any] = record.get("s3", {}).get("object", {})
+        if entry.get("key"):
+            metadata = {
+                name.lower().removeprefix("x-amz-meta-"): value
+                for name, value in (entry.get("userMetadata") or {}).items()
+            }
+            yield Created(entry["key"], metadata)
+
+
+def _check_status(response: urllib3.BaseHTTPResponse) -> None:
+    if response.status == 200:
+        return
+    body = response.read(4096).decode("utf-8", "replace")
+    code = body.partition("<Code>")[2].partition("</Code>")[0] or str(response.status)
+    if response.status in (403, 400, 404, 405, 501):
+        raise _NotStreaming(f"the server answered {code} to the listen request")
+    raise OSError(f"the server answered {code} to the listen request")
+
+
+def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Split on newlines; a line may span chunks and a chunk may hold many lines."""
+    rest = b""
+    for chunk in chunks:
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield from (line for line in lines if line.strip())

@@ -1,0 +1,248 @@
+"""Ask for a dataset and wait for the answer: the client's half of the protocol (DESIGN §5).
+
+`look` is the protocol: a few single requests whose order matters. `wait` decides when to look: at
+each notification, after each reconnect, and every so often whatever happens.
+"""
+
+from __future__ import annotations
+
+import queue
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from . import layout, manifests, registers
+from .errors import IntegrityError, StoreUnreachable, UsageError, WaitTimeout
+from .listen import Connected, Created, Lost, Signal, Unsupported
+from .manifests import Alias, Failure, Live, Progress, Ready, Request
+from .spec import Spec, split_key
+from .store import Objects
+
+RECHECK_S = (15.0, 60.0)  # with notifications: bounds of the jittered interval
+RECHECK_BLIND_S = (1.0, 5.0)  # without: begins at the first and grows to the second
+MAX_ALIASES = 4
+
+
+@dataclass(frozen=True)
+class Outstanding:
+    """A request of ours: the spec it is for and its nonce."""
+
+    spec: Spec
+    nonce: str
+
+    @property
+    def key(self) -> str:
+        """Key of the spec."""
+        return self.spec.key
+
+    @property
+    def topic(self) -> str:
+        """`<key>.<nonce>`: what `request_dataset` returns and waiting takes."""
+        return f"{self.key}.{self.nonce}"
+
+
+Answer = Live | Failure
+Again = Callable[[Spec], Outstanding]
+
+
+def split_topic(topic: str) -> tuple[str, str]:
+    """Key and nonce of a topic. Raises UsageError."""
+    key, _, nonce = topic.rpartition(".")
+    if not (split_key(key) and nonce):
+        raise UsageError(
+            f"{topic!r} is not a topic; expected <key>.<nonce> as request_dataset returned it"
+        )
+    return key, nonce
+
+
+def ask(store: Objects, spec: Spec, *, nonce: str, client: str, priority: int = 5) -> Outstanding:
+    """PUT the request under a nonce that was never used. A 412 is our own first success."""
+    request = Request(
+        spec=spec, nonce=nonce, client=client, requested_at=store.now(), priority=priority
+    )
+    name = layout.request(spec.key, nonce)
+    registers.write(store, name, manifests.encode(request), if_match=None)
+    return Outstanding(spec, nonce)
+
+
+def look(store: Objects, out: Outstanding, again: Again) -> Answer | Outstanding:
+    """Look for the answer once; an Outstanding back means: wait on (maybe with a new nonce).
+
+    `again` asks once more; it is called when the request is gone without an answer.
+    """
+    for _ in range(MAX_ALIASES):
+        answer = _answer(store, out)
+        if answer is None and store.head(layout.request(out.key, out.nonce)) is not None:
+            return out
+        # gone: it may have been answered between our two questions
+        answer = answer or _answer(store, out)
+        if answer is None:
+            return again(out.spec)
+        if not isinstance(answer, Alias):
+            return answer
+        out = Outstanding(answer.spec, out.nonce)
+    raise IntegrityError(f"{layout.ready(out.key)}: more than {MAX_ALIASES} aliases in a row")
+
+
+def _answer(store: Objects, out: Outstanding) -> Answer | Alias | None:
+    ready = read_ready(store, out.key)
+    if isinstance(ready, (Live, Alias)):
+        return ready
+    return read_failure(store, out.key, out.nonce)
+
+
+def read_ready(store: Objects, key: str) -> Ready | None:
+    """The ready marker of a key. Raises IntegrityError when it is none or another key's."""
+    name = layout.ready(key)
+    found = store.get(name)
+    if found is None:
+        return None
+    ready = manifests.decode_ready(found.body, where=name)
+    if isinstance(ready, Alias) and ready.key != ready.spec.key:
+        raise IntegrityError(f"{name}: names {ready.key}, but its spec has key {ready.spec.key}")
+    return ready
+
+
+def resolve(store: Objects, spec: Spec) -> tuple[Spec, Ready | None]:
+    """Follow aliases: the spec under which the dataset is built, and that ready marker."""
+    for _ in range(MAX_ALIASES):
+        ready = read_ready(store, spec.key)
+        if not isinstance(ready, Alias):
+            return spec, ready
+        spec = ready.spec
+    raise IntegrityError(f"{layout.ready(spec.key)}: more than {MAX_ALIASES} aliases in a row")
+
+
+def read_failure(store: Objects, key: str, nonce: str) -> Failure | None:
+    """The failure that answers the request with this nonce, or None."""
+    name = layout.failed(key, nonce)
+    found = store.get(name)
+    return None if found is None else manifests.decode(found.body, Failure, where=name)
+
+
+def progress_of(metadata: Mapping[str, str]) -> Progress | None:
+    """The progress that travels in an event's metadata, or None when it is none."""
+    try:
+        return manifests.decode(metadata["progress"].encode(), Progress, where="event")
+    except (KeyError, IntegrityError):
+        return None
+
+
+@dataclass
+class Waiting:
+    """How to wait: where signals come from, and what to tell whom.
+
+    `timeout_s` None waits for ever. `on_progress` and `on_note` are called in the waiting thread.
+    """
+
+    signals: queue.Queue[Signal]
+    timeout_s: float | None = None
+    on_progress: Callable[[Progress], None] = lambda _: None
+    on_note: Callable[[str], None] = lambda _: None
+    clock: Callable[[], float] = time.monotonic
+    uniform: Callable[[float, float], float] = random.uniform
+
+
+def wait(store: Objects, out: Outstanding, again: Again, how: Waiting) -> Answer:
+    """Look, wait for a reason to look again, and so on until there is an answer.
+
+    Raises WaitTimeout; the request stays, and the build goes on. A store that does not answer is
+    waited for like anything else, once it has answered the first time.
+    """
+    deadline = None if how.timeout_s is None else how.clock() + how.timeout_s
+    pace = _Pace(how)
+    seen = False
+    while True:
+        try:
+            found = look(store, out, again)
+            seen = True
+            if not isinstance(found, Outstanding):
+                return found
+            out = found
+            if not pace.streaming:
+                _tell_progress(store, out.key, how)
+        except StoreUnreachable as error:
+            if not seen:
+                raise
+            pace.unreachable(error)
+        pace.until_next_look(out, deadline)
+
+
+class _Pace:
+    """Decides when to look again, from signals and time."""
+
+    def __init__(self, how: Waiting) -> None:
+        self.how = how
+        self.streaming = False
+        self._blind_s = RECHECK_BLIND_S[0]
+        self._noted: set[str] = set()
+
+    def until_next_look(self, out: Outstanding, deadline: float | None) -> None:
+        """Return when there is a reason to look; raise WaitTimeout at the deadline."""
+        look_at = self.how.clock() + self._interval_s()
+        while True:
+            now = self.how.clock()
+            if deadline is not None and now >= deadline:
+                raise WaitTimeout(
+                    f"{out.key} is not ready after {self.how.timeout_s:g} s; the build goes on: "
+                    "`dscache get` again later, or `dscache wait`"
+                )
+            left = look_at - now if deadline is None else min(look_at, deadline) - now
+            if now >= look_at:
+                return
+            try:
+                signal = self.how.signals.get(timeout=max(left, 0.001))
+            except queue.Empty:
+                continue
+            if self._is_reason(signal, out):
+                return
+
+    def unreachable(self, error: StoreUnreachable) -> None:
+        """The store did not answer: say so once, and look again soon."""
+        self.streaming = False
+        self._note(f"the store does not answer; waiting for it ({error})", once="unreachable")
+
+    def _interval_s(self) -> float:
+        if self.streaming:
+            return self.how.uniform(*RECHECK_S)
+        interval_s = self._blind_s
+        self._blind_s = min(self._blind_s * 1.5, RECHECK_BLIND_S[1])
+        return interval_s * self.how.uniform(0.8, 1.0)
+
+    def _is_reason(self, signal: Signal, out: Outstanding) -> bool:
+        if isinstance(signal, Connected):
+            self.streaming, self._blind_s = True, RECHECK_BLIND_S[0]
+            return True
+        if isinstance(signal, Lost):
+            self.streaming = False
+            return False
+        if isinstance(signal, Unsupported):
+            self.streaming = False
+            self._note(
+                f"no notifications from this store ({signal.reason}); looking every "
+                f"{RECHECK_BLIND_S[0]:g}–{RECHECK_BLIND_S[1]:g} s instead",
+                once="unsupported",
+            )
+            return False
+        return self._is_news(signal, out)
+
+    def _is_news(self, event: Created, out: Outstanding) -> bool:
+        if event.name == layout.progress(out.key):
+            progress = progress_of(event.metadata)
+            if progress is not None:
+                self.how.on_progress(progress)
+            return False
+        return event.name in (layout.ready(out.key), layout.failed(out.key, out.nonce))
+
+    def _note(self, text: str, *, once: str) -> None:
+        if once not in self._noted:
+            self._noted.add(once)
+            self.how.on_note(text)
+
+
+def _tell_progress(store: Objects, key: str, how: Waiting) -> None:
+    name = layout.progress(key)
+    found = store.get(name)
+    if found is not None:
+        how.on_progress(manifests.decode(found.body, Progress, where=name))

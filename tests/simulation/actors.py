@@ -1,0 +1,207 @@
+"""The real protocol code as actors of the simulation: clients, builders, an evictor."""
+
+from __future__ import annotations
+
+import itertools
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import blake3
+
+from dscache import layout, wait
+from dscache.manifests import Failure, Live
+from dscache.retire import retire
+from dscache.spec import Spec
+from dscache_builder import sweep
+from dscache_builder.run import Context, KeyRun
+from dscache_builder.worker import Event, HandlerFailure, PlannedShard, PlanSummary, ShardBuilt
+from simulation.store import SimulatedStore
+from simulation.world import World
+
+SPEC = Spec.of("photos", "1.0.0", {"size": 1})
+SHARDS = 3
+
+
+@dataclass
+class FakeHandler:
+    """What handler code does, as far as the protocol can tell."""
+
+    folder: Path
+    fails: Callable[[], bool] = lambda: False
+    variant: Callable[[], int] = lambda: 0  # not repeatable when it varies
+    resolved: Spec = SPEC
+    serial: Iterator[int] = field(default_factory=itertools.count)
+    opened: int = 0
+    shards_built: int = 0
+
+
+@dataclass
+class FakeWork:
+    handler: FakeHandler
+    resolved: Spec
+    beat: Callable[[], None]
+    lock_digest: str = "lock"
+    environment_s: float = 0.0
+
+    def plan(self) -> PlanSummary:
+        names = [f"photos-train.tfrecord-{i:05d}-of-{SHARDS:05d}" for i in range(SHARDS)]
+        shards = [PlannedShard(i, name, "train", 1, 1) for i, name in enumerate(names)]
+        return PlanSummary("plan", SHARDS, shards, "raw", True)
+
+    def build(self, indices: Iterable[int], may_start: Callable[[], bool]) -> Iterator[Event]:
+        for index in indices:
+            assert may_start()
+            if self.handler.fails():
+                raise HandlerFailure("handler", "the handler failed")
+            body = f"shard {index} variant {self.handler.variant()}".encode()
+            path = self.handler.folder / f"shard-{next(self.handler.serial)}"
+            path.write_bytes(body)
+            self.handler.shards_built += 1
+            yield ShardBuilt(
+                index,
+                f"photos-train.tfrecord-{index:05d}-of-{SHARDS:05d}",
+                "train",
+                path,
+                len(body),
+                zlib.crc32(body),
+                blake3.blake3(body).hexdigest(),
+                1,
+                [],
+            )
+
+    def features(self) -> dict[str, Any]:
+        return {}
+
+    def preview(self, count: int, to: Path) -> str:
+        raise AssertionError("the silent reporter shows no preview")
+
+    def log_tail(self) -> str:
+        return ""
+
+
+@dataclass
+class FakeEngine:
+    handler: FakeHandler
+
+    @contextmanager
+    def open(self, spec: Spec, beat: Callable[[], None]) -> Iterator[FakeWork]:
+        self.handler.opened += 1
+        resolved = self.handler.resolved if spec == SPEC else spec
+        yield FakeWork(self.handler, resolved, beat)
+
+
+class HereAndNow(Executor):
+    """Runs what is submitted at once, in the submitting thread."""
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:  # noqa: BLE001 - a future carries whatever was raised
+            future.set_exception(error)
+        return future
+
+
+def builder(world: World, name: str, handler: FakeHandler, rounds: int | None = None) -> None:
+    """A builder that looks for waiting keys `rounds` times; a crash ends it.
+
+    Without a number it goes on until nothing is asked for and everybody else has ended, and time
+    passes while it waits, so that claims of the dead expire.
+    """
+    serial = itertools.count()
+
+    def body(store: SimulatedStore) -> None:
+        context = Context(
+            store=store,
+            engine=FakeEngine(handler),
+            uploads=HereAndNow(),
+            owner=f"{name}:1",
+            builder=name,
+            unique=lambda: f"{name}-{next(serial)}",
+            clock=lambda: world.bucket.clock,
+            sleep=lambda seconds: store._step("sleep"),
+        )
+        others = [actor for actor in world.actors if actor.name != name]
+        for _ in itertools.count() if rounds is None else range(rounds):
+            entries = list(store.entries(layout.REQUESTS))
+            for name_of_cancel in sweep.stray_cancels(entries):
+                store.delete(name_of_cancel)
+            keys = [waiting.key for waiting in sweep.in_order_of_need(entries, lambda *_: 5)]
+            for key in keys:
+                KeyRun(context, key).run()
+            if rounds is None:
+                world.bucket.clock += 5.0
+                if not keys and all(actor.done for actor in others):
+                    return
+
+    world.add(name, body)
+
+
+@dataclass
+class Client:
+    """A client that asks, looks until it is answered, and reads the zip."""
+
+    spec: Spec = SPEC
+    looks: int = 0
+    asked: int = 0
+    answer: Live | Failure | None = None
+    zip_body: bytes = b""
+
+    def act(self, world: World, name: str, *, cancels: bool = False) -> Client:
+        def body(store: SimulatedStore) -> None:
+            while not self._get(store, name, cancels):
+                pass
+
+        world.add(name, body)
+        return self
+
+    def _get(self, store: SimulatedStore, name: str, cancels: bool) -> bool:
+        def ask(spec: Spec) -> wait.Outstanding:
+            self.asked += 1
+            return wait.ask(store, spec, nonce=f"{name}-{self.asked}", client=name)
+
+        spec, ready = wait.resolve(store, self.spec)
+        if not isinstance(ready, Live):
+            found: wait.Answer | wait.Outstanding = ask(spec)
+            if cancels:
+                self._cancel(store, found)
+            while isinstance(found, wait.Outstanding):
+                store._step("waits")
+                self.looks += 1
+                found = wait.look(store, found, ask)
+        else:
+            found = ready
+        self.answer = found
+        return isinstance(found, Failure) or self._download(store, found)
+
+    def _cancel(self, store: SimulatedStore, out: object) -> None:
+        assert isinstance(out, wait.Outstanding)
+        store.put(
+            layout.cancel(out.key, out.nonce),
+            b'{"schema":1,"nonce":"n","client":"c","cancelled_at":1}',
+        )
+
+    def _download(self, store: SimulatedStore, live: Live) -> bool:
+        found = store.get(live.zip_key)
+        if found is None or found.etag != live.zip_etag:
+            return False  # retired meanwhile: look again
+        self.zip_body = found.body
+        return True
+
+
+def evictor(world: World, key: str, times: int) -> None:
+    """Retires what is live, up to `times` times."""
+
+    def body(store: SimulatedStore) -> None:
+        for i in range(times):
+            for _ in range(20):
+                store._step("considers cleaning")
+                if retire(store, key, nonce=f"evictor-{i}"):
+                    break
+
+    world.add("evictor", body)

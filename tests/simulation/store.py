@@ -1,0 +1,151 @@
+"""A simulated bucket: DESIGN §5 depends on these answers, which tests/store checks on MinIO."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from dscache.errors import InvalidPart, NoSuchUpload, PreconditionFailed
+from dscache.store import Entry, Head, Object, Part, Segment, multipart_etag
+
+
+def md5(body: bytes) -> str:
+    return hashlib.md5(body, usedforsecurity=False).hexdigest()
+
+
+@dataclass
+class Stored:
+    body: bytes
+    etag: str
+    metadata: dict[str, str]
+    modified: float
+
+
+@dataclass
+class Upload:
+    name: str
+    metadata: dict[str, str]
+    parts: dict[int, bytes] = field(default_factory=dict)
+
+
+@dataclass
+class Bucket:
+    """The state all actors share."""
+
+    clock: float = 1_000_000.0
+    objects: dict[str, Stored] = field(default_factory=dict)
+    uploads: dict[str, Upload] = field(default_factory=dict)
+    uploads_begun: int = 0
+
+
+class SimulatedStore:
+    """One actor's connection. `step(label)` is called before each request and may raise (a crash);
+    `answer_lost()` says whether the answer of a write is lost, so that the SDK repeats it."""
+
+    def __init__(
+        self, bucket: Bucket, step: Callable[[str], None], answer_lost: Callable[[], bool]
+    ) -> None:
+        self.bucket = bucket
+        self._step = step
+        self._answer_lost = answer_lost
+
+    def now(self) -> float:
+        return self.bucket.clock
+
+    def get(self, name: str) -> Object | None:
+        self._step(f"GET {name}")
+        found = self.bucket.objects.get(name)
+        return Object(found.body, found.etag) if found else None
+
+    def head(self, name: str) -> Head | None:
+        self._step(f"HEAD {name}")
+        found = self.bucket.objects.get(name)
+        return Head(found.etag, len(found.body), found.metadata) if found else None
+
+    def put(
+        self,
+        name: str,
+        body: bytes,
+        *,
+        if_none_match: bool = False,
+        if_match: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        content_type: str = "application/json",
+    ) -> str:
+        self._step(f"PUT {name}")
+        stored = Stored(body, md5(body), dict(metadata or {}), self.bucket.clock)
+        self._conditional_put(name, stored, if_none_match, if_match)
+        if self._answer_lost():
+            self._conditional_put(name, stored, if_none_match, if_match)
+        return stored.etag
+
+    def _conditional_put(
+        self, name: str, stored: Stored, if_none_match: bool, if_match: str | None
+    ) -> None:
+        found = self.bucket.objects.get(name)
+        if (if_none_match and found) or (
+            if_match is not None and (found is None or found.etag != if_match)
+        ):
+            raise PreconditionFailed(name)
+        self.bucket.objects[name] = stored
+
+    def delete(self, name: str) -> None:
+        self._step(f"DELETE {name}")
+        self.bucket.objects.pop(name, None)
+
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        self._step(f"LIST {prefix}")
+        listed = [
+            Entry(name, stored.etag, len(stored.body), stored.modified)
+            for name, stored in sorted(self.bucket.objects.items())
+            if name.startswith(prefix)
+        ]
+        yield from listed
+
+    def create_upload(self, name: str, metadata: Mapping[str, str]) -> str:
+        self._step(f"CREATE UPLOAD {name}")
+        self.bucket.uploads_begun += 1
+        upload_id = f"upload-{self.bucket.uploads_begun}"
+        self.bucket.uploads[upload_id] = Upload(name, dict(metadata))
+        return upload_id
+
+    def upload_part(self, name: str, upload_id: str, number: int, body: Sequence[Segment]) -> str:
+        data = b"".join(s if isinstance(s, bytes) else s.path.read_bytes() for s in body)
+        self._step(f"UPLOAD PART {number} {name}")
+        self._upload(upload_id).parts[number] = data
+        return md5(data)
+
+    def list_parts(self, name: str, upload_id: str) -> list[Part]:
+        self._step(f"LIST PARTS {name}")
+        parts = self._upload(upload_id).parts
+        return [Part(number, md5(data), len(data)) for number, data in sorted(parts.items())]
+
+    def complete_upload(self, name: str, upload_id: str, parts: Sequence[tuple[int, str]]) -> str:
+        self._step(f"COMPLETE {name}")
+        etag = self._complete(name, upload_id, parts)
+        if self._answer_lost():
+            etag = self._complete(name, upload_id, parts)
+        return etag
+
+    def _complete(self, name: str, upload_id: str, parts: Sequence[tuple[int, str]]) -> str:
+        if name in self.bucket.objects:
+            raise PreconditionFailed(name)
+        upload = self._upload(upload_id)
+        for number, etag in parts:
+            if number not in upload.parts or md5(upload.parts[number]) != etag:
+                raise InvalidPart(f"{name} part {number}")
+        body = b"".join(upload.parts[number] for number, _ in parts)
+        etag = multipart_etag([etag for _, etag in parts])
+        self.bucket.objects[name] = Stored(body, etag, upload.metadata, self.bucket.clock)
+        del self.bucket.uploads[upload_id]
+        return etag
+
+    def abort_upload(self, name: str, upload_id: str) -> None:
+        self._step(f"ABORT {name}")
+        self.bucket.uploads.pop(upload_id, None)
+
+    def _upload(self, upload_id: str) -> Upload:
+        if upload_id not in self.bucket.uploads:
+            raise NoSuchUpload(upload_id)
+        return self.bucket.uploads[upload_id]

@@ -1,0 +1,65 @@
+"""The simulation finds what it is there to find: leave out a rule, and a rule breaks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from simulation.actors import SPEC, Client, FakeHandler, builder, evictor
+from simulation.world import Faults, RuleBroken, World
+
+import dscache_builder.building
+from dscache.manifests import Alias, Live
+from dscache.store import Objects
+from dscache_builder import answers, publish
+from dscache_builder.run import KeyRun, Outcome
+
+SEEDS = 400
+
+
+def stories(tmp_path: Path, faults: Faults) -> None:
+    for seed in range(SEEDS):
+        world = World(seed, faults)
+        evictor(world, SPEC.key, 1)
+        fake = FakeHandler(tmp_path, variant=lambda w=world: w.random.randrange(2))
+        for i in (1, 2):
+            Client().act(world, f"client{i}")
+            builder(world, f"builder{i}", fake, rounds=4)
+        builder(world, "lastbuilder", fake)
+        world.run()
+
+
+@pytest.fixture(autouse=True)
+def _a_part_per_shard(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dscache_builder.building, "part_bytes", lambda estimated: 1)
+
+
+def test_listing_after_looking_deletes_unanswered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def look_then_list(self: KeyRun) -> Outcome | None:
+        ready = publish.read_ready(self.store, self.key)
+        asked = answers.list_asked(self.store, self.key)
+        return self._answer(asked, ready) if isinstance(ready.value, (Live, Alias)) else None
+
+    monkeypatch.setattr(KeyRun, "_answer_if_live", look_then_list)
+    with pytest.raises(RuleBroken, match="deleted unanswered"):
+        stories(tmp_path, Faults(switch=0.6))
+
+
+def test_deleting_before_the_failure_leaves_a_client_unanswered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = answers.fail
+
+    def deletes_first(store: Objects, key: str, nonces: list[str], *rest: Any, **more: Any) -> None:
+        answers.delete(store, key, nonces)
+        honest(store, key, nonces, *rest, **more)
+
+    monkeypatch.setattr(answers, "fail", deletes_first)
+    world = World(1, Faults())
+    Client().act(world, "client1")
+    builder(world, "builder1", FakeHandler(tmp_path, fails=lambda: True))
+    with pytest.raises(RuleBroken, match="deleted unanswered"):
+        world.run()
