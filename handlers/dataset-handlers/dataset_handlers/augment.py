@@ -109,7 +109,7 @@ def rotated_crop(picture: Picture, size: tuple[int, int], variation: Variation) 
     """
     from PIL import Image
 
-    angle = math.radians(variation.degrees)
+    angle = -math.radians(variation.degrees)  # the map goes from the result to the source
     cosine, sine = math.cos(angle), math.sin(angle)
     height, width = size
     tall = height * abs(cosine) + width * abs(sine)

@@ -1,0 +1,185 @@
+"""Reading pictures of every kind, cropping, the contact sheet."""
+
+import numpy as np
+import pytest
+from PIL import Image as PillowImage
+
+from dscache_sdk import BBoxes, ClassLabel, Image, Scalar, Text, crop, read_rgb
+from dscache_sdk.preview import contact_sheet, statistics
+from dscache_sdk.samples import rng_for
+
+
+def save(picture, path, **options):
+    picture.save(path, **options)
+    return path
+
+
+@pytest.fixture
+def quarters():
+    """Red, green over blue, white: 40 high, 60 wide."""
+    pixels = np.zeros((40, 60, 3), np.uint8)
+    pixels[:20, :30], pixels[:20, 30:] = (255, 0, 0), (0, 255, 0)
+    pixels[20:, :30], pixels[20:, 30:] = (0, 0, 255), (255, 255, 255)
+    return PillowImage.fromarray(pixels)
+
+
+def corners(pixels):
+    height, width = pixels.shape[:2]
+    places = [(5, 5), (5, width - 6), (height - 6, 5), (height - 6, width - 6)]
+    return "".join("krgybmcw"[int((pixels[place] > 127) @ (1, 2, 4))] for place in places)
+
+
+@pytest.mark.parametrize(
+    ("mode", "name", "expected"),
+    [
+        ("RGB", "x.png", "rgbw"),
+        ("CMYK", "x.jpg", "rgbw"),
+        ("CMYK", "x.tif", "rgbw"),
+        ("P", "x.gif", "rgbw"),
+        ("P", "x.png", "rgbw"),
+        ("L", "x.png", "kwkw"),
+        ("LA", "x.png", "kwkw"),
+        ("1", "x.png", None),
+        ("RGBA", "x.webp", "rgbw"),
+    ],
+)
+def test_kinds_of_pictures(quarters, tmp_path, mode, name, expected):
+    options = {"lossless": True} if name.endswith("webp") else {}
+    pixels = read_rgb(save(quarters.convert(mode), tmp_path / name, **options))
+    assert pixels.shape == (40, 60, 3)
+    assert pixels.dtype == np.uint8
+    assert expected is None or corners(pixels) == expected
+
+
+def test_transparency_is_laid_over_white(tmp_path):
+    pixels = np.zeros((4, 4, 4), np.uint8)
+    pixels[0, 0] = (10, 20, 30, 255)
+    read = read_rgb(save(PillowImage.fromarray(pixels), tmp_path / "x.png"))
+    assert read[0, 0].tolist() == [10, 20, 30]
+    assert read[1, 1].tolist() == [255, 255, 255]
+
+
+def test_sixteen_bits_keep_their_upper_eight(tmp_path):
+    values = np.array([[0, 256], [65535, 32768]], np.uint16)
+    read = read_rgb(save(PillowImage.fromarray(values), tmp_path / "x.png"))
+    assert read[:, :, 0].tolist() == [[0, 1], [255, 128]]
+
+
+def test_pixels_without_a_range_are_refused(tmp_path):
+    path = save(PillowImage.fromarray(np.zeros((2, 2), np.float32)), tmp_path / "x.tif")
+    with pytest.raises(ValueError, match="mode F"):
+        read_rgb(path)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("size", [None, (20, 30)])
+def test_exif_rotation_is_undone(quarters, tmp_path, orientation, size):
+    undo = {
+        2: PillowImage.Transpose.FLIP_LEFT_RIGHT,
+        3: PillowImage.Transpose.ROTATE_180,
+        4: PillowImage.Transpose.FLIP_TOP_BOTTOM,
+        5: PillowImage.Transpose.TRANSPOSE,
+        6: PillowImage.Transpose.ROTATE_90,
+        7: PillowImage.Transpose.TRANSVERSE,
+        8: PillowImage.Transpose.ROTATE_270,
+    }
+    stored = quarters.transpose(undo[orientation]) if orientation in undo else quarters
+    exif = PillowImage.Exif()
+    exif[0x0112] = orientation
+    path = save(stored, tmp_path / "x.jpg", exif=exif, quality=95, subsampling=0)
+    pixels = read_rgb(path, size)
+    assert pixels.shape == (*(size or (40, 60)), 3)
+    assert corners(pixels) == "rgbw"
+
+
+def test_large_jpegs_lying_on_their_side_keep_their_detail(tmp_path):
+    """The reduced decoding must look at the sides as they are stored."""
+    noise = np.random.default_rng(0).integers(0, 256, (100, 800, 1), dtype=np.uint8)
+    picture = PillowImage.fromarray(np.repeat(noise, 3, axis=2))
+    exif = PillowImage.Exif()
+    exif[0x0112] = 6
+    path = save(picture, tmp_path / "x.jpg", exif=exif, quality=95)
+    assert read_rgb(path, (800, 100)).std() > 50
+
+
+def test_fits(quarters, tmp_path):
+    path = save(quarters, tmp_path / "x.png")
+    assert corners(read_rgb(path, (50, 50))) == "rgbw"
+    covered = read_rgb(path, (20, 20), "cover")
+    assert covered.shape == (20, 20, 3)
+    assert corners(covered) == "rgbw"
+    np.testing.assert_array_equal(read_rgb(path, (40, 60)), np.asarray(quarters))
+
+
+@pytest.mark.parametrize("name", ["x.jpg", "x.png"])
+def test_cut_files_and_other_files_are_errors(tmp_path, name):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    path = save(PillowImage.fromarray(noise), tmp_path / name)
+    path.write_bytes(path.read_bytes()[:-900])
+    with pytest.raises(OSError, match="truncated"):
+        read_rgb(path)
+    path.write_bytes(b"no picture")
+    with pytest.raises(OSError, match="cannot identify"):
+        read_rgb(path)
+
+
+def test_crops_are_the_same_part_at_every_resolution():
+    small = np.dstack(np.mgrid[:100, :100]) / 100
+    large = np.dstack(np.mgrid[:400, :400]) / 400
+    for number in range(20):
+        one = crop(small, (50, 50), rng_for(0, "a", number))
+        other = crop(large, (200, 200), rng_for(0, "a", number))
+        assert np.abs(one[0, 0] - other[0, 0]).max() <= 0.011
+
+
+def test_crops_reach_everywhere_or_stay_near_the_centre():
+    picture = np.dstack(np.mgrid[:10, :10])
+    free = {tuple(crop(picture, (8, 8), rng_for(0, "a", n))[0, 0]) for n in range(300)}
+    assert free == {(top, left) for top in range(3) for left in range(3)}
+    picture = np.dstack(np.mgrid[:100, :100])
+    starts = [crop(picture, (20, 20), rng_for(0, "a", n), centered=True)[0, 0] for n in range(300)]
+    assert 20 <= np.min(starts) < 25
+    assert 56 < np.max(starts) <= 61
+    with pytest.raises(ValueError, match="does not fit"):
+        crop(picture, (101, 1), rng_for(0, "a", 0))
+
+
+FEATURES = {
+    "image": Image(),
+    "mask": Image("png", (None, None, 1)),
+    "boxes": BBoxes(),
+    "label": ClassLabel(["ant", "bee"]),
+    "id": Text(),
+    "n": Scalar("int64"),
+}
+
+
+def example(number):
+    return {
+        "image": np.full((50, 100, 3), 40 * number, np.uint8),
+        "mask": np.full((50, 100, 1), 255, np.uint8),
+        "boxes": np.array([[0.1, 0.1, 0.9, 0.9]], np.float32),
+        "label": np.int64(number % 3 - 1),
+        "id": "a/very/long/path/" * 5 + f"{number}.jpg",
+        "n": np.int64(number),
+    }
+
+
+def test_the_contact_sheet_shows_every_picture():
+    sheet = contact_sheet([example(number) for number in range(5)], FEATURES, columns=2)
+    pixels = np.asarray(sheet).reshape(-1, 3)
+    for number in range(5):
+        assert (pixels == 40 * number).all(axis=1).sum() > 10_000
+    assert (pixels == (255, 64, 0)).all(axis=1).any()
+    assert sheet.mode == "RGB"
+
+
+def test_the_contact_sheet_without_pictures_or_examples():
+    assert contact_sheet([], FEATURES).width > 100
+    only_text = {"id": Text()}
+    assert contact_sheet([{"id": "x"}], only_text).width > 100
+
+
+def test_statistics():
+    text = statistics([example(0), example(1)], FEATURES)
+    assert text == "2 examples, 50x100x3, mean 20, deviation 0, label: 2 classes"
