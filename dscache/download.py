@@ -1,0 +1,185 @@
+"""From a ready marker and presigned URLs to a folder of verified files.
+
+Nothing appears under the destination's name before all of it is there and checked; what a crashed
+or interrupted download has fetched is kept in a hidden folder beside it and gone on with.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from . import holding, manifests, workspace
+from .errors import IntegrityError, NoSpace, UsageError
+from .fetch import MAX_RANGES, Fetch, Options, Progress
+from .holding import MANIFEST, PART_SUFFIX, PARTIAL
+from .manifests import Live, Member
+from .ranges import Source
+from .selection import check_members, held_names, holding_of, select
+from .units import format_bytes
+
+SLACK_BYTES = 16 << 20  # the file system's own needs, and the manifest
+
+
+class Plan(NamedTuple):
+    """What a download does: `fetch` these members; `extend` the folder that is there, or put a
+    whole one into place. `held` are the names of the members it will hold then."""
+
+    fetch: list[Member]
+    extend: bool
+    held: set[str]
+
+
+def download(
+    live: Live,
+    destination: Path,
+    url: Callable[[], str],
+    *,
+    splits: Collection[str] | None = None,
+    shards: Collection[int] | None = None,
+    parallel: int | None = None,
+    progress: Progress | None = None,
+    stall_s: float = 30.0,
+    sleep: Callable[[float], object] | None = None,
+    jitter: Callable[[], float] = random.random,
+) -> None:
+    """Download a dataset, or some splits or shards of it, into the folder `destination`.
+
+    The folder holds the members and `manifest.json` (the ready marker) afterwards. A folder that
+    holds other shards of the same zip is extended; one of another zip is replaced when all is
+    there. Bytes are checked against the marker (size, CRC-32, BLAKE3) while they are written; wrong
+    ones are fetched once more. A broken connection is resumed where it broke.
+
+    `url` gives a fresh presigned URL of `live.zip_key`. `shards` are indices within a split.
+    `parallel` is the number of ranges at once, 1 to 8; None starts with two and adds more while
+    that helps. `progress(bytes_done, bytes_total)` is called in this thread, ten times a second.
+    `stall_s`: after so many seconds without a chunk of 256 KiB a range is asked for again. `sleep`
+    and `jitter` (numbers in [0, 1)) are for the pauses between attempts.
+
+    Raises UsageError (split, shard or destination), NoSpace, DatasetReplaced (look at the ready
+    marker again), IntegrityError, AccessDenied, StoreUnreachable, StoreError.
+    """
+    check_members(live)
+    wanted = select(live, splits, shards)
+    options = Options(_checked(parallel), progress, stall_s, sleep, jitter)
+    with workspace.workspace(destination, live.zip_etag) as folder:
+        plan = decide(live, wanted, _existing(destination))
+        if plan.fetch or not plan.extend:
+            check_space(destination, _missing_bytes(plan.fetch, folder))
+            Fetch(_source(live, url), plan.fetch, folder, options).run()
+        _commit(live, plan, folder, destination)
+
+
+def refetch(
+    live: Live,
+    destination: Path,
+    names: Collection[str],
+    url: Callable[[], str],
+    *,
+    parallel: int | None = None,
+    progress: Progress | None = None,
+    stall_s: float = 30.0,
+    sleep: Callable[[float], object] | None = None,
+    jitter: Callable[[], float] = random.random,
+) -> None:
+    """Fetch the members `names` of a folder again and put each in place of the damaged one.
+
+    Parameters and errors are those of `download`.
+    """
+    check_members(live)
+    members = [member for member in live.members if member.name in names]
+    options = Options(_checked(parallel), progress, stall_s, sleep, jitter)
+    with workspace.workspace(destination, live.zip_etag) as folder:
+        check_space(destination, _missing_bytes(members, folder))
+        Fetch(_source(live, url), members, folder, options).run()
+        workspace.move_into(folder, destination, [member.name for member in members])
+
+
+def decide(live: Live, wanted: Sequence[Member], existing: tuple[Live, set[str]] | None) -> Plan:
+    """Decide what to fetch, given what is at the destination: its marker and the names it holds.
+
+    Pure. Files of another zip are never mixed in, even if their digests are equal: the folder's
+    manifest describes one zip.
+    """
+    names = {member.name for member in wanted}
+    if existing is None or existing[0].zip_etag != live.zip_etag:
+        return Plan(list(wanted), extend=False, held=names)
+    held = existing[1]
+    return Plan([m for m in wanted if m.name not in held], extend=True, held=held | names)
+
+
+def check_space(destination: Path, needed_bytes: int) -> None:
+    """Raise NoSpace when the destination's file system has not that many bytes left (and a few)."""
+    found = os.statvfs(destination.parent)
+    available = found.f_bavail * found.f_frsize
+    if needed_bytes + SLACK_BYTES > available:
+        raise NoSpace(
+            f"{destination}: {format_bytes(needed_bytes)} are needed, {format_bytes(available)} "
+            "are free there; remove old datasets (`dscache cache prune`), get fewer splits or "
+            "shards, or set DSCACHE_HOME to a larger disk"
+        )
+
+
+def read_manifest(folder: Path) -> Live:
+    """The ready marker stored in a dataset folder. Raises IntegrityError, FileNotFoundError."""
+    path = folder / MANIFEST
+    return manifests.decode(path.read_bytes(), Live, where=str(path))
+
+
+def _existing(destination: Path) -> tuple[Live, set[str]] | None:
+    """Marker and member names of the dataset at the destination; None when nothing is there."""
+    if not destination.exists() or (destination.is_dir() and not any(destination.iterdir())):
+        return None
+    try:
+        live = read_manifest(destination)
+    except (FileNotFoundError, NotADirectoryError, IntegrityError):
+        raise UsageError(
+            f"{destination}: is there already and is no dataset; choose another folder, "
+            "or move it away"
+        ) from None
+    return live, held_names(live, holding.read(destination))
+
+
+def _commit(live: Live, plan: Plan, folder: Path, destination: Path) -> None:
+    """Make what was fetched appear. Whole folders appear in one step; into a folder that is there
+    the files come first and the word that they are there comes last."""
+    held = holding_of(live, plan.held)
+    whole = holding.complete(held)
+    if plan.extend:
+        workspace.move_into(folder, destination, [member.name for member in plan.fetch])
+        if whole:
+            (destination / PARTIAL).unlink(missing_ok=True)
+        else:
+            workspace.write_file(destination / PARTIAL, holding.encode(held))
+        return
+    own = {MANIFEST} if whole else {MANIFEST, PARTIAL}
+    if not whole:
+        workspace.write_file(folder / PARTIAL, holding.encode(held))
+    workspace.write_file(folder / MANIFEST, manifests.encode(live))
+    workspace.move_whole(folder, destination, plan.held | own)
+
+
+def _missing_bytes(members: Sequence[Member], folder: Path) -> int:
+    return sum(max(member.size - _present_bytes(folder, member), 0) for member in members)
+
+
+def _present_bytes(folder: Path, member: Member) -> int:
+    for name in (member.name, member.name + PART_SUFFIX):
+        try:
+            return (folder / name).stat().st_size
+        except FileNotFoundError:
+            continue
+    return 0
+
+
+def _source(live: Live, url: Callable[[], str]) -> Source:
+    return Source(url, name=live.zip_key, etag=live.zip_etag, size=live.zip_size)
+
+
+def _checked(parallel: int | None) -> int | None:
+    if parallel is not None and not 1 <= parallel <= MAX_RANGES:
+        raise UsageError(f"parallel: {parallel} ranges at once; choose 1 to {MAX_RANGES}")
+    return parallel

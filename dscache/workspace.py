@@ -1,0 +1,170 @@
+"""Hidden folders beside a destination in which a download is prepared, one for each zip etag.
+
+.<name>.<etag>.tmp   members and `.part` files; what a later download of that zip goes on with
+.<name>.<etag>.rest  the same, set aside for the moment in which the finished part is moved
+.<name>.<id>.old     a replaced dataset on its way out
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from .errors import UsageError
+from .holding import LEFTOVER_SUFFIXES, MANIFEST, PARTIAL, TEMPORARY_SUFFIX
+
+
+@contextmanager
+def workspace(destination: Path, etag: str) -> Iterator[Path]:
+    """The temporary folder for this destination and zip, locked; those of other etags are removed.
+
+    The lock ends with the process, however it ends. Raises UsageError when another process is
+    downloading to the same place.
+    """
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    folder = _path(destination, etag)
+    handle = _lock(folder, destination)
+    try:
+        _tidy(folder)
+        discard_leftovers(destination, keep=folder)
+        yield folder
+    finally:
+        with suppress(OSError):  # not empty: kept for resuming; not there: renamed into place
+            folder.rmdir()
+        os.close(handle)
+
+
+def discard_leftovers(destination: Path, *, keep: Path | None = None) -> int:
+    """Remove temporary folders of this destination that nobody is using; returns their bytes."""
+    freed = 0
+    for path in leftovers(destination.parent, destination.name):
+        if path != keep and (handle := _try_lock(path)) is not None:
+            freed += size_of(path)
+            shutil.rmtree(path)
+            os.close(handle)
+    return freed
+
+
+def leftovers(parent: Path, name: str | None = None) -> list[Path]:
+    """Temporary folders in `parent`: of one destination, or of all of them."""
+    begin = "." if name is None else f".{name}."
+    return [
+        path
+        for path in parent.iterdir()
+        if path.name.startswith(begin)
+        and path.name.endswith(LEFTOVER_SUFFIXES)
+        and (name is None or "." not in _middle(path.name, name))
+        and path.is_dir()
+    ]
+
+
+def move_whole(folder: Path, destination: Path, wanted: Collection[str]) -> None:
+    """Rename the temporary folder into place with just the `wanted` files in it.
+
+    Files of an earlier, larger download that was broken off stay behind for when it is resumed. A
+    dataset that is there already is replaced: for a moment neither is there, never a mixture.
+    """
+    rest = folder.with_suffix(".rest")
+    for path in [path for path in folder.iterdir() if path.name not in wanted]:
+        rest.mkdir(exist_ok=True)
+        path.replace(rest / path.name)
+    sync(folder)
+    if destination.is_dir() and any(destination.iterdir()):
+        old = destination.with_name(f".{destination.name}.{os.urandom(4).hex()}.old")
+        destination.rename(old)
+        folder.rename(destination)
+        shutil.rmtree(old)
+    else:
+        folder.rename(destination)
+    if rest.is_dir():
+        rest.rename(folder)
+    sync(destination.parent)
+
+
+def move_into(folder: Path, destination: Path, names: Collection[str]) -> None:
+    """Move finished files one by one into a dataset that is there; each replaces its namesake."""
+    for name in names:
+        (folder / name).replace(destination / name)
+    sync(destination)
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Replace a file in one step, synced."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def sync(folder: Path) -> None:
+    """fsync a folder, so that renames in it survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of the files directly in a folder; one that vanishes meanwhile counts nothing."""
+    total = 0
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                total += entry.stat(follow_symlinks=False).st_size if entry.is_file() else 0
+    except FileNotFoundError:
+        return total
+    return total
+
+
+def _path(destination: Path, etag: str) -> Path:
+    safe = re.sub(r"[^0-9A-Za-z-]", "-", etag)
+    return destination.with_name(f".{destination.name}.{safe}{TEMPORARY_SUFFIX}")
+
+
+def _middle(leftover: str, name: str) -> str:
+    return leftover.removeprefix(f".{name}.").rpartition(".")[0]
+
+
+def _tidy(folder: Path) -> None:
+    """Bring the folder to where fetching can go on: put back what a process that died in
+    `move_whole` had set aside, remove the descriptions it had written."""
+    rest = folder.with_suffix(".rest")
+    if rest.is_dir():
+        for path in rest.iterdir():
+            path.replace(folder / path.name)
+        rest.rmdir()
+    for path in folder.iterdir():
+        if path.name.startswith(".") or path.name in (MANIFEST, PARTIAL):
+            path.unlink()
+
+
+def _lock(folder: Path, destination: Path) -> int:
+    while True:
+        folder.mkdir(exist_ok=True)
+        handle = _try_lock(folder)
+        if handle is None:
+            raise UsageError(
+                f"{destination}: another process is downloading to this place; "
+                "wait for it, or choose another folder"
+            )
+        if folder.exists() and os.path.samestat(os.fstat(handle), folder.stat()):
+            return handle
+        os.close(handle)  # its owner finished and renamed it between our two steps
+
+
+def _try_lock(folder: Path) -> int | None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        return None
+    return handle
