@@ -128,7 +128,24 @@ def _convert(name: str, value: Any, kind: Any) -> Any:
     except msgspec.ValidationError as error:
         what, _, place = str(error).partition(" - at `$")
         place = place.rstrip("`")
-        raise OptionsError(f"{name}{place}", f"{_lower(what)}; the value is {value!r}") from error
+        message = f"{_lower(what)}{_choices(what, kind)}; the value is {value!r}"
+        raise OptionsError(f"{name}{place}", message) from error
+
+
+def _choices(what: str, kind: Any) -> str:
+    """msgspec does not say which values an enum has."""
+    if not what.startswith("Invalid enum value"):
+        return ""
+    found: list[str] = []
+    pending: list[Any] = [msgspec.json.schema(kind)]
+    while pending:
+        node = pending.pop(0)
+        if isinstance(node, dict):
+            found += [str(choice) for choice in node.get("enum", [])]
+            pending += node.values()
+        elif isinstance(node, list):
+            pending += node
+    return f", expected one of {', '.join(found)}"
 
 
 def _lower(text: str) -> str:

@@ -48,7 +48,7 @@ def test_options_become_attributes():
         ({"size": [1.5, 2]}, "size[0]", ["expected `int`, got `float`"]),
         ({"rate": 1.5}, "rate", ["<= 1", "1.5"]),
         ({"rate": True}, "rate", ["got `bool`"]),
-        ({"mode": "c"}, "mode", ["'c'"]),
+        ({"mode": "c"}, "mode", ["'c'", "expected one of a, b;"]),
         ({"inner": {"high": 1}}, "inner", ["unknown field `high`"]),
         ({"inner": {"low": "x"}}, "inner.low", ["expected `float`"]),
         ({"threads": 0}, "threads", [">= 1"]),
