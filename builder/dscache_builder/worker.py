@@ -50,6 +50,7 @@ __all__ = [
 BEAT_S = 0.5
 LOG_TAIL_BYTES = 8 << 10
 CLOSE_S = 10.0
+MAX_DRAWN = 64  # examples on a contact sheet
 PLAN_TRIES = 4  # samples that may kill the host while it plans
 HOST_MAIN = Path(__file__).resolve().parent / "host_main.py"
 
@@ -185,14 +186,18 @@ class HandlerHost:
 
         For a plain handler it is made from the first records it wrote: after `build`.
         """
-        return self.try_samples(count, to).line
+        return self._previewed(to, samples=None, examples=count).line
 
     def try_samples(self, count: int, to: Path) -> PreviewResult:
         """Make the examples of the first `count` samples and draw them; for handlers' authors.
 
         Samples that fail are listed in the result, not raised.
         """
-        command = {"do": "preview", "count": count, "to": str(to.absolute())}
+        return self._previewed(to, samples=count, examples=MAX_DRAWN)
+
+    def _previewed(self, to: Path, samples: int | None, examples: int) -> PreviewResult:
+        target = str(to.absolute())
+        command = {"do": "preview", "samples": samples, "examples": examples, "to": target}
         found = self._ask(command, "previewed")
         self._wait_for("done")
         failed = [BadSample(**sample) for sample in found["failed"]]

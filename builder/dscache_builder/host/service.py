@@ -151,8 +151,12 @@ class Service:
         )
 
     def _preview(self, command: dict[str, Any]) -> Assignment:
-        count = 0 if self.subject().plain else min(command["count"], len(self._planned().samples))
-        return Assignment(command, "the preview", count)
+        samples = 0
+        if not self.subject().plain:
+            plan = self._planned()
+            variations = max(1, plan.examples // len(plan.samples))
+            samples = command["samples"] or -(-command["examples"] // variations)
+        return Assignment({**command, "samples": samples}, "the preview", samples)
 
     def _planned(self) -> Any:
         if self.subject().plan is None:

@@ -153,7 +153,7 @@ class ShardWorker:
         bad: list[dict[str, str]] = []
         if not self._subject.plain:
             seconds, bad = self._write_first(command)
-        sheet = draw_sheet(self._preview_file, self._subject, command["count"], command["to"])
+        sheet = draw_sheet(self._preview_file, self._subject, command["examples"], command["to"])
         self._tell({"event": "previewed", "line": sheet, "seconds": seconds, "failed": bad})
 
     def _write_first(
@@ -177,7 +177,7 @@ class ShardWorker:
 
         with suppress(FileNotFoundError):
             self._preview_file.unlink()
-        few = only_samples(plan, command["count"], command["leave_out"])
+        few = only_samples(plan, command["samples"], command["leave_out"])
         self._subject.handler.write_shard(few, 0, self._preview_file, on_sample=begin, bad=failed)
         begun.append(("", time.monotonic()))
         self._slot.rest()
