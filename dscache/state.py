@@ -22,13 +22,13 @@ class State(enum.Enum):
 def state_of(
     ready: Ready | None,
     failures: Sequence[Failure],
-    requests: Collection[str],
+    requests: Collection[object],
     progress: Progress | None,
     now: float,
 ) -> State:
     """READY (live) > BUILDING (a request, and progress not expired) > REQUESTED > FAILED > ABSENT.
 
-    `requests` are the nonces of outstanding requests; `now` is Unix time by the server's clock.
+    `requests` are the outstanding requests; `now` is Unix time by the server's clock.
     An alias has no state of its own: look at the key that it names.
     """
     if isinstance(ready, Live):

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import queue
 import random
+import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from . import layout, manifests, registers
 from .errors import IntegrityError, StoreUnreachable, UsageError, WaitTimeout
@@ -22,6 +23,7 @@ from .store import Objects
 RECHECK_S = (15.0, 60.0)  # with notifications: bounds of the jittered interval
 RECHECK_BLIND_S = (1.0, 5.0)  # without: begins at the first and grows to the second
 MAX_ALIASES = 4
+GIVE_UP_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -134,12 +136,14 @@ class Waiting:
     """How to wait: where signals come from, and what to tell whom.
 
     `timeout_s` None waits for ever. `on_progress` and `on_note` are called in the waiting thread.
+    Setting `given_up` from another thread ends the waiting within half a second.
     """
 
     signals: queue.Queue[Signal]
     timeout_s: float | None = None
     on_progress: Callable[[Progress], None] = lambda _: None
     on_note: Callable[[str], None] = lambda _: None
+    given_up: threading.Event = field(default_factory=threading.Event)
     clock: Callable[[], float] = time.monotonic
     uniform: Callable[[float, float], float] = random.uniform
 
@@ -189,10 +193,12 @@ class _Pace:
                     "`dscache get` again later, or `dscache wait`"
                 )
             left = look_at - now if deadline is None else min(look_at, deadline) - now
+            if self.how.given_up.is_set():
+                raise WaitTimeout(f"nobody waits for {out.key} any more; the build goes on")
             if now >= look_at:
                 return
             try:
-                signal = self.how.signals.get(timeout=max(left, 0.001))
+                signal = self.how.signals.get(timeout=min(max(left, 0.001), GIVE_UP_S))
             except queue.Empty:
                 continue
             if self._is_reason(signal, out):

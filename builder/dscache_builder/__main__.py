@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -44,9 +45,10 @@ def cli(context: click.Context, path: Path, check_config: bool, once: bool, verb
 
 def serve(config: configuration.BuilderConfig, *, check_only: bool, once: bool) -> int:
     """Run the daemon; returns the exit code."""
+    from dscache.selftest import check_conditional_create
     from dscache.store import Store
 
-    from .daemon import Daemon, check_store
+    from .daemon import Daemon
     from .environment import Environments
     from .handler_engine import HandlerEngine
     from .identity import claimed_state
@@ -55,7 +57,7 @@ def serve(config: configuration.BuilderConfig, *, check_only: bool, once: bool) 
 
     store = Store(config.store_config(os.environ))
     if check_only:
-        check_store(store)
+        check_conditional_create(store, secrets.token_hex(8))
         missing = [str(s.raw) for s in config.datasets.values() if not s.raw.is_dir()]
         for folder in missing:
             click.echo(f"raw data is not there: {folder}", err=True)

@@ -8,14 +8,15 @@ import random
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
 from dscache import layout
 from dscache.errors import DscacheError, StoreUnreachable
 from dscache.listen import Connected, Listener, Lost, Signal, Unsupported
-from dscache.store import Objects, Store
+from dscache.selftest import check_conditional_create
+from dscache.store import Store
 
 from . import answers, sweep
 from .config import BuilderConfig
@@ -167,7 +168,7 @@ class Daemon:
         pauses = iter(ERROR_PAUSES_S)
         while not self._stopping.is_set():
             try:
-                check_store(self.store)
+                check_conditional_create(self.store, secrets.token_hex(8))
                 return
             except StoreUnreachable as error:
                 log.warning("%s", error)
@@ -225,24 +226,3 @@ def _await(future: Future[Outcome], seconds: float) -> None:
     done = threading.Event()
     future.add_done_callback(lambda _: done.set())
     done.wait(max(seconds, 0.0))
-
-
-def check_store(store: Objects, unique: Callable[[], str] = lambda: secrets.token_hex(8)) -> None:
-    """Find out that the bucket is there, may be written, and honours `If-None-Match: *`.
-
-    Raises StoreError saying what is missing: without conditional creates nothing here is safe.
-    """
-    from dscache.errors import PreconditionFailed, StoreError
-
-    name = f"{layout.BUILDS}.selftest.{unique()}"
-    store.put(name, b"{}", if_none_match=True)
-    try:
-        store.put(name, b"{ }", if_none_match=True)
-    except PreconditionFailed:
-        return
-    finally:
-        store.delete(name)
-    raise StoreError(
-        "this store ignores `If-None-Match: *` on PUT, so two builders could both win; "
-        "use MinIO of 2024-10 or later, or another store with conditional writes"
-    )

@@ -67,10 +67,12 @@ def run_tool(
 
 
 def _finish(process: subprocess.Popen[str], text: str, beat: Callable[[], None]) -> Finished:
+    to_send: str | None = text
     while True:
         try:
-            output, errors = process.communicate(text, timeout=BEAT_S)
+            output, errors = process.communicate(to_send, timeout=BEAT_S)
         except subprocess.TimeoutExpired:
+            to_send = None  # communicate() remembers it, and refuses to be told twice
             beat()
             continue
         return Finished(process.returncode, output, errors[-OUTPUT_CHARS:])

@@ -7,6 +7,7 @@ import pickle
 import selectors
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,6 +45,7 @@ def resume(state: str, commands: LineReader, events: int) -> None:
     service.resumed = True
     try:
         service.subject().plan = plan
+        deque(service.subject().handler.samples(), maxlen=0)  # what listing them leaves in it
         service.answer({"do": "plan"})
     except (Exception, SystemExit) as error:  # noqa: BLE001  # edge to the handler's code
         service.emit(failure_event(error))

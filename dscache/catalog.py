@@ -1,0 +1,135 @@
+"""What is in the bucket, for people: the state of a key, and the list of all datasets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from . import layout, manifests, wait
+from .errors import IntegrityError
+from .manifests import Alias, Failure, Live, Progress, Ready
+from .spec import Spec, split_key
+from .state import State, newest_failure, state_of
+from .store import Objects
+
+READERS = 16
+
+
+@dataclass(frozen=True)
+class Status:
+    """All that can be said of one key. `key` is the resolved one when `asked` is an alias."""
+
+    asked: str
+    key: str
+    state: State
+    ready: Ready | None
+    failure: Failure | None
+    progress: Progress | None
+    requests: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able, with stable names."""
+        live = self.ready if isinstance(self.ready, Live) else None
+        return {
+            "key": self.key,
+            "asked": self.asked,
+            "state": self.state.value,
+            "requests": self.requests,
+            "progress": msgspec.to_builtins(self.progress) if self.progress else None,
+            "failure": msgspec.to_builtins(self.failure) if self.failure else None,
+            "dataset": summary(live) if live else None,
+        }
+
+
+def summary(live: Live) -> dict[str, Any]:
+    """The main facts of a ready dataset, JSON-able: key, config, splits, bytes, times."""
+    return {
+        "key": live.spec.key,
+        "dataset_name": live.spec.dataset_name,
+        "handler_version": live.spec.handler_version,
+        "dataset_config": live.spec.dataset_config,
+        "splits": live.splits,
+        "examples": sum(live.splits.values()),
+        "shards": len(live.shards),
+        "bytes": live.zip_size,
+        "zip": live.zip_key,
+        "built_at": live.timings.finished_at,
+        "build_s": live.timings.build_s,
+        "bad_samples": len(live.bad_samples),
+        "raw_revision": live.raw_revision,
+    }
+
+
+def status(store: Objects, key: str) -> Status:
+    """Look at one key, following aliases. Costs a handful of requests."""
+    asked, ready = key, wait.read_ready(store, key)
+    for _ in range(wait.MAX_ALIASES):
+        if not isinstance(ready, Alias):
+            break
+        key, ready = ready.key, wait.read_ready(store, ready.key)
+    requests = [
+        request
+        for entry in store.entries(layout.requests_of(key))
+        if (request := layout.parse_request(entry.name))
+    ]
+    failures = [] if isinstance(ready, Live) else list(failures_of(store, key))
+    progress = _progress(store, key) if requests else None
+    state = state_of(ready, failures, requests, progress, store.now())
+    return Status(
+        asked, key, state, ready, newest_failure(failures), progress, requests=len(requests)
+    )
+
+
+def failures_of(store: Objects, key: str) -> Iterator[Failure]:
+    """All failures of a key that can be read."""
+    for entry in store.entries(layout.failures_of(key)):
+        found = store.get(entry.name)
+        if found is not None:
+            yield manifests.decode(found.body, Failure, where=entry.name)
+
+
+def live_datasets(store: Objects) -> list[Live]:
+    """The ready markers of all live datasets, newest first."""
+    names = [e.name for e in store.entries(layout.DATASETS) if layout.parse_ready(e.name)]
+    with ThreadPoolExecutor(READERS) as pool:
+        markers = pool.map(lambda name: _read_ready(store, name), names)
+    live = [marker for marker in markers if isinstance(marker, Live)]
+    return sorted(live, key=lambda marker: -marker.timings.finished_at)
+
+
+def outstanding(store: Objects) -> list[Status]:
+    """The keys somebody waits for."""
+    entries = store.entries(layout.REQUESTS)
+    keys = {request.key for e in entries if (request := layout.parse_request(e.name))}
+    return [status(store, key) for key in sorted(keys)]
+
+
+def spec_of_key(store: Objects, key: str) -> Spec | None:
+    """The spec of a key, from its ready marker or from a request; None when there is neither."""
+    assert split_key(key)
+    ready = wait.read_ready(store, key)
+    if ready is not None:
+        return ready.spec
+    for entry in store.entries(layout.requests_of(key)):
+        found = store.get(entry.name) if layout.parse_request(entry.name) else None
+        if found is not None:
+            return manifests.decode(found.body, manifests.Request, where=entry.name).spec
+    return None
+
+
+def _read_ready(store: Objects, name: str) -> Ready | None:
+    found = store.get(name)
+    try:
+        return manifests.decode_ready(found.body, where=name) if found else None
+    except IntegrityError:
+        return None  # of a newer dscache, or damaged: `show` tells
+
+
+def _progress(store: Objects, key: str) -> Progress | None:
+    name = layout.progress(key)
+    found = store.get(name)
+    return manifests.decode(found.body, Progress, where=name) if found else None

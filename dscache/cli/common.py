@@ -1,0 +1,73 @@
+"""Options every command has, and what they stand for."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from ..client import Client
+    from ..config import Config
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class App:
+    """What the common options say: `--profile`, `--json`, `-q`, `-v`."""
+
+    profile: str | None = None
+    json: bool = False
+    quiet: bool = False
+    verbose: bool = False
+
+    def config(self) -> Config:
+        """The merged configuration. Raises ConfigError."""
+        from ..config import load
+
+        return load(profile=self.profile)
+
+    def client(self) -> Client:
+        """A client with that configuration."""
+        from ..client import Client
+
+        return Client(self.config())
+
+    def note(self, text: str) -> None:
+        """A line for people, on standard error; not with -q."""
+        if not self.quiet:
+            click.echo(text, err=True)
+
+    def print_json(self, document: Any) -> None:
+        """The result for machines, on standard output."""
+        click.echo(json.dumps(document, indent=2, default=str))
+
+
+def common(command: F) -> F:
+    """Give a command `--profile --json -q -v`; it gets them as its first argument, an App."""
+
+    @click.option("--profile", metavar="NAME", help="Profile of the configuration file.")
+    @click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
+    @click.option("-q", "--quiet", is_flag=True, help="No progress and no messages.")
+    @click.option("-v", "--verbose", is_flag=True, help="Say more.")
+    @functools.wraps(command)
+    def wrapped(
+        *args: Any, profile: str | None, as_json: bool, quiet: bool, verbose: bool, **kwargs: Any
+    ) -> Any:
+        if verbose:
+            _log_to_stderr()
+        return command(App(profile, as_json, quiet, verbose), *args, **kwargs)
+
+    return wrapped  # type: ignore[return-value]  # click's decorators keep the callable
+
+
+def _log_to_stderr() -> None:
+    import logging
+
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(name)s: %(message)s")

@@ -1,0 +1,119 @@
+"""`dscache doctor`: find out what works between here and the store."""
+
+from __future__ import annotations
+
+import queue
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import click
+
+from ..errors import DscacheError
+from ..units import format_bytes
+from .common import App, common
+
+if TYPE_CHECKING:
+    from ..client import Client
+
+LISTEN_S = 8.0
+CLOCK_SKEW_S = 300.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check: what was looked at, whether it is as it should be, and what was seen."""
+
+    name: str
+    ok: bool
+    detail: str
+    exit_code: int = 1
+
+
+@click.command()
+@common
+def doctor(app: App) -> int:
+    """Check configuration, store, permissions, notifications and local cache."""
+    findings = []
+    for finding in examine(app):
+        findings.append(finding)
+        if not app.json:
+            mark = "ok  " if finding.ok else "FAIL"
+            click.echo(f"{mark}  {finding.name:<14} {finding.detail}")
+    if app.json:
+        app.print_json([{"name": f.name, "ok": f.ok, "detail": f.detail} for f in findings])
+    return next((finding.exit_code for finding in findings if not finding.ok), 0)
+
+
+def examine(app: App) -> Iterator[Finding]:
+    """Check one thing after another; stop where the rest cannot work."""
+    try:
+        client = app.client()
+        endpoint = client.config.require_endpoint()
+    except DscacheError as error:
+        yield Finding("configuration", False, str(error), error.exit_code)
+        return
+    profile = f" (profile {client.config.profile})" if client.config.profile else ""
+    yield Finding("configuration", True, f"{endpoint}, bucket {client.config.bucket}{profile}")
+    for check in (_reads, _asks):
+        finding = _guarded(client, check)
+        yield finding
+        if not finding.ok:
+            return
+    for check in (_hears, _clock, _cache):
+        yield _guarded(client, check)
+
+
+def _guarded(client: Client, check: Callable[[Client], Finding]) -> Finding:
+    try:
+        return check(client)
+    except DscacheError as error:
+        return Finding(check.__name__.strip("_"), False, str(error), error.exit_code)
+
+
+def _reads(client: Client) -> Finding:
+    from .. import layout
+
+    started = time.monotonic()
+    client.store.get(f"{layout.DATASETS}.doctor")
+    milliseconds = (time.monotonic() - started) * 1000
+    return Finding("reads", True, f"datasets/ can be read ({milliseconds:.0f} ms)")
+
+
+def _asks(client: Client) -> Finding:
+    from ..selftest import check_conditional_create
+
+    check_conditional_create(client.store, secrets.token_hex(8))
+    return Finding("asks", True, "requests/ can be written, conditional writes hold")
+
+
+def _hears(client: Client) -> Finding:
+    from .. import layout
+    from ..listen import Connected, Listener, Signal
+
+    signals: queue.Queue[Signal] = queue.Queue()
+    with Listener(client.config, layout.DATASETS, signals.put):
+        try:
+            signal = signals.get(timeout=LISTEN_S)
+        except queue.Empty:
+            signal = None
+    if isinstance(signal, Connected):
+        return Finding("hears", True, "the store streams notifications")
+    reason = getattr(signal, "reason", f"silent for {LISTEN_S:g} s")
+    return Finding("hears", False, f"no notifications ({reason}); dscache looks every few seconds")
+
+
+def _clock(client: Client) -> Finding:
+    ahead_s = client.store.now() - time.time()
+    ok = abs(ahead_s) < CLOCK_SKEW_S
+    return Finding("clock", ok, f"the store's clock is {ahead_s:+.0f} s from this one's")
+
+
+def _cache(client: Client) -> Finding:
+    home = client.config.home
+    place = next(folder for folder in (home, *home.parents) if folder.is_dir())
+    free = shutil.disk_usage(place).free
+    return Finding("cache", True, f"{home} ({format_bytes(free)} free)")

@@ -1,0 +1,166 @@
+"""`dscache get`, `request`, `wait` and `run`: from a config to a path."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from ..errors import EXIT_INTERRUPTED, UsageError
+from .common import App, common
+from .progress import Display
+
+if TYPE_CHECKING:
+    from ..dataset import Dataset
+
+F = TypeVar("F", bound=Callable[..., Any])
+COULD_NOT_START = 127
+
+
+def fetching(command: F) -> F:
+    """The options of commands that get a dataset."""
+    for option in (
+        click.option("--retry", is_flag=True, help="Ask again even if it failed before."),
+        click.option("--no-build", is_flag=True, help="Exit with 5 rather than have it built."),
+        click.option("--timeout", type=float, metavar="SECONDS", help="Wait no longer than this."),
+        click.option("--priority", type=click.IntRange(0, 9), default=5, show_default=True),
+        click.option("--split", "splits", multiple=True, help="Fetch only this split; repeatable."),
+        click.option("--shards", metavar="0-3,7", help="Fetch only these shards of each split."),
+    ):
+        command = option(command)
+    return command
+
+
+@click.command()
+@click.argument("config")
+@fetching
+@common
+def get(app: App, config: str, **how: Any) -> None:
+    """Print the local path of the dataset that CONFIG describes; have it built if need be.
+
+    CONFIG is a JSON file (or the key of a dataset that exists). The path is all that is printed on
+    standard output.
+    """
+    dataset = _get(app, config, **how)
+    if app.json:
+        app.print_json({"key": dataset.key, "path": str(dataset.path), "info": dataset.info})
+    else:
+        click.echo(str(dataset.path))
+
+
+@click.command()
+@click.argument("config")
+@click.option("--priority", type=click.IntRange(0, 9), default=5, show_default=True)
+@common
+def request(app: App, config: str, priority: int) -> None:
+    """Ask for the dataset that CONFIG describes and return at once.
+
+    Prints the topic, which `dscache wait` and `dscache cancel` take.
+    """
+    topic = app.client().request(config, priority=priority)
+    if app.json:
+        app.print_json({"topic": topic, "key": topic.rpartition(".")[0]})
+    else:
+        click.echo(topic)
+
+
+@click.command()
+@click.argument("config")
+@click.option("--timeout", type=float, metavar="SECONDS", help="Wait no longer than this.")
+@common
+def wait(app: App, config: str, timeout: float | None) -> None:
+    """Wait until a dataset is ready, without downloading it; prints its key.
+
+    CONFIG is a topic that `dscache request` printed, or a JSON file (then it is asked for).
+    """
+    display = Display(quiet=app.quiet)
+    try:
+        key = app.client().wait(config, timeout_s=timeout, observer=display)
+    except KeyboardInterrupt:
+        _interrupted(display)
+    finally:
+        display.close()
+    if app.json:
+        app.print_json({"key": key})
+    else:
+        click.echo(key)
+
+
+@click.command(context_settings={"ignore_unknown_options": True})
+@click.argument("config")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@fetching
+@common
+def run(app: App, config: str, command: tuple[str, ...], **how: Any) -> int:
+    """Get the dataset, then run COMMAND with {path} replaced by its path.
+
+    Exits with the exit code of COMMAND. Example: dscache run cfg.json -- python train.py {path}
+    """
+    if not any("{path}" in word for word in command):
+        raise UsageError(
+            "the command has no {path}; write for example: "
+            "dscache run cfg.json -- python train.py {path}"
+        )
+    dataset = _get(app, config, **how)
+    words = [word.replace("{path}", str(dataset.path)) for word in command]
+    try:
+        with dataset.hold():
+            code = subprocess.run(words, check=False).returncode
+    except OSError as error:
+        click.echo(f"dscache: cannot run {words[0]!r}: {error.strerror}", err=True)
+        return COULD_NOT_START
+    return code if code >= 0 else 128 - code
+
+
+def _get(
+    app: App,
+    config: str,
+    *,
+    retry: bool,
+    no_build: bool,
+    timeout: float | None,
+    priority: int,
+    splits: tuple[str, ...],
+    shards: str | None,
+) -> Dataset:
+    display = Display(quiet=app.quiet)
+    try:
+        return app.client().get(
+            config,
+            build=not no_build,
+            retry=retry,
+            timeout_s=timeout,
+            splits=splits or None,
+            shards=parse_shards(shards) if shards else None,
+            priority=priority,
+            observer=display,
+        )
+    except KeyboardInterrupt:
+        _interrupted(display)
+        raise
+    finally:
+        display.close()
+
+
+def _interrupted(display: Display) -> None:
+    display.close()
+    click.echo(
+        "dscache: interrupted; a build that has begun goes on (`dscache cancel` stops it, "
+        "`dscache get` again picks it up)",
+        err=True,
+    )
+    sys.exit(EXIT_INTERRUPTED)
+
+
+def parse_shards(text: str) -> list[int]:
+    """`0-3,7` -> [0, 1, 2, 3, 7]. Raises UsageError."""
+    numbers: set[int] = set()
+    for piece in text.split(","):
+        first, dash, last = piece.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise UsageError(f"--shards {text!r}: {piece!r} is not a number or a range like 0-3")
+        numbers.update(range(int(first), int(last if dash else first) + 1))
+    return sorted(numbers)

@@ -1,0 +1,210 @@
+"""`dscache status`, `ls`, `show`, `logs`, `preview`, `url` and `cancel`: what is in the bucket."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ..errors import NotCached, UsageError
+from ..spec import split_key
+from ..units import format_bytes
+from .common import App, common
+
+if TYPE_CHECKING:
+    from ..catalog import Status
+    from ..client import Client
+    from ..manifests import Live
+
+
+@click.command()
+@click.argument("config")
+@common
+def status(app: App, config: str) -> None:
+    """Print the state of one dataset: ready, building, requested, failed or absent.
+
+    CONFIG is a JSON file, a key, or a topic.
+    """
+    found = _status(app.client(), config)
+    if app.json:
+        app.print_json(found.as_dict())
+        return
+    click.echo(f"{found.key}  {found.state.value}")
+    if found.asked != found.key:
+        click.echo(f"  asked for as {found.asked}")
+    if found.requests:
+        click.echo(f"  {found.requests} waiting")
+    if found.progress:
+        progress = found.progress
+        click.echo(f"  {progress.phase}: {progress.done} of {progress.total} examples")
+    if found.failure:
+        click.echo(f"  {found.failure.kind}: {found.failure.message}")
+
+
+@click.command("ls")
+@click.option("--name", help="Only this dataset_name.")
+@common
+def list_(app: App, name: str | None) -> None:
+    """List the datasets in the bucket, newest first, and what is being built."""
+    from ..catalog import live_datasets, outstanding, summary
+
+    client = app.client()
+    live = [marker for marker in live_datasets(client.store) if _named(marker.spec, name)]
+    waiting = outstanding(client.store)
+    waiting = [found for found in waiting if not name or found.key.startswith(f"{name}_")]
+    local = {marker.spec.key for marker in live if client.cache.find(marker.spec.key)}
+    if app.json:
+        datasets = [{**summary(marker), "local": marker.spec.key in local} for marker in live]
+        app.print_json({"datasets": datasets, "waiting": [found.as_dict() for found in waiting]})
+        return
+    if not live and not waiting:
+        app.note(f"nothing in bucket {client.config.bucket!r} yet")
+    for found in waiting:
+        click.echo(f"{found.key}  {found.state.value}  {found.requests} waiting")
+    for marker in live:
+        click.echo(_line(marker, marker.spec.key in local))
+
+
+@click.command()
+@click.argument("config")
+@common
+def show(app: App, config: str) -> None:
+    """Print what is known of one ready dataset: its config, splits, features, bad samples."""
+    import json
+
+    from ..catalog import summary
+    from ..manifests import Live
+
+    found = _status(app.client(), config)
+    if not isinstance(found.ready, Live):
+        raise NotCached(f"{found.key} is {found.state.value}; see `dscache status`")
+    live = found.ready
+    document = {
+        **summary(live),
+        "features": live.features,
+        "bad_samples": [{"sample": bad.sample, "error": bad.error} for bad in live.bad_samples],
+        "members": [member.name for member in live.members],
+        "lock_digest": live.lock_digest,
+    }
+    if app.json:
+        app.print_json(document)
+        return
+    click.echo(_line(live, local=False).rstrip())
+    click.echo(f"  config     {json.dumps(live.spec.dataset_config, sort_keys=True)}")
+    splits = ", ".join(f"{split} {count}" for split, count in live.splits.items())
+    click.echo(f"  splits     {splits} examples in {len(live.shards)} shards")
+    click.echo(f"  built      in {live.timings.build_s:g} s by {live.builder or 'unknown'}")
+    click.echo(f"  object     {live.zip_key} ({format_bytes(live.zip_size)})")
+    for bad in live.bad_samples:
+        click.echo(f"  left out   {bad.sample}: {bad.error}")
+
+
+@click.command()
+@click.argument("config")
+@common
+def logs(app: App, config: str) -> None:
+    """Print the log of the newest build of a dataset, or why it failed."""
+    from .. import layout
+
+    client = app.client()
+    found = _status(client, config)
+    stored = client.store.get(layout.log(found.key))
+    if stored is not None and found.failure is None:
+        click.echo(stored.body.decode("utf-8", "replace"), nl=False)
+        return
+    if found.failure is None:
+        raise NotCached(f"{found.key} has no log: it is {found.state.value}")
+    for text in (found.failure.log_tail, found.failure.traceback):
+        if text:
+            click.echo(text.rstrip())
+    click.echo(f"{found.failure.kind}: {found.failure.message}")
+
+
+@click.command()
+@click.argument("config")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Where to save the picture.")
+@common
+def preview(app: App, config: str, output: Path | None) -> None:
+    """Save the contact sheet of a dataset's first examples; prints where it is."""
+    from .. import layout
+
+    client = app.client()
+    found = _status(client, config)
+    stored = client.store.get(layout.preview(found.key))
+    if stored is None:
+        raise NotCached(f"{found.key} has no preview: it is {found.state.value}")
+    target = output or Path(f"{found.key}.preview.png")
+    target.write_bytes(stored.body)
+    if app.json:
+        app.print_json({"path": str(target)})
+    else:
+        click.echo(str(target))
+
+
+@click.command()
+@click.argument("config")
+@click.option("--expires", type=int, default=3600, show_default=True, metavar="SECONDS")
+@common
+def url(app: App, config: str, expires: int) -> None:
+    """Print a URL that downloads the zip of a ready dataset without credentials."""
+    if not 1 <= expires <= 7 * 86400:
+        raise UsageError(f"--expires {expires}: a URL is valid for 1 s to 7 days (604800)")
+    link = app.client().url(config, expires_s=expires)
+    if app.json:
+        app.print_json({"url": link, "expires_s": expires})
+    else:
+        click.echo(link)
+
+
+@click.command()
+@click.argument("config")
+@common
+def cancel(app: App, config: str) -> None:
+    """Withdraw your requests for a dataset.
+
+    CONFIG is a JSON file, a key, or the topic of one request. The build stops when everybody who
+    asked for it has cancelled.
+    """
+    count = app.client().cancel(config)
+    if app.json:
+        app.print_json({"cancelled": count})
+    elif count:
+        app.note(f"cancelled {count} request{'s' if count > 1 else ''}")
+    else:
+        app.note("no request of yours is outstanding for it")
+
+
+def _status(client: Client, config: str) -> Status:
+    from ..catalog import status as look
+    from ..client import is_topic, spec_of
+
+    if is_topic(config):
+        config = config.rpartition(".")[0]
+    key = config if split_key(config) else spec_of(config).key
+    return look(client.store, key)
+
+
+def _named(spec: object, name: str | None) -> bool:
+    return name is None or getattr(spec, "dataset_name", None) == name
+
+
+def _line(live: Live, local: bool) -> str:
+    age = _age(time.time() - live.timings.finished_at)
+    examples = sum(live.splits.values())
+    here = "  here" if local else ""
+    bad = f"  {len(live.bad_samples)} left out" if live.bad_samples else ""
+    return (
+        f"{live.spec.key}  {examples:>8} examples  {format_bytes(live.zip_size):>10}  "
+        f"{age} ago{bad}{here}"
+    )
+
+
+def _age(seconds: float) -> str:
+    span = datetime.timedelta(seconds=max(seconds, 0))
+    if span.days:
+        return f"{span.days} d"
+    hours, rest = divmod(span.seconds, 3600)
+    return f"{hours} h" if hours else f"{rest // 60} min" if rest >= 60 else f"{rest} s"

@@ -1,0 +1,98 @@
+"""What the waiting terminal shows: one bar on standard error, plain lines where there is none."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TextIO
+
+from ..units import format_bytes
+
+if TYPE_CHECKING:
+    from ..manifests import Progress
+
+LINE_EVERY_S = 10.0
+
+
+class Display:
+    """Shows the builder's progress, then the download's. `close` when it is over."""
+
+    def __init__(
+        self, *, quiet: bool = False, stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        self._stream = stream or sys.stderr
+        self._quiet = quiet
+        self._bars = self._stream.isatty()
+        self._clock = clock
+        self._line_at = -LINE_EVERY_S
+        self._phase = ""
+        self._bar: Any = None
+
+    def note(self, text: str) -> None:
+        """A line for people."""
+        if not self._quiet:
+            self._end_bar()
+            print(f"dscache: {text}", file=self._stream, flush=True)
+
+    def progress(self, progress: Progress) -> None:
+        """The builder's numbers."""
+        if self._quiet:
+            return
+        suffix = ", ".join(filter(None, (
+            format_bytes(progress.bytes) if progress.bytes else "",
+            _left(progress.remaining_s),
+            f"{progress.bad} left out" if progress.bad else "",
+        )))  # fmt: skip
+        self._show(progress.phase, progress.done, progress.total, "ex", suffix)
+
+    def transferred(self, done: int, total: int) -> None:
+        """Bytes of the download."""
+        if not self._quiet:
+            self._show("downloading", done, total, "B", f"{format_bytes(total)}")
+
+    def close(self) -> None:
+        """Leave the terminal tidy."""
+        self._end_bar()
+
+    def _show(self, phase: str, done: int, total: int, unit: str, suffix: str) -> None:
+        if self._bars:
+            self._draw(phase, done, total, unit, suffix)
+            return
+        now = self._clock()
+        if phase != self._phase or now - self._line_at >= LINE_EVERY_S:
+            self._phase, self._line_at = phase, now
+            share = f" {100 * done // total} %" if total else ""
+            more = f" ({suffix})" if suffix else ""
+            print(f"dscache: {phase}{share}{more}", file=self._stream, flush=True)
+
+    def _draw(self, phase: str, done: int, total: int, unit: str, suffix: str) -> None:
+        if self._bar is None or phase != self._phase:
+            self._end_bar()
+            from tqdm import tqdm
+
+            self._phase = phase
+            self._bar = tqdm(
+                total=total or None, desc=phase, unit=unit, unit_scale=True, file=self._stream,
+                leave=False, dynamic_ncols=True, unit_divisor=1024 if unit == "B" else 1000,
+            )  # fmt: skip
+        if total and self._bar.total != total:
+            self._bar.total = total
+        if unit != "B":
+            self._bar.set_postfix_str(suffix, refresh=False)
+        self._bar.update(max(done - self._bar.n, 0))
+
+    def _end_bar(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def _left(remaining_s: float) -> str:
+    if remaining_s < 0:
+        return ""
+    minutes, seconds = divmod(round(remaining_s), 60)
+    hours, minutes = divmod(minutes, 60)
+    clock = f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+    return f"{clock} left"

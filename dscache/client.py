@@ -1,0 +1,427 @@
+"""The client: ask for datasets, wait for them, get them.
+
+`get` looks at the local cache first, and imports what talks to a store only when it must.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import getpass
+import os
+import queue
+import secrets
+import socket
+import time
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from . import config as configuration
+from .cache import Cache
+from .config import Config
+from .dataset import Dataset
+from .errors import BuildFailed, DatasetReplaced, DscacheError, NotCached, SpecError
+from .spec import Spec, from_members, load_spec, split_key
+
+if TYPE_CHECKING:
+    import threading
+
+    from .listen import Signal
+    from .manifests import Failure, Live, Progress
+    from .store import Store
+    from .wait import Outstanding
+
+What = Spec | Mapping[str, Any] | str | os.PathLike[str]
+REPLACED_TRIES = 5
+
+
+class Observer(Protocol):
+    """Is told what goes on while one waits. All methods may do nothing."""
+
+    def progress(self, progress: Progress) -> None:
+        """The builder's progress."""
+
+    def transferred(self, done: int, total: int) -> None:
+        """Bytes downloaded, of how many."""
+
+    def note(self, text: str) -> None:
+        """A line for people."""
+
+
+class Silent:
+    """The observer that tells nobody."""
+
+    def progress(self, progress: Progress) -> None:
+        """Nothing."""
+
+    def transferred(self, done: int, total: int) -> None:
+        """Nothing."""
+
+    def note(self, text: str) -> None:
+        """Nothing."""
+
+
+class Client:
+    """Asks one bucket for datasets and keeps them in one local cache.
+
+    Without a configuration the files and the environment decide (`dscache.config.load`).
+    """
+
+    def __init__(self, config: Config | None = None) -> None:
+        self.config = config or configuration.load()
+        self.cache = Cache(self.config.home)
+        self._store: Store | None = None
+
+    def __repr__(self) -> str:
+        return f"Client(endpoint={self.config.endpoint!r}, bucket={self.config.bucket!r})"
+
+    @property
+    def store(self) -> Store:
+        """The object store; connecting to it is put off until it is needed."""
+        if self._store is None:
+            from .store import Store
+
+            self._store = Store(self.config)
+        return self._store
+
+    # -- get
+
+    def get(
+        self,
+        what: What,
+        *,
+        build: bool = True,
+        retry: bool = False,
+        timeout_s: float | None = None,
+        splits: Collection[str] | None = None,
+        shards: Collection[int] | None = None,
+        priority: int = 5,
+        observer: Observer | None = None,
+    ) -> Dataset:
+        """The dataset of a spec (or of the file, dict or key that tells it), built if need be.
+
+        Args:
+            what: a Spec, its members as a dict, the path of a JSON file, or a key.
+            build: when False, raise NotCached instead of asking for a build.
+            retry: ask again even if an earlier request failed.
+            timeout_s: seconds to wait for the build; the build goes on after that.
+            splits: fetch only these splits.
+            shards: fetch only the shards with these numbers (of each split, from 0).
+            priority: 0–9, higher is built sooner.
+            observer: is told of progress.
+
+        Raises:
+            SpecError, ConfigError: the words are off.
+            NotCached: it is not there and `build` is False.
+            BuildFailed: the builder said why not, now or earlier.
+            WaitTimeout, AccessDenied, StoreUnreachable, NoSpace, IntegrityError.
+        """
+        watcher = observer or Silent()
+        key = what if isinstance(what, str) and split_key(what) else None
+        spec = None if key else spec_of(what)
+        asked = key or spec_of(what).key
+        path = self.cache.find(asked, splits=splits, shards=shards)
+        if path is not None:
+            return Dataset(path)
+        spec = spec or self._spec_of_key(asked)
+        for _ in range(REPLACED_TRIES):
+            live = self._live(spec, build, retry, timeout_s, priority, watcher)
+            try:
+                return Dataset(self._download(asked, live, splits, shards, watcher))
+            except DatasetReplaced as error:
+                watcher.note(f"{error}; looking again")
+        raise DatasetReplaced(f"{asked}: replaced {REPLACED_TRIES} times while it was downloaded")
+
+    def _spec_of_key(self, key: str) -> Spec:
+        from .catalog import spec_of_key
+
+        spec = spec_of_key(self.store, key)
+        if spec is None:
+            raise NotCached(
+                f"{key} is not in bucket {self.config.bucket!r}; a key alone cannot be built: "
+                "give the config (see `dscache ls` for what is there)"
+            )
+        return spec
+
+    def _live(
+        self,
+        spec: Spec,
+        build: bool,
+        retry: bool,
+        timeout_s: float | None,
+        priority: int,
+        watcher: Observer,
+    ) -> Live:
+        from .manifests import Live
+        from .wait import resolve
+
+        resolved, ready = resolve(self.store, spec)
+        if isinstance(ready, Live):
+            return ready
+        if not build:
+            raise NotCached(
+                f"{resolved.key} is not built in bucket {self.config.bucket!r}; "
+                "leave out --no-build to have it built"
+            )
+        if not retry:
+            self._raise_earlier_failure(resolved)
+        answer = self._ask_and_wait(resolved, timeout_s, priority, watcher)
+        if isinstance(answer, Live):
+            return answer
+        raise build_failed(answer)
+
+    def _raise_earlier_failure(self, spec: Spec) -> None:
+        """An earlier failure is reported, unless somebody asks again already or it was a cancel."""
+        from .catalog import status
+        from .state import State
+
+        found = status(self.store, spec.key)
+        if found.state is State.FAILED and found.failure and found.failure.kind != "cancelled":
+            raise build_failed(found.failure, earlier=True)
+
+    def _download(
+        self,
+        asked: str,
+        live: Live,
+        splits: Collection[str] | None,
+        shards: Collection[int] | None,
+        watcher: Observer,
+    ) -> Path:
+        started = time.monotonic()
+        transferred = [0]
+
+        def progress(done: int, total: int) -> None:
+            transferred[0] = done
+            watcher.transferred(done, total)
+
+        path = self.cache.fetch(
+            live,
+            lambda: self.store.presign_get(live.zip_key),
+            asked=asked,
+            splits=splits,
+            shards=shards,
+            progress=progress,
+            waiting=lambda: watcher.note("another process here downloads it; waiting for that"),
+        )
+        if transferred[0]:
+            self._record_usage(live.spec.key, transferred[0], time.monotonic() - started)
+        return path
+
+    def _record_usage(self, key: str, size: int, seconds: float) -> None:
+        """Best effort: a download counts even when nobody could write that down."""
+        from . import layout, manifests
+
+        usage = manifests.Usage(
+            client=self.name, downloaded_at=self.store.now(), bytes=size, seconds=round(seconds, 3)
+        )
+        day = datetime.datetime.fromtimestamp(usage.downloaded_at, datetime.UTC).date()
+        with contextlib.suppress(DscacheError):
+            self.store.put(layout.usage(key, day, secrets.token_hex(8)), manifests.encode(usage))
+
+    # -- ask, wait, cancel
+
+    @property
+    def name(self) -> str:
+        """Who asks, for other people to read: the configured name, or user@host."""
+        if self.config.client_name:
+            return self.config.client_name
+        try:
+            return f"{getpass.getuser()}@{socket.gethostname()}"
+        except (OSError, KeyError):  # a container's user without a name
+            return socket.gethostname()
+
+    def request(self, what: What, *, priority: int = 5) -> str:
+        """Ask for a dataset and return at once, with the topic to wait for: `<key>.<nonce>`.
+
+        A dataset that is ready already is not asked for again; waiting for the topic then returns
+        at once. Raises as `get` does for specs and stores.
+        """
+        from . import wait
+        from .manifests import Live
+
+        spec, ready = wait.resolve(self.store, spec_of(what))
+        if isinstance(ready, Live):
+            return wait.Outstanding(spec, secrets.token_hex(8)).topic
+        return self._ask(spec, priority).topic
+
+    def wait(
+        self,
+        what: What,
+        *,
+        timeout_s: float | None = None,
+        observer: Observer | None = None,
+        given_up: threading.Event | None = None,
+    ) -> str:
+        """Wait until what was asked for is ready, and return its key; nothing is downloaded.
+
+        `what` is a topic of `request`, or anything `get` takes (then it is asked for). Raises
+        BuildFailed, WaitTimeout, NotCached (nobody asked for that topic).
+        """
+        from .manifests import Live
+
+        watcher = observer or Silent()
+        out = self._outstanding(what)
+        if isinstance(out, str):
+            return out
+        answer = self._wait(out, timeout_s, 5, watcher, given_up)
+        if not isinstance(answer, Live):
+            raise build_failed(answer)
+        return answer.spec.key
+
+    def _outstanding(self, what: What) -> Outstanding | str:
+        """What to wait for, or the key when it is ready already."""
+        from . import layout, manifests, wait
+        from .manifests import Live
+
+        if not (isinstance(what, str) and is_topic(what)):
+            spec, ready = wait.resolve(self.store, spec_of(what))
+            return ready.spec.key if isinstance(ready, Live) else self._ask(spec, 5)
+        key, nonce = wait.split_topic(what)
+        ready = wait.read_ready(self.store, key)
+        if ready is not None:
+            return (
+                ready.spec.key if isinstance(ready, Live) else wait.Outstanding(ready.spec, nonce)
+            )
+        failure = wait.read_failure(self.store, key, nonce)
+        if failure is not None:
+            raise build_failed(failure)
+        name = layout.request(key, nonce)
+        found = self.store.get(name)
+        if found is None:
+            raise NotCached(f"{name} is not there and was not answered; ask again with the config")
+        return wait.Outstanding(
+            manifests.decode(found.body, manifests.Request, where=name).spec, nonce
+        )
+
+    def cancel(self, what: What) -> int:
+        """Say that nobody here needs this build any more; returns how many requests that was.
+
+        A topic cancels that request; anything else all requests of this client for the key. The
+        builder stops only when everybody who asked has cancelled.
+        """
+        from . import layout, manifests, wait
+
+        if isinstance(what, str) and is_topic(what):
+            key, nonce = wait.split_topic(what)
+            nonces = [nonce] if self.store.head(layout.request(key, nonce)) else []
+        else:
+            given = what if isinstance(what, str) and split_key(what) else spec_of(what).key
+            key = self._resolved_key(given)
+            nonces = self._my_requests(key)
+        for nonce in nonces:
+            cancel = manifests.Cancel(nonce=nonce, client=self.name, cancelled_at=self.store.now())
+            self.store.put(layout.cancel(key, nonce), manifests.encode(cancel))
+        return len(nonces)
+
+    def _resolved_key(self, key: str) -> str:
+        from .manifests import Alias
+        from .wait import read_ready
+
+        ready = read_ready(self.store, key)
+        return ready.key if isinstance(ready, Alias) else key
+
+    def _my_requests(self, key: str) -> list[str]:
+        from . import layout, manifests
+
+        mine = []
+        for entry in self.store.entries(layout.requests_of(key)):
+            asked = layout.parse_request(entry.name)
+            found = self.store.get(entry.name) if asked else None
+            if asked and found:
+                request = manifests.decode(found.body, manifests.Request, where=entry.name)
+                mine += [asked.nonce] if request.client == self.name else []
+        return mine
+
+    def url(self, what: What, *, expires_s: int = 3600) -> str:
+        """A URL that downloads the zip of a ready dataset without credentials. Raises NotCached."""
+        from .manifests import Live
+        from .wait import resolve
+
+        key = what if isinstance(what, str) and split_key(what) else None
+        spec, ready = resolve(self.store, self._spec_of_key(key) if key else spec_of(what))
+        if not isinstance(ready, Live):
+            raise NotCached(f"{spec.key} is not built; `dscache get` has it built")
+        return self.store.presign_get(ready.zip_key, expires_s=expires_s)
+
+    def _ask(self, spec: Spec, priority: int) -> Outstanding:
+        from .wait import ask
+
+        return ask(
+            self.store, spec, nonce=secrets.token_hex(8), client=self.name, priority=priority
+        )
+
+    def _ask_and_wait(
+        self, spec: Spec, timeout_s: float | None, priority: int, watcher: Observer
+    ) -> Live | Failure:
+        with self._listening(spec) as signals:
+            out = self._ask(spec, priority)
+            return self._wait_on(signals, out, timeout_s, priority, watcher, None)
+
+    def _wait(
+        self,
+        out: Outstanding,
+        timeout_s: float | None,
+        priority: int,
+        watcher: Observer,
+        given_up: threading.Event | None,
+    ) -> Live | Failure:
+        with self._listening(out.spec) as signals:
+            return self._wait_on(signals, out, timeout_s, priority, watcher, given_up)
+
+    def _wait_on(
+        self,
+        signals: queue.Queue[Signal],
+        out: Outstanding,
+        timeout_s: float | None,
+        priority: int,
+        watcher: Observer,
+        given_up: threading.Event | None,
+    ) -> Live | Failure:
+        from .wait import Waiting, wait
+
+        how = Waiting(
+            signals, timeout_s=timeout_s, on_progress=watcher.progress, on_note=watcher.note
+        )
+        if given_up is not None:
+            how.given_up = given_up
+        return wait(self.store, out, lambda spec: self._ask(spec, priority), how)
+
+    @contextlib.contextmanager
+    def _listening(self, spec: Spec) -> Iterator[queue.Queue[Signal]]:
+        """Signals about this spec, and about whatever it resolves to: the same name and version."""
+        from .layout import DATASETS
+        from .listen import Listener
+
+        signals: queue.Queue[Signal] = queue.Queue()
+        prefix = f"{DATASETS}{spec.dataset_name}_{spec.handler_version}_"
+        with Listener(self.config, prefix, signals.put):
+            yield signals
+
+
+def spec_of(what: What) -> Spec:
+    """The spec that a Spec, its members as a dict, or a file's path tells. Raises SpecError."""
+    if isinstance(what, Spec):
+        return what
+    if isinstance(what, Mapping):
+        return from_members(what)
+    if isinstance(what, (str, os.PathLike)):
+        return load_spec(Path(what))
+    raise SpecError(f"expected a config file, a dict or a Spec, got {type(what).__name__}")
+
+
+def is_topic(text: str) -> bool:
+    """Whether `text` is `<key>.<nonce>`."""
+    key, _, nonce = text.rpartition(".")
+    return bool(nonce) and split_key(key) is not None
+
+
+def build_failed(failure: Failure, *, earlier: bool = False) -> BuildFailed:
+    """The exception that tells a failure, with the remote traceback and log as details."""
+    when = "failed earlier" if earlier else "failed"
+    again = "; ask again with --retry once that is mended" if earlier else ""
+    named = not failure.sample or failure.sample in failure.message
+    sample = "" if named else f" (sample {failure.sample})"
+    message = f"the build {when}: {failure.kind}: {failure.message}{sample}{again}"
+    details = "\n".join(part.rstrip() for part in (failure.traceback, failure.log_tail) if part)
+    return BuildFailed(message, kind=failure.kind, details=details)
