@@ -1,0 +1,59 @@
+# One entry point for each habit; `make help` lists them. CI runs the same (.ci/run).
+# Copyright 2026 The dscache authors. SPDX-License-Identifier: Apache-2.0
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PROJECTS := handlers/sdk . builder handlers/dataset-handlers
+TESTS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench up down lock clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+demo: $(READY)  ## the whole story on this machine: a store, a builder, a dataset, a training run
+	$(BIN)/python demo/run.py
+
+test: $(READY)  ## everything that has to be there, then all tests (TESTS="-k word" for some)
+	@infra/tools
+	@$(BIN)/python -m dscache.devstack.build > /dev/null
+	@$(BIN)/python -m pytest $(TESTS)
+
+check: $(READY)  ## ruff, formatting and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(READY)  ## every figure of docs/benchmarks.md
+	@$(BIN)/python -m dscache.devstack.build > /dev/null
+	$(BIN)/python -m benchmarks
+
+up: $(READY)  ## a local store and builder (ARGS="--raw photos=DIR")
+	$(BIN)/dscache up $(ARGS)
+
+down: $(READY)  ## stop them (ARGS=--delete removes their data)
+	$(BIN)/dscache down $(ARGS)
+
+lock: $(READY)  ## write requirements/dev.txt anew from dev.in: newest versions, with hashes
+	$(BIN)/uv pip compile --quiet --upgrade --generate-hashes --universal --python-version 3.11 \
+	  --no-header --no-emit-index-url --no-emit-find-links \
+	  requirements/dev.in --output-file requirements/dev.txt
+
+clean:  ## remove everything that is made in the checkout
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# The environment is exactly what the lock says, then our own projects from the checkout. The stamp
+# makes a warm run cost nothing; it is written last, so an interrupted run is done again.
+$(READY): requirements/dev.txt pyproject.toml builder/pyproject.toml \
+          handlers/sdk/pyproject.toml handlers/dataset-handlers/pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/uv || { sed -n '/^uv==/,/[^\\]$$/p' $< > $(VENV)/uv.txt && \
+	  $(BIN)/python -m pip install --quiet --no-deps --require-hashes -r $(VENV)/uv.txt; }
+	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip sync --quiet --require-hashes requirements/dev.txt
+	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation \
+	  $(foreach project,$(PROJECTS),--editable $(project))
+	@touch $@
