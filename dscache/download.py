@@ -123,18 +123,12 @@ def check_space(destination: Path, needed_bytes: int) -> None:
         )
 
 
-def read_manifest(folder: Path) -> Live:
-    """The ready marker stored in a dataset folder. Raises IntegrityError, FileNotFoundError."""
-    path = folder / MANIFEST
-    return manifests.decode(path.read_bytes(), Live, where=str(path))
-
-
 def _existing(destination: Path) -> tuple[Live, set[str]] | None:
     """Marker and member names of the dataset at the destination; None when nothing is there."""
     if not destination.exists() or (destination.is_dir() and not any(destination.iterdir())):
         return None
     try:
-        live = read_manifest(destination)
+        live = holding.read_manifest(destination)
     except (FileNotFoundError, NotADirectoryError, IntegrityError):
         raise UsageError(
             f"{destination}: is there already and is no dataset; choose another folder, "

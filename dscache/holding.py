@@ -1,5 +1,5 @@
 """What a local dataset folder holds besides its members, and how much of the dataset. Light: a hit
-imports this, so nothing here may import more than `json`.
+imports this, so it imports no more than `json` before more is needed.
 
     manifest.json   the ready marker; written last, so its presence means a usable folder
     partial.json    only in a folder that lacks shards: {"schema": 1, "splits": {"train":
@@ -11,9 +11,12 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from .errors import IntegrityError
+
+if TYPE_CHECKING:
+    from .manifests import Live
 
 MANIFEST = "manifest.json"
 PARTIAL = "partial.json"
@@ -54,6 +57,14 @@ def holds(
 def complete(holding: Holding) -> bool:
     """Whether no shard is missing."""
     return all(len(split.held) == split.shards for split in holding.values())
+
+
+def read_manifest(folder: Path) -> Live:
+    """The ready marker stored in a dataset folder. Raises IntegrityError, FileNotFoundError."""
+    from . import manifests
+
+    path = folder / MANIFEST
+    return manifests.decode(path.read_bytes(), manifests.Live, where=str(path))
 
 
 def read(folder: Path) -> Holding | None:

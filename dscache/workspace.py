@@ -41,12 +41,18 @@ def workspace(destination: Path, etag: str) -> Iterator[Path]:
 
 def discard_leftovers(destination: Path, *, keep: Path | None = None) -> int:
     """Remove temporary folders of this destination that nobody is using; returns their bytes."""
+    found = leftovers(destination.parent, destination.name)
+    return sum(_discard(path) for path in found if path != keep)
+
+
+def discard_old(parent: Path, *, before: float) -> int:
+    """Remove the temporary folders in `parent` that nobody uses and that were not changed since
+    `before` (Unix time); returns their bytes."""
     freed = 0
-    for path in leftovers(destination.parent, destination.name):
-        if path != keep and (handle := _try_lock(path)) is not None:
-            freed += size_of(path)
-            shutil.rmtree(path)
-            os.close(handle)
+    for path in leftovers(parent):
+        with suppress(FileNotFoundError):  # its owner was quicker
+            if path.stat().st_mtime < before:
+                freed += _discard(path)
     return freed
 
 
@@ -55,7 +61,7 @@ def leftovers(parent: Path, name: str | None = None) -> list[Path]:
     begin = "." if name is None else f".{name}."
     return [
         path
-        for path in parent.iterdir()
+        for path in (parent.iterdir() if parent.is_dir() else ())
         if path.name.startswith(begin)
         and path.name.endswith(LEFTOVER_SUFFIXES)
         and (name is None or "." not in _middle(path.name, name))
@@ -122,6 +128,18 @@ def size_of(folder: Path) -> int:
     except FileNotFoundError:
         return total
     return total
+
+
+def _discard(folder: Path) -> int:
+    handle = _try_lock(folder)
+    if handle is None:
+        return 0
+    try:
+        size = size_of(folder)
+        shutil.rmtree(folder)
+        return size
+    finally:
+        os.close(handle)
 
 
 def _path(destination: Path, etag: str) -> Path:

@@ -1,0 +1,53 @@
+"""Compare the files of a dataset folder with its ready marker."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from . import holding
+from .manifests import Member
+from .partfile import intact
+from .selection import check_members, held_names
+
+READERS = 4  # hashing lets other threads run; more than this only makes a disk seek
+
+
+class Damage(NamedTuple):
+    """A file of a dataset that is not as it should be, and what is wrong with it."""
+
+    name: str
+    problem: str
+
+
+def audit(folder: Path) -> list[Damage]:
+    """Read every member that the folder should hold; the damaged ones, in the marker's order.
+
+    Raises IntegrityError when manifest.json or partial.json is damaged.
+    """
+    live = holding.read_manifest(folder)
+    check_members(live)
+    held = held_names(live, holding.read(folder))
+    members = [member for member in live.members if member.name in held]
+    with ThreadPoolExecutor(min(READERS, os.cpu_count() or 1)) as pool:
+        problems = pool.map(lambda member: _problem(folder, member), members)
+        return [
+            Damage(member.name, problem)
+            for member, problem in zip(members, problems, strict=True)
+            if problem
+        ]
+
+
+def _problem(folder: Path, member: Member) -> str:
+    path = folder / member.name
+    try:
+        size = path.stat().st_size
+        if size != member.size:
+            return f"{size} bytes instead of {member.size}"
+        return "" if intact(path, member) else "other bytes than the ready marker says"
+    except FileNotFoundError:
+        return "missing"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"

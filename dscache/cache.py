@@ -1,0 +1,214 @@
+"""The datasets on this machine, for any number of processes at once (layout: see `home`).
+
+A hit must cost next to nothing: this module imports no store, no HTTP and no manifest library;
+what needs them imports them where it begins.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from . import holding
+from .errors import UsageError
+from .eviction import HANDED_OUT_S, Entry, victims
+from .holding import MANIFEST
+from .home import Home
+
+if TYPE_CHECKING:
+    from .audit import Damage
+    from .dataset import Dataset
+    from .manifests import Live
+    from .readers import Hold
+
+LEFTOVER_KEEP_S = 7 * 86400.0  # so long an unfinished download is worth resuming
+
+
+class Pruned(NamedTuple):
+    """What `Cache.prune` removed (or would remove), and the bytes that freed, leftovers of
+    unfinished downloads included."""
+
+    removed: list[Entry]
+    freed_bytes: int
+
+
+class Cache:
+    """The datasets below one directory, `Config.home`. `clock` gives Unix time."""
+
+    def __init__(self, home: Path, *, clock: Callable[[], float] = time.time) -> None:
+        self.path = home
+        self._home = Home(home, clock)
+        self._clock = clock
+
+    def __repr__(self) -> str:
+        return f"Cache({str(self.path)!r})"
+
+    def find(
+        self,
+        key: str,
+        splits: Collection[str] | None = None,
+        shards: Collection[int] | None = None,
+    ) -> Path | None:
+        """The folder of a dataset if it holds what is asked, else None; marks it as used.
+
+        `key` may be one that resolves to another. `splits` None means all of them, `shards` are
+        indices within each split. Files are not checked (see `verify`).
+        """
+        path = self._home.folder(key)
+        manifest = path / MANIFEST
+        # marked before it is looked for: `Home.take_away` relies on that order
+        if not self._home.mark(path.name) and manifest.exists():
+            self._home.mark(path.name, create=True)
+        if not manifest.exists() or not holding.holds(holding.read(path), splits, shards):
+            return None
+        return path
+
+    def open(
+        self,
+        key: str,
+        splits: Collection[str] | None = None,
+        shards: Collection[int] | None = None,
+    ) -> Dataset | None:
+        """Like `find`, as a Dataset, which is not removed before this process ends."""
+        from .dataset import Dataset
+
+        found = self.find(key, splits, shards)
+        return None if found is None else Dataset(found)
+
+    def hold(self, key: str) -> Hold:
+        """Keep a dataset from being removed until the lock is released or this process ends."""
+        return self._home.hold(self._home.folder(key).name)
+
+    def fetch(
+        self,
+        live: Live,
+        url: Callable[[], str],
+        *,
+        asked: str | None = None,
+        splits: Collection[str] | None = None,
+        shards: Collection[int] | None = None,
+        waiting: Callable[[], None] | None = None,
+        **options: Any,
+    ) -> Path:
+        """Find the dataset of a ready marker here, or download it; one process at a time does.
+
+        The others wait (`waiting` is called once when that begins) and find the copy. `asked` is
+        the key of the spec that was asked for, when it resolved to another one. `url` and `options`
+        (`parallel`, `progress`, `stall_s`, `sleep`, `jitter`) are those of `download.download`.
+        Raises what that raises.
+        """
+        from .download import download
+
+        key = live.spec.key
+        path = self._home.datasets / key
+        with self._home.changing(key, waiting):
+            if self.find(key, splits, shards) != path:
+                self._home.prepare()
+                if path.is_symlink():  # what is built under its own name now was an alias once
+                    path.unlink()
+                download(live, path, url, splits=splits, shards=shards, **options)
+                self._home.mark(key, create=True)
+            if asked is not None and asked != key:
+                self._home.link(asked, key)
+        return path
+
+    def entries(self) -> list[Entry]:
+        """All datasets, the most recently used first."""
+        return self._home.entries()
+
+    def pin(self, key: str) -> None:
+        """Keep a dataset from being removed until `unpin`. Raises NotCached."""
+        self._home.pin(self._home.required(key).name)
+
+    def unpin(self, key: str) -> None:
+        """Take the pin away; a dataset without one is fine. Raises NotCached."""
+        self._home.unpin(self._home.required(key).name)
+
+    def remove(self, key: str, *, force: bool = False) -> int:
+        """Remove a dataset and its aliases, return the bytes freed.
+
+        Raises NotCached, and UsageError when it is pinned, open in a process or being changed by
+        one; `force` overrides the pin and the readers, whose open files stay readable.
+        """
+        name = self._home.required(key).name
+        if self._home.pinned(name) and not force:
+            raise UsageError(
+                f"{name} is pinned; `dscache cache unpin {name}` first, or use --force"
+            )
+        size = self._home.take_away(name, force=force, unless_used_since=None)
+        if size is None:
+            remedy = "wait for that to end" if force else "wait for it to end, or use --force"
+            what = "downloading or removing" if force else "reading, downloading or removing"
+            raise UsageError(f"{name} is in use, a process is {what} it; {remedy}")
+        self._home.unpin(name)
+        self._home.unlink_dangling()
+        return size
+
+    def prune(
+        self,
+        max_bytes: int | None = None,
+        keep_days: float | None = None,
+        *,
+        dry_run: bool = False,
+    ) -> Pruned:
+        """Remove what was not used for `keep_days`, then the least recently used datasets until at
+        most `max_bytes` are left; also unfinished downloads nobody touched for a week.
+
+        Never a dataset that is pinned, open in a process, or was handed out in the last 24 hours,
+        even if more than `max_bytes` are left then.
+        """
+        from .workspace import discard_old
+
+        now = self._clock()
+        chosen = victims(self.entries(), now, max_bytes=max_bytes, keep_days=keep_days)
+        if dry_run:
+            return Pruned(chosen, sum(entry.bytes for entry in chosen))
+        freed = discard_old(self._home.datasets, before=now - LEFTOVER_KEEP_S)
+        removed = []
+        for entry in chosen:
+            since = now - HANDED_OUT_S
+            size = self._home.take_away(entry.key, force=False, unless_used_since=since)
+            if size is not None:
+                removed.append(entry)
+                freed += size
+        self._home.unlink_dangling()
+        return Pruned(removed, freed)
+
+    def verify(self, key: str) -> list[Damage]:
+        """The files of a dataset that are missing or not what the ready marker says; reads all.
+
+        Raises NotCached, and IntegrityError when the marker itself is damaged.
+        """
+        from .audit import audit
+
+        with self.hold(key):
+            return audit(self._home.required(key))
+
+    def repair(
+        self,
+        key: str,
+        url: Callable[[Live], str],
+        *,
+        damaged: Collection[Damage] | None = None,
+        waiting: Callable[[], None] | None = None,
+        **options: Any,
+    ) -> list[Damage]:
+        """Fetch just the damaged files again (those of `verify` when `damaged` is None); returns
+        them.
+
+        `url` gives a fresh presigned URL of the marker's `zip_key`; `options` are those of
+        `download.refetch`. Raises what that raises; DatasetReplaced means that the zip was retired:
+        remove the dataset and get it again.
+        """
+        from .download import refetch
+
+        path = self._home.required(key)
+        with self._home.changing(path.name, waiting):
+            found = self.verify(key) if damaged is None else list(damaged)
+            if found:
+                live = holding.read_manifest(path)
+                names = [damage.name for damage in found]
+                refetch(live, path, names, lambda: url(live), **options)
+        return found

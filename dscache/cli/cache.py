@@ -1,0 +1,194 @@
+"""`dscache cache …`: the datasets on this machine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import EXIT_OK, IntegrityError, UsageError
+from .common import common
+
+if TYPE_CHECKING:
+    from ..audit import Damage
+    from ..cache import Cache
+    from ..eviction import Entry
+    from ..manifests import Live
+    from .common import App
+
+
+@click.group("cache")
+def cache() -> None:
+    """Look after the datasets on this machine ($DSCACHE_HOME)."""
+
+
+@cache.command("ls")
+@common
+def ls(app: App) -> None:
+    """List the datasets, the most recently used first."""
+    entries = _cache(app).entries()
+    if app.json:
+        return app.print_json([_entry_json(entry) for entry in entries])
+    if not entries:
+        return app.note(f"no datasets in {_cache(app).path}")
+    now = time.time()
+    for line in _table([_row(entry, now) for entry in entries]):
+        click.echo(line)
+    from ..units import format_bytes
+
+    total = format_bytes(sum(entry.bytes for entry in entries))
+    return app.note(f"{len(entries)} datasets, {total} in {_cache(app).path}")
+
+
+@cache.command("rm")
+@click.argument("keys", nargs=-1, required=True)
+@click.option("-f", "--force", is_flag=True, help="Also if pinned or in use by a process.")
+@common
+def rm(app: App, keys: Sequence[str], force: bool) -> None:
+    """Remove datasets from this machine (the store keeps them)."""
+    from ..units import format_bytes
+
+    here = _cache(app)
+    freed = {}
+    for key in keys:
+        freed[key] = here.remove(key, force=force)
+        app.note(f"removed {key} ({format_bytes(freed[key])})")
+    if app.json:
+        app.print_json({"removed": freed, "freed_bytes": sum(freed.values())})
+
+
+@cache.command("prune")
+@click.option("--max-size", metavar="SIZE", help="Keep at most so much, for example 200GB.")
+@click.option("--keep-days", type=click.FloatRange(min=0), help="Remove what was not used for it.")
+@click.option("-n", "--dry-run", is_flag=True, help="Only show what would go.")
+@common
+def prune(app: App, max_size: str | None, keep_days: float | None, dry_run: bool) -> None:
+    """Remove the least recently used datasets.
+
+    Never those that are pinned, open in a process, or were handed out in the last 24 hours. At
+    least one of --max-size and --keep-days is needed.
+    """
+    from ..units import format_bytes, parse_bytes
+
+    if max_size is None and keep_days is None:
+        raise UsageError("say what to keep: --max-size 200GB, --keep-days 30, or both")
+    limit = None if max_size is None else parse_bytes(max_size)
+    pruned = _cache(app).prune(limit, keep_days, dry_run=dry_run)
+    if app.json:
+        return app.print_json(
+            {
+                "removed": [_entry_json(entry) for entry in pruned.removed],
+                "freed_bytes": pruned.freed_bytes,
+                "dry_run": dry_run,
+            }
+        )
+    verb = "would remove" if dry_run else "removed"
+    for entry in pruned.removed:
+        click.echo(f"{verb} {entry.key} ({format_bytes(entry.bytes)})")
+    return app.note(f"{verb} {len(pruned.removed)} datasets, {format_bytes(pruned.freed_bytes)}")
+
+
+@cache.command("verify")
+@click.argument("keys", nargs=-1)
+@click.option("--repair", is_flag=True, help="Fetch the damaged files again.")
+@common
+def verify(app: App, keys: Sequence[str], repair: bool) -> int:
+    """Compare files with the digests of the ready marker; all datasets without KEYS.
+
+    Exit code 8 when damage is found and not repaired.
+    """
+    here = _cache(app)
+    chosen = list(keys) or [entry.key for entry in here.entries()]
+    found = {key: here.verify(key) for key in chosen}
+    damaged = {key: damages for key, damages in found.items() if damages}
+    if repair and damaged:
+        _repair(app, here, damaged)
+    repaired = repair and bool(damaged)
+    if app.json:
+        listed = {key: [damage._asdict() for damage in each] for key, each in found.items()}
+        app.print_json({"datasets": listed, "repaired": repaired})
+    else:
+        _show_damage(app, found, repaired)
+    return IntegrityError.exit_code if damaged and not repaired else EXIT_OK
+
+
+@cache.command("pin")
+@click.argument("keys", nargs=-1, required=True)
+@common
+def pin(app: App, keys: Sequence[str]) -> None:
+    """Keep datasets from being removed."""
+    _each(app, keys, "pinned", _cache(app).pin)
+
+
+@cache.command("unpin")
+@click.argument("keys", nargs=-1, required=True)
+@common
+def unpin(app: App, keys: Sequence[str]) -> None:
+    """Let datasets be removed again."""
+    _each(app, keys, "unpinned", _cache(app).unpin)
+
+
+def _cache(app: App) -> Cache:
+    from ..cache import Cache
+
+    return Cache(app.config().home)
+
+
+def _each(app: App, keys: Sequence[str], done: str, act: Callable[[str], None]) -> None:
+    for key in keys:
+        act(key)
+        app.note(f"{done} {key}")
+    if app.json:
+        app.print_json({done: list(keys)})
+
+
+def _repair(app: App, here: Cache, damaged: dict[str, list[Damage]]) -> None:
+    from ..store import Store
+
+    store = Store(app.config())
+
+    def url(live: Live) -> str:
+        return store.presign_get(live.zip_key)
+
+    for key, damages in damaged.items():
+        here.repair(
+            key, url, damaged=damages, waiting=lambda: app.note("another process is at it; waiting")
+        )
+
+
+def _show_damage(app: App, found: dict[str, list[Damage]], repaired: bool) -> None:
+    for key, damages in found.items():
+        click.echo(f"{key}: {'damaged' if damages else 'ok'}")
+        for damage in damages:
+            click.echo(f"  {damage.name}: {damage.problem}{' (repaired)' if repaired else ''}")
+    if any(found.values()) and not repaired:
+        app.note("`dscache cache verify --repair` fetches the damaged files again")
+
+
+def _entry_json(entry: Entry) -> dict[str, Any]:
+    return {**entry._asdict(), "aliases": list(entry.aliases)}
+
+
+def _row(entry: Entry, now: float) -> tuple[str, ...]:
+    from ..units import format_bytes
+
+    marks = {"pinned": entry.pinned, "in use": entry.in_use, "partial": entry.partial}
+    shown = ", ".join(mark for mark, there in marks.items() if there)
+    return (entry.key, format_bytes(entry.bytes), _ago(now - entry.used_at), shown)
+
+
+def _ago(seconds: float) -> str:
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{int(seconds // size)} {unit} ago"
+    return "just now"
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]

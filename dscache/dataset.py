@@ -1,0 +1,192 @@
+"""What `get` returns: a dataset folder on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import holding
+from .errors import DscacheError, IntegrityError, UsageError
+from .home import hold_of
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from dscache_sdk.features import Feature
+
+    from .manifests import Live, Member
+    from .readers import Hold
+    from .spec import Spec
+
+FEATURES_FILE = "features.json"
+
+# One lock for each folder until this process ends: paths given out outlive the Dataset object.
+_kept: dict[Path, Hold] = {}
+
+
+class Dataset:
+    """A downloaded dataset: where it is, what is in it, and its examples.
+
+    `os.fspath(dataset)` is the folder, whose layout is that of TFDS. A copy of some splits or
+    shards gives what it has. Iterating yields the examples of all splits. A folder of the local
+    cache is not removed before this process ends, or `close`.
+
+    Everything but the path is read when it is asked for. Raises IntegrityError when the folder is
+    no dataset, then or later when its manifest is damaged.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path).absolute()
+        if self.path not in _kept:
+            _kept[self.path] = hold_of(self.path)
+        if not (self.path / holding.MANIFEST).is_file():
+            self.close()
+            raise IntegrityError(
+                f"{self.path}: is no dataset (no {holding.MANIFEST} in it); expected a folder "
+                "that `dscache get` made"
+            )
+
+    def __repr__(self) -> str:
+        splits = ", ".join(f"{name}: {records}" for name, records in self.info["held"].items())
+        return f"Dataset({str(self.path)!r}, {splits})"
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return self.examples()
+
+    @property
+    def key(self) -> str:
+        """The key it was built under (the resolved one, with the handler's defaults)."""
+        return self.spec.key
+
+    @property
+    def spec(self) -> Spec:
+        """The resolved spec."""
+        return self._live.spec
+
+    @cached_property
+    def _live(self) -> Live:
+        return holding.read_manifest(self.path)
+
+    @cached_property
+    def _held(self) -> set[str]:
+        from .selection import held_names
+
+        return held_names(self._live, holding.read(self.path))
+
+    @cached_property
+    def info(self) -> dict[str, Any]:
+        """What is known about the dataset, JSON-able:
+
+        `splits` records per split of the whole dataset; `held` the same of the files that are here
+        (fewer in a partial copy); `bytes` of those files; `features` as in features.json;
+        `raw_revision` of the raw data; `bad_samples` that were left out, each with `sample` and
+        `error`; `repeatable`; `built_at` Unix time.
+        """
+        live = self._live
+        here = [member for member in live.members if member.name in self._held]
+        held: dict[str, int] = {}
+        for member in here:
+            if member.split:
+                held[member.split] = held.get(member.split, 0) + member.records
+        return {
+            "splits": live.splits,
+            "held": held,
+            "bytes": sum(member.size for member in here),
+            "features": live.features,
+            "raw_revision": live.raw_revision,
+            "bad_samples": [{"sample": bad.sample, "error": bad.error} for bad in live.bad_samples],
+            "repeatable": live.repeatable,
+            "built_at": live.timings.finished_at,
+        }
+
+    @cached_property
+    def features(self) -> dict[str, Feature]:
+        """The features of every example, by name. Raises dscache_sdk.FeatureError."""
+        from dscache_sdk.features import features_from_json
+
+        path = self.path / FEATURES_FILE
+        try:
+            return features_from_json(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            if not self._live.features:
+                raise IntegrityError(
+                    f"{path} is missing; remove the folder, get it again"
+                ) from None
+            return features_from_json(json.dumps(self._live.features))
+
+    def files(self, split: str | None = None) -> list[str]:
+        """Paths of the record files of a split (None: of all), in order.
+
+        Raises UsageError for a split that does not exist or is not in this partial copy.
+        """
+        return [str(self.path / member.name) for member in self._shards(split)]
+
+    def examples(self, split: str | None = None) -> Iterator[dict[str, Any]]:
+        """The examples of a split (None: of all), decoded to numpy, without TensorFlow: pictures as
+        uint8 [h, w, c], text as str, boxes as float32 [n, 4].
+
+        Raises UsageError at once; dscache_sdk.RecordError when a damaged file is met.
+        """
+        from dscache_sdk.reading import iter_examples
+
+        return iter_examples(self.files(split), self.features)
+
+    def tfdata(
+        self,
+        split: str | None = None,
+        batch_size: int | None = None,
+        shuffle: int | None = None,
+        decode: bool = True,
+    ) -> tf.data.Dataset:
+        """A tf.data.Dataset of dicts. `shuffle` is the number of records held back for it;
+        `decode=False` leaves pictures as JPEG or PNG; batches need pictures of one size.
+
+        Raises UsageError for the split, DscacheError when TensorFlow is not installed.
+        """
+        from dscache_sdk.reading import tfdata
+
+        try:
+            return tfdata(self.files(split), self.features, batch_size, shuffle, decode)
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] != "tensorflow":
+                raise
+            raise DscacheError(
+                "tfdata() needs TensorFlow, which is not installed: `pip install dscache[tf]`; "
+                "examples() gives the same as numpy without it"
+            ) from error
+
+    def hold(self) -> Hold:
+        """One more lock against removal, to be used in a `with` block or released."""
+        return hold_of(self.path)
+
+    def close(self) -> None:
+        """Let the folder be removed again (by `dscache cache rm` and `prune`)."""
+        hold = _kept.pop(self.path, None)
+        if hold is not None:
+            hold.release()
+
+    def _shards(self, split: str | None) -> list[Member]:
+        splits = self._live.splits
+        if split is not None and split not in splits:
+            there = ", ".join(sorted(splits)) or "none"
+            raise UsageError(
+                f"no split {split!r} in {self._live.spec.dataset_name}; there are: {there}"
+            )
+        found = [
+            shard
+            for shard in self._live.shards
+            if shard.name in self._held and split in (None, shard.split)
+        ]
+        if split is not None and not found:
+            raise UsageError(
+                f"split {split!r} is not in this partial copy ({self.path}); "
+                "get the dataset with that split"
+            )
+        return found

@@ -1,0 +1,246 @@
+"""The local directory of datasets, `$DSCACHE_HOME`: its files, marks and locks.
+
+    CACHEDIR.TAG                    tells backup programs to leave it out
+    datasets/<key>/                 members, manifest.json (the ready marker), maybe partial.json
+    datasets/<asked key>            relative symlink to the key it resolved to
+    datasets/.<key>.<etag>.tmp/     an unfinished download (see `workspace`)
+    locks/<key>.download            held by the one process that downloads or removes the dataset
+    locks/<key>.readers             shared by processes that have it open (see `readers`)
+    used/<key>                      empty; its modification time is when it was last handed out
+    pins/<key>                      empty; there while the dataset is pinned
+
+Locks end with the process that holds them, however it ends. Lock files are never removed: whoever
+waits for a removed one would hold a lock nobody sees.
+
+A hit must cost next to nothing, so nothing heavy is imported here; see `cache`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from . import readers
+from .errors import NotCached, UsageError
+from .eviction import Entry
+from .holding import MANIFEST, PARTIAL
+
+CACHEDIR_TAG = (
+    b"Signature: 8a477f597d28d172789f06886806bc55\n"
+    b"# This directory holds copies of datasets that dscache can fetch again.\n"
+)
+POLL_S = 0.05
+
+
+def hold_of(folder: Path) -> readers.Hold:
+    """Keep a dataset folder from being removed; one outside of a home is nobody's to remove."""
+    folder = folder.resolve()
+    home = folder.parent.parent
+    if folder.parent.name != "datasets" or not (home / "CACHEDIR.TAG").exists():
+        return readers.Hold(None)
+    return readers.share(home / "locks" / f"{folder.name}.readers")
+
+
+class Home:
+    """Paths, marks and locks below one directory. `clock` gives Unix time."""
+
+    def __init__(self, directory: Path, clock: Callable[[], float]) -> None:
+        self.directory = directory
+        self.datasets = directory / "datasets"
+        self._clock = clock
+
+    def prepare(self) -> None:
+        """Make the directory, if it is not there yet."""
+        self.datasets.mkdir(parents=True, exist_ok=True)
+        tag = self.directory / "CACHEDIR.TAG"
+        if not tag.exists():
+            tag.write_bytes(CACHEDIR_TAG)
+
+    def folder(self, key: str) -> Path:
+        """The folder that a key, or an alias of it, stands for; it need not exist.
+
+        Raises UsageError for what cannot be a key.
+        """
+        if not key or key.startswith(".") or "/" in key or "\0" in key:
+            raise UsageError(f"{key!r} is not a key; `dscache cache ls` shows those that are here")
+        path = self.datasets / key
+        try:
+            return self.datasets / path.readlink().name
+        except OSError:  # no link, or nothing
+            return path
+
+    def required(self, key: str) -> Path:
+        """The folder of a dataset that is here. Raises NotCached, UsageError."""
+        path = self.folder(key)
+        if not (path / MANIFEST).exists():
+            raise NotCached(f"{key} is not in {self.datasets}; `dscache cache ls` shows what is")
+        return path
+
+    def link(self, asked: str, key: str) -> None:
+        """Make `asked` an alias of `key`, in one step."""
+        path = self.datasets / asked
+        if path.is_symlink() and path.readlink() == Path(key):
+            return
+        temporary = path.with_name(f".{asked}.{os.getpid()}.link")
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(key)
+        temporary.replace(path)
+
+    def unlink_dangling(self) -> None:
+        """Remove the aliases of datasets that are gone."""
+        for path in self._paths():
+            if path.is_symlink() and not path.exists():
+                path.unlink(missing_ok=True)
+
+    # marks
+
+    def mark(self, key: str, *, create: bool = False) -> bool:
+        """Note that the dataset is handed out now; False when it has no mark yet.
+
+        In a directory that cannot be written to nothing is noted, nor ever removed.
+        """
+        path = self._path("used", key)
+        now = self._clock()
+        try:
+            if create:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.touch()
+            os.utime(path, (now, now))
+        except FileNotFoundError:
+            return False
+        except OSError:
+            if os.access(self.directory, os.W_OK):
+                raise
+        return True
+
+    def used_at(self, key: str) -> float:
+        """Unix time the dataset was last handed out."""
+        for path in (self._path("used", key), self.datasets / key / MANIFEST):
+            with suppress(FileNotFoundError):
+                return path.stat().st_mtime
+        return 0.0
+
+    def pinned(self, key: str) -> bool:
+        """Whether the dataset is pinned."""
+        return self._path("pins", key).exists()
+
+    def pin(self, key: str) -> None:
+        """Pin it; it need not be there."""
+        path = self._path("pins", key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+    def unpin(self, key: str) -> None:
+        """Take the pin away, if there is one."""
+        self._path("pins", key).unlink(missing_ok=True)
+
+    def entries(self) -> list[Entry]:
+        """All datasets, aliases with those they stand for, the most recently used first."""
+        folders, aliases = [], dict[str, list[str]]()
+        for path in self._paths():
+            if path.is_symlink():
+                aliases.setdefault(path.readlink().name, []).append(path.name)
+            elif (path / MANIFEST).exists():
+                folders.append(path)
+        found = [self._entry(path, tuple(aliases.get(path.name, ()))) for path in folders]
+        return sorted(found, key=lambda entry: entry.used_at, reverse=True)
+
+    # locks
+
+    def hold(self, key: str) -> readers.Hold:
+        """Keep a dataset from being removed until it is released or this process ends."""
+        return readers.share(self._path("locks", f"{key}.readers"))
+
+    @contextmanager
+    def changing(self, key: str, waiting: Callable[[], None] | None = None) -> Iterator[None]:
+        """Be the one who downloads, repairs or removes; `waiting` is called if that takes waiting
+        for another process."""
+        from filelock import FileLock, Timeout
+
+        path = self._path("locks", f"{key}.download")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            if waiting is not None:
+                waiting()
+            lock.acquire(poll_interval=POLL_S)
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def take_away(self, key: str, *, force: bool, unless_used_since: float | None) -> int | None:
+        """Remove a dataset's folder and mark, return the bytes freed; None when it is in use.
+
+        `force` overrides readers (files they have open stay readable), never a download.
+        """
+        from filelock import FileLock, Timeout
+
+        lock_folder = self.directory / "locks"
+        lock_folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(lock_folder / f"{key}.download")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return None
+        try:
+            alone = readers.try_exclusive(lock_folder / f"{key}.readers")
+            if alone is None and not force:
+                return None
+            with alone or readers.Hold(None):
+                return self._take_away(key, unless_used_since)
+        finally:
+            lock.release()
+
+    def _take_away(self, key: str, unless_used_since: float | None) -> int | None:
+        """Remove the folder, which disappears in one step.
+
+        Looking for a dataset takes no lock: it marks, then looks. So the mark is read when the
+        folder has disappeared: whoever had found it had marked it before, and gets it back.
+        """
+        from .workspace import size_of
+
+        path = self.datasets / key
+        gone = path.with_name(f".{key}.{os.urandom(4).hex()}.gone")
+        try:
+            path.rename(gone)
+        except FileNotFoundError:
+            return None
+        if unless_used_since is not None and (
+            self.pinned(key) or self.used_at(key) >= unless_used_since
+        ):
+            gone.rename(path)
+            return None
+        size = size_of(gone)
+        shutil.rmtree(gone)
+        self._path("used", key).unlink(missing_ok=True)
+        return size
+
+    def _entry(self, path: Path, aliases: tuple[str, ...]) -> Entry:
+        from .workspace import size_of
+
+        key = path.name
+        return Entry(
+            key=key,
+            path=str(path),
+            bytes=size_of(path),
+            used_at=self.used_at(key),
+            pinned=self.pinned(key),
+            in_use=readers.held(self._path("locks", f"{key}.readers")),
+            partial=(path / PARTIAL).exists(),
+            aliases=aliases,
+        )
+
+    def _paths(self) -> list[Path]:
+        try:
+            return sorted(path for path in self.datasets.iterdir() if path.name[0] != ".")
+        except FileNotFoundError:
+            return []
+
+    def _path(self, kind: str, name: str) -> Path:
+        return self.directory / kind / name
