@@ -54,6 +54,6 @@ $(READY): requirements/dev.txt pyproject.toml builder/pyproject.toml \
 	@test -x $(BIN)/uv || { sed -n '/^uv==/,/[^\\]$$/p' $< > $(VENV)/uv.txt && \
 	  $(BIN)/python -m pip install --quiet --no-deps --require-hashes -r $(VENV)/uv.txt; }
 	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip sync --quiet --require-hashes requirements/dev.txt
-	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation \
-	  $(foreach project,$(PROJECTS),--editable $(project))
+	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --no-deps \
+	  --build-constraint requirements/dev.txt $(foreach project,$(PROJECTS),--editable $(project))
 	@touch $@

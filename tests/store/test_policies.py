@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -177,6 +178,28 @@ def test_policies_name_the_bucket_and_no_placeholder(role: users.Role) -> None:
     listen = [s for s in policy["Statement"] if "s3:ListenBucketNotification" in s["Action"]]
     assert [s["Action"] for s in listen] == [["s3:ListenBucketNotification"]]
     assert "Condition" not in listen[0]
+
+
+def test_the_set_up_that_the_documentation_shows(
+    new_store: Callable[[], LocalStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = new_store()
+    page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    code = page.partition("```python\n")[2].partition("```")[0]
+    for name, value in (
+        ("STORE_ENDPOINT", server.endpoint),
+        ("STORE_ROOT_USER", server.config.access_key),
+        ("STORE_ROOT_PASSWORD", server.config.secret_key),
+        ("CLIENT_SECRET", "another-client-secret"),
+        ("BUILDER_SECRET", "another-builder-secret"),
+    ):
+        monkeypatch.setenv(name, value)
+    exec(compile(code, "docs/operations.md", "exec"), {})
+    client = Store(replace(server.client_config, secret_key="another-client-secret"))
+    builder = Store(replace(server.builder_config, secret_key="another-builder-secret"))
+    builder.put(NAMES["ready"], b"{}")
+    assert client.get(NAMES["ready"]) is not None
+    assert refused(lambda: client.put(NAMES["ready"], b"{}"))
 
 
 def test_a_refusal_says_who_and_where(client_store: Store, client_config: Config) -> None:
