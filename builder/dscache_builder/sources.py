@@ -177,9 +177,10 @@ def available(name: str, output: str, wheels: Iterable[Path]) -> list[str]:
     """Versions of a distribution, as far as uv's refusal of a too high one and the wheels tell."""
     clause = output.partition("only ")[2].partition("available")[0]
     found = re.findall(rf"{re.escape(name)}(==|<=)([^\s,]+)", clause)
-    told = [version if sign == "==" else f"{version} and older" for sign, version in found]
-    held = [version for kind, version in map(wheel_parts, wheels) if kind == normal_name(name)]
-    return sorted({*told, *held}, key=_version_order)
+    held = {version for kind, version in map(wheel_parts, wheels) if kind == normal_name(name)}
+    exact = {version for sign, version in found if sign == "=="} | held
+    upper = {version for sign, version in found if sign == "<="} - held
+    return [f"{version} and older" for version in upper] + sorted(exact, key=_version_order)
 
 
 def _version_order(version: str) -> list[tuple[int, str]]:

@@ -1,0 +1,347 @@
+"""Environments made by the real uv, from wheels and git repositories on this machine."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import pytest
+import uv
+
+from dscache.manifests import Lock
+from dscache_builder import resolver
+from dscache_builder.environment import EnvironmentFailed, Environments, lock_digest
+from dscache_builder.worker import HandlerHost, HostRequest, ShardBuilt
+from dscache_sdk.example import decode_example
+from dscache_sdk.records import read_records
+from support.packages import HandlerPackage, own_wheels
+from support.troubles import PLAIN
+
+pytestmark = pytest.mark.system
+
+CODE = """
+    from dscache_sdk import DatasetHandler, Sample, Scalar
+
+    class Answer(DatasetHandler, name="answer"):
+        features = {"answer": Scalar("int64")}
+
+        def samples(self):
+            yield Sample("only")
+
+        def example(self, loaded, sample, rng):
+            return {"answer": ANSWER}
+
+    ANSWER = %d
+"""
+
+
+def answer(version: str, value: int) -> HandlerPackage:
+    """A handler package whose only example says `value`."""
+    return HandlerPackage("answer-handler", CODE % value, {"answer": "Answer"}, version)
+
+
+def idle() -> None:
+    """A beat that does nothing."""
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Wheels of this checkout's packages and of two versions of a handler."""
+    folder = own_wheels(tmp_path_factory.mktemp("wheels"))
+    for version, value in (("1.0.0", 41), ("1.1.0", 42)):
+        answer(version, value).wheel(tmp_path_factory.mktemp("answer"), folder)
+    return folder
+
+
+@pytest.fixture
+def environments(wheels: Path, tmp_path: Path) -> Environments:
+    return Environments(tmp_path / "environments", find_links=[str(wheels)])
+
+
+def records_of(python: Path, entry_point: str, scratch: Path) -> list[bytes]:
+    """All records that the handler writes."""
+    raw = scratch / "raw"
+    raw.mkdir(parents=True)
+    request = HostRequest(
+        entry_point, entry_point, "1", {}, raw, scratch, scratch / "log", workers=1
+    )
+    with HandlerHost(python, request, beat=idle) as host:
+        host.describe()
+        indices = range(len(host.plan().shards))
+        events = list(host.build(indices, lambda: True))
+        paths = [event.path for event in events if isinstance(event, ShardBuilt)]
+        return [record for path in paths for record in read_records(path)]
+
+
+def number_in(record: bytes, name: str) -> int:
+    return int(decode_example(record)[name][0])
+
+
+# Versions.
+
+
+def test_two_versions_side_by_side(environments: Environments, tmp_path: Path) -> None:
+    found = {}
+    for version in ("1.0.0", "1.1.0"):
+        lock = environments.resolve("answer-handler=={version}", version, beat=idle)
+        python = environments.ensure(lock, beat=idle)
+        (record,) = records_of(python, "answer", tmp_path / version)
+        found[version] = number_in(record, "answer")
+    assert found == {"1.0.0": 41, "1.1.0": 42}
+
+
+def test_a_version_that_does_not_exist(environments: Environments) -> None:
+    with pytest.raises(EnvironmentFailed) as raised:
+        environments.resolve("answer-handler=={version}", "9.9.9", beat=idle)
+    assert raised.value.kind == "environment"
+    assert raised.value.message == (
+        "answer-handler==9.9.9: no such version (available: 1.0.0, 1.1.0)"
+    )
+    assert "answer-handler==9.9.9" in raised.value.traceback
+
+
+def test_every_pin_has_hashes_and_no_address(environments: Environments) -> None:
+    lock = environments.resolve("answer-handler=={version}", "1.0.0", beat=idle)
+    pins = [line for line in lock.requirements.splitlines() if not line.startswith(" ")]
+    names = {pin.partition("==")[0] for pin in pins}
+    assert {"answer-handler", "dscache-sdk", "blake3", "isal", "numpy"} <= names
+    assert all(pin.endswith("\\") for pin in pins)  # its hashes follow
+    assert "://" not in lock.requirements
+    assert lock.python == f"{sys.version_info.major}.{sys.version_info.minor}"
+    assert msgspec.json.decode(msgspec.json.encode(lock), type=Lock) == lock
+
+
+def test_a_wheel_that_is_not_the_locked_one(
+    environments: Environments, wheels: Path, tmp_path: Path
+) -> None:
+    """Another file under the name of a locked release, as another builder may have it."""
+    lock = environments.resolve("answer-handler=={version}", "1.0.0", beat=idle)
+    links = shutil.copytree(wheels, tmp_path / "links")
+    answer("1.0.0", 666).wheel(tmp_path / "changed", links)
+    other = Environments(tmp_path / "other", find_links=[str(links)])
+    with pytest.raises(EnvironmentFailed, match="Hash mismatch"):
+        other.ensure(lock, beat=idle)
+
+
+def test_a_lock_for_another_python(environments: Environments) -> None:
+    lock = environments.resolve("answer-handler=={version}", "1.0.0", beat=idle)
+    older = msgspec.structs.replace(lock, python="3.9")
+    here = f"{sys.version_info.major}.{sys.version_info.minor}"
+    with pytest.raises(EnvironmentFailed, match=rf"Python 3\.9.*Python {here}"):
+        environments.ensure(older, beat=idle)
+
+
+# Git.
+
+
+def test_a_plain_package_from_a_git_tag(environments: Environments, tmp_path: Path) -> None:
+    repository = tmp_path / "repository"
+    commit = PLAIN.tagged(repository, "v1.0")
+    source = f"git+file://{repository}@{{version}}"
+    lock = environments.resolve(source, "v1.0", beat=idle)
+    assert lock.commit == commit
+    assert lock.source == f"git+file://{repository}@v1.0"
+    assert "plain-numbers" not in lock.requirements
+    python = environments.ensure(lock, beat=idle)
+    listing = subprocess.run(
+        [python, "-c", "import importlib.util as u; print(u.find_spec('tensorflow'))"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert listing.stdout.strip() == "None"
+    records = records_of(python, "numbers", tmp_path / "scratch")
+    assert [number_in(record, "number") for record in records] == [1, 2, 3, 1, 2, 3]
+
+
+def test_two_tags_are_two_codes(environments: Environments, tmp_path: Path) -> None:
+    repository = tmp_path / "repository"
+    changed = replace(PLAIN, code=PLAIN.code.replace("START = 1", "START = 7"))
+    PLAIN.tagged(repository, "v1.0")
+    changed.tagged(repository, "v1.1")
+    first = {}
+    for tag in ("v1.0", "v1.1"):
+        lock = environments.resolve(f"git+file://{repository}@{{version}}", tag, beat=idle)
+        python = environments.ensure(lock, beat=idle)
+        first[tag] = number_in(records_of(python, "numbers", tmp_path / tag)[0], "number")
+    assert first == {"v1.0": 1, "v1.1": 7}
+
+
+def test_a_tag_that_moved_names_both_commits(environments: Environments, tmp_path: Path) -> None:
+    repository = tmp_path / "repository"
+    before = PLAIN.tagged(repository, "v1.0")
+    lock = environments.resolve(f"git+file://{repository}@{{version}}", "v1.0", beat=idle)
+    after = replace(PLAIN, version="1.0.1").tagged(repository, "v1.0")
+    assert before != after
+    with pytest.raises(EnvironmentFailed) as raised:
+        environments.ensure(lock, beat=idle)
+    assert before in raised.value.message
+    assert after in raised.value.message
+
+
+def test_a_tag_that_does_not_exist(environments: Environments, tmp_path: Path) -> None:
+    repository = tmp_path / "repository"
+    PLAIN.tagged(repository, "v1.0")
+    with pytest.raises(EnvironmentFailed, match=r"no such tag 'v9' \(available: v1\.0\)"):
+        environments.resolve(f"git+file://{repository}@{{version}}", "v9", beat=idle)
+
+
+# Paths.
+
+
+def test_a_folder_becomes_a_wheel_that_the_lock_names(
+    environments: Environments, tmp_path: Path
+) -> None:
+    folder = answer("1.0.0", 5).write(tmp_path / "package")
+    lock = environments.resolve(str(folder), "1.0.0", beat=idle)
+    assert lock.wheel == "answer_handler-1.0.0-py3-none-any.whl"
+    python = environments.ensure(lock, beat=idle)
+    (record,) = records_of(python, "answer", tmp_path / "scratch")
+    assert number_in(record, "answer") == 5
+
+
+def test_a_folder_that_changed_under_a_version(wheels: Path, tmp_path: Path) -> None:
+    """What another builder, which has no copy of the wheel, finds."""
+    folder = answer("1.0.0", 5).write(tmp_path / "package")
+    one = Environments(tmp_path / "one", find_links=[str(wheels)])
+    other = Environments(tmp_path / "other", find_links=[str(wheels)])
+    lock = one.resolve(str(folder), "1.0.0", beat=idle)
+    answer("1.0.0", 6).write(folder)
+    assert one.ensure(lock, beat=idle).exists()
+    with pytest.raises(EnvironmentFailed, match=rf"has changed.*sha256:{lock.wheel_sha256}"):
+        other.ensure(lock, beat=idle)
+
+
+def test_a_folder_of_another_version(environments: Environments, tmp_path: Path) -> None:
+    folder = answer("1.0.0", 5).write(tmp_path / "package")
+    with pytest.raises(EnvironmentFailed, match=r"this is version 1\.0\.0, .* asks for 2\.0\.0"):
+        environments.resolve(str(folder), "2.0.0", beat=idle)
+
+
+def test_a_working_copy_can_be_edited(environments: Environments, tmp_path: Path) -> None:
+    folder = answer("1.0.0", 5).write(tmp_path / "package")
+    python = environments.ensure_working_copy(folder, beat=idle)
+    (record,) = records_of(python, "answer", tmp_path / "before")
+    assert number_in(record, "answer") == 5
+    answer("1.0.0", 6).write(folder)
+    assert environments.ensure_working_copy(folder, beat=idle) == python
+    (record,) = records_of(python, "answer", tmp_path / "after")
+    assert number_in(record, "answer") == 6
+
+
+# Making them once.
+
+
+def test_made_in_time_and_reused_without_uv(
+    environments: Environments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = environments.resolve("answer-handler=={version}", "1.0.0", beat=idle)
+    environments.ensure(lock, beat=idle)  # fills uv's cache
+    folder = environments.ensure(lock, beat=idle).parent.parent
+    shutil.rmtree(folder)
+    started = time.monotonic()
+    python = environments.ensure(lock, beat=idle)
+    made_s = time.monotonic() - started
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("nothing is to be run")
+
+    monkeypatch.setattr(resolver, "run_tool", refuse)
+    started = time.monotonic()
+    assert environments.ensure(lock, beat=idle) == python
+    assert time.monotonic() - started < 0.2
+    assert made_s < 1.5
+
+
+def test_a_half_made_environment_is_made_anew(environments: Environments) -> None:
+    lock = environments.resolve("answer-handler=={version}", "1.0.0", beat=idle)
+    folder = environments.ensure(lock, beat=idle).parent.parent
+    (folder / "complete").unlink()
+    leftover = folder / "leftover"
+    leftover.touch()
+    environments.ensure(lock, beat=idle)
+    assert not leftover.exists()
+
+
+_ENSURE = """
+import sys
+from pathlib import Path
+import msgspec
+import uv
+from dscache.manifests import Lock
+from dscache_builder.environment import Environments
+
+uv.find_uv_bin = lambda: sys.argv[3]
+lock = msgspec.json.decode(sys.stdin.buffer.read(), type=Lock)
+print(Environments(Path(sys.argv[1]), find_links=[sys.argv[2]]).ensure(lock, beat=lambda: None))
+"""
+
+
+def test_two_processes_make_it_once(
+    environments: Environments, wheels: Path, tmp_path: Path
+) -> None:
+    """A uv that writes down its calls shows how many environments were made."""
+    calls = tmp_path / "calls"
+    lock = environments.resolve("answer-handler=={version}", "1.0.0", beat=idle)
+    program = tmp_path / "uv"
+    program.write_text(f'#!/bin/sh\necho "$3" >> {calls}\nexec {uv.find_uv_bin()} "$@"\n')
+    program.chmod(0o755)
+    root = str(tmp_path / "environments")
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", _ENSURE, root, str(wheels), str(program)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        for _ in range(2)
+    ]
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write(msgspec.json.encode(lock))
+        process.stdin.close()
+        process.stdin = None
+    answers = [process.communicate()[0] for process in processes]
+    assert answers[0] == answers[1] != b""
+    assert [process.returncode for process in processes] == [0, 0]
+    assert calls.read_text().split().count("venv") == 1
+
+
+def test_what_beat_raises_ends_the_making(
+    environments: Environments, wheels: Path, tmp_path: Path
+) -> None:
+    """A build backend that hangs is killed, and nothing half-made stays."""
+    folder = answer("1.0.0", 1).write(tmp_path / "package")
+    project = folder / "pyproject.toml"
+    project.write_text(
+        project.read_text().replace('"hatchling.build"', '"hanging"\nbackend-path = ["."]')
+    )
+    (folder / "hanging.py").write_text("import time\ntime.sleep(1000)\n")
+
+    class ClaimLost(Exception):
+        pass
+
+    def lost() -> None:
+        raise ClaimLost
+
+    with pytest.raises(ClaimLost):
+        environments.resolve(str(folder), "1.0.0", beat=lost)
+    assert not list((tmp_path / "environments").glob("tmp*"))
+
+
+def test_unused_environments_are_pruned(environments: Environments) -> None:
+    locks = [
+        environments.resolve("answer-handler=={version}", version, beat=idle)
+        for version in ("1.0.0", "1.1.0")
+    ]
+    pythons = [environments.ensure(lock, beat=idle) for lock in locks]
+    assert environments.prune([]) == []  # both were used just now
+    later = time.time() + 100
+    removed = environments.prune([locks[0]], unused_s=60, now=lambda: later)
+    assert removed == [lock_digest(locks[1])[:32]]
+    assert [python.exists() for python in pythons] == [True, False]
+    assert environments.ensure(locks[1], beat=idle).exists()
