@@ -175,7 +175,7 @@ def same_version(one: str, other: str) -> bool:
 
 def available(name: str, output: str, wheels: Iterable[Path]) -> list[str]:
     """Versions of a distribution, as far as uv's refusal of a too high one and the wheels tell."""
-    clause = output.partition("only ")[2].partition("available")[0]
+    clause = output.partition("only ")[2].partition("and you require")[0]
     found = re.findall(rf"{re.escape(name)}(==|<=)([^\s,]+)", clause)
     held = {version for kind, version in map(wheel_parts, wheels) if kind == normal_name(name)}
     exact = {version for sign, version in found if sign == "=="} | held
