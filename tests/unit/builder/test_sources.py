@@ -145,7 +145,7 @@ def test_a_missing_version_is_recognised_across_line_breaks() -> None:
 
 def test_available_versions_come_from_uv_and_from_folders() -> None:
     wheels = [Path(f"thing-{version}-py3-none-any.whl") for version in ("1.9.0", "1.10.0")]
-    several = "Because only the following versions of thing are available:\n thing==1.2\nand you require"
+    several = "only the following versions of thing are available:\n thing==1.2\nand you require"
     assert available("thing", several, wheels) == ["1.2", "1.9.0", "1.10.0"]
     upper = "Because only thing<=1.10.0 is available and you require"
     assert available("thing", upper, wheels) == ["1.9.0", "1.10.0"]
