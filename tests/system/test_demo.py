@@ -1,0 +1,111 @@
+"""`make demo`, twice, as a user with an empty home directory: a build, then a cache hit."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import uv
+
+from dscache import layout
+from dscache.devstack import folder, record, takedown
+from dscache.devstack.localstore import LocalStore
+from dscache.store import Entry, Store
+
+pytestmark = [pytest.mark.store, pytest.mark.system, pytest.mark.timeout(600)]
+CHECKOUT = Path(__file__).resolve().parents[2]
+HIT_S = 0.3
+OURS = ("AWS_", "DSCACHE_", "XDG_", "TF_")
+
+
+@pytest.fixture
+def environ(tmp_path: Path, minio_binary: Path) -> Iterator[dict[str, str]]:
+    """A user who has this machine's server, packages and certificates, and nothing else yet.
+
+    What the demo starts is taken down at the end.
+    """
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+    cached = subprocess.run(
+        [uv.find_uv_bin(), "cache", "dir"], capture_output=True, text=True, check=True
+    )
+    user = {
+        **kept,
+        "HOME": str(tmp_path / "user"),
+        "PATH": f"{minio_binary.parent}:{Path(sys.executable).parent}:/usr/bin:/bin",
+        "UV_CACHE_DIR": cached.stdout.strip(),
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+        "XDG_CONFIG_HOME": str(tmp_path / "config"),
+        "XDG_STATE_HOME": str(tmp_path / "state"),
+    }
+    yield user
+    stack = folder.default(user)
+    if (stack / record.STACK_FILE).is_file():
+        takedown.down(stack, user, delete=True)
+
+
+def demo(environ: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, CHECKOUT / "demo" / "run.py", *words],
+        cwd=CHECKOUT,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def bucket(environ: dict[str, str], minio_binary: Path) -> dict[str, Entry]:
+    """Every object of the demo's bucket: a claim or a request shows as a new or changed one."""
+    stack = LocalStore(folder.default(environ), minio_binary)
+    return {entry.name: entry for entry in Store(stack.config).entries("")}
+
+
+def test_a_build_then_a_hit(environ: dict[str, str], minio_binary: Path) -> None:
+    first = demo(environ, "--epochs", "2")
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert "fetched from the store and checked" in first.stdout
+    accuracy, chance = re.findall(r"val accuracy (\S+) .*\(chance: (\S+)\)", first.stdout)[0]
+    assert float(accuracy) > 3 * float(chance)
+    assert re.search(r"^photos_1\.0\.0_[0-9a-f]{32} +3200 examples", first.stdout, re.MULTILINE)
+    assert "Web console   http://127.0.0.1:" in first.stdout
+    password = record.credentials(folder.default(environ)).client.secret_key
+    assert password not in first.stdout  # standard output is no terminal here
+
+    before = bucket(environ, minio_binary)
+    assert len([name for name in before if name.endswith(".zip")]) == 1
+    assert not [name for name in before if name.startswith(layout.REQUESTS)]
+    second = demo(environ, "--epochs", "1")
+    assert second.returncode == 0, second.stdout + second.stderr
+    seconds = re.findall(r"^(\S+) s, a cache hit: the store was not asked", second.stdout, re.M)
+    assert float(seconds[0]) < HIT_S
+    assert bucket(environ, minio_binary) == before  # no request, no claim, no download
+    assert second.stderr == ""  # no progress, and nothing of TensorFlow's
+
+
+def test_it_says_what_is_in_the_way(environ: dict[str, str], tmp_path: Path) -> None:
+    folder_of_somebody = tmp_path / "state" / "dscache" / "demo" / "photos"
+    folder_of_somebody.mkdir(parents=True)
+    (folder_of_somebody / "mine.jpg").write_bytes(b"")
+    done = demo(environ)
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"demo: {folder_of_somebody} is not the demo's; move it away, it would be replaced\n"
+    )
+    assert (folder_of_somebody / "mine.jpg").exists()
+    assert not folder.default(environ).exists()
+
+
+def test_a_command_that_fails_ends_it(environ: dict[str, str], tmp_path: Path) -> None:
+    config = tmp_path / "config" / "dscache" / "config.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text("profile = 3 =\n")
+    done = demo(environ)
+    assert done.returncode == 1
+    assert f"{config}: not TOML" in done.stderr
+    assert "ended with exit code 2; see above" in done.stderr.splitlines()[-1]
