@@ -326,7 +326,7 @@ def mapped_errors(where: str, config: Config) -> Iterator[None]:
             f"no credentials for {config.endpoint}; set access_key and secret_key in a profile, "
             "or DSCACHE_ACCESS_KEY and DSCACHE_SECRET_KEY"
         ) from error
-    except botocore.exceptions.HTTPClientError as error:
+    except (botocore.exceptions.HTTPClientError, botocore.exceptions.ConnectionError) as error:
         raise StoreUnreachable(
             f"no answer from {config.endpoint} "
             f"(from {config.origin.get('endpoint', 'the caller')}): {_reason(error)}; "
@@ -363,7 +363,7 @@ def _status_error(answer: transfer.Answer, where: str) -> StoreError:
     return kind(f"{where}: {code} ({answer.status})")
 
 
-def _reason(error: botocore.exceptions.HTTPClientError) -> str:
+def _reason(error: botocore.exceptions.BotoCoreError) -> str:
     cause = error.kwargs.get("error") if hasattr(error, "kwargs") else None
     inner = getattr(cause, "reason", None) or cause or error
     return str(getattr(inner, "__context__", None) or inner).splitlines()[0][:200]

@@ -58,6 +58,8 @@ def _send(connection: http.client.HTTPConnection, segment: Segment) -> None:
     if isinstance(segment, bytes):
         connection.send(segment)
         return
+    if not segment.size:  # a shard whose samples were all left out; sendfile refuses 0 bytes
+        return
     with segment.path.open("rb", buffering=0) as file:
         # ssl sockets cannot sendfile; socket.sendfile falls back to send() for them by itself
         sent = connection.sock.sendfile(file, 0, segment.size)

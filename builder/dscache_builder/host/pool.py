@@ -150,7 +150,8 @@ class Pool:
             worker.assignment = None
             self._emit(message)
         elif event == "failure":
-            self._fail(message)
+            worker.assignment = None
+            self._fail(assignment, message)
         else:
             self._emit({**message, "bad": assignment.bad_samples})
 
@@ -161,13 +162,14 @@ class Pool:
         bad = sum(map(len, self._bad.values()))
         if bad > self._allowed_bad:
             self._fail(
+                assignment,
                 {
                     "event": "failure",
                     "kind": kind,
                     "message": too_many_bad(message["error"], bad, self._allowed_bad),
                     "sample": message["sample"],
                     "traceback": message["traceback"],
-                }
+                },
             )
 
     def _bury(self, worker: Worker) -> None:
@@ -193,15 +195,17 @@ class Pool:
         assignment.deaths.append(sample)
         verdict = after_death(assignment.deaths, assignment.tries)
         if verdict == "give-up":
-            self._fail({"event": "failure", "kind": kind, "message": message, "sample": sample})
+            failure = {"event": "failure", "kind": kind, "message": message, "sample": sample}
+            self._fail(assignment, failure)
             return
         if verdict == "leave-out":
             assignment.leave_out(sample, message)
             self._count_bad(assignment, kind, assignment.left_out[sample])
         self._waiting.appendleft(assignment)
 
-    def _fail(self, event: dict[str, Any]) -> None:
-        self._failed = True
+    def _fail(self, assignment: Assignment, event: dict[str, Any]) -> None:
+        """Report it and do no more; but a preview is a hint: the build goes on without it."""
+        self._failed = assignment.command["do"] != "preview"
         self._emit(event)
 
     def _report_progress(self, now: float) -> None:
