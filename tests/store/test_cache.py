@@ -1,0 +1,304 @@
+"""The local cache filled from a real store: one download per machine, verify and repair."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dscache import cli, manifests
+from dscache.cache import Cache
+from dscache.config import Config
+from dscache.errors import DatasetReplaced
+from dscache.manifests import Live
+from dscache.store import Store
+from support.datasets import contents, example_files, publish, random_files
+from support.faultproxy import Cut, FaultProxy, Stall
+
+pytestmark = pytest.mark.store
+
+MIB = 1 << 20
+ASKED = "photos_1.0.0_" + "a" * 32
+FETCH = """
+import sys
+from pathlib import Path
+from dscache import manifests
+from dscache.cache import Cache
+from dscache.manifests import Live
+
+live = manifests.decode(Path(sys.argv[2]).read_bytes(), Live, where="test")
+def waiting():
+    print("waiting", flush=True)
+print(Cache(Path(sys.argv[1])).fetch(live, lambda: sys.argv[3], waiting=waiting))
+"""
+
+
+@pytest.fixture
+def proxy(client_config: Config) -> Iterator[FaultProxy]:
+    with FaultProxy(client_config.require_endpoint()) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def via(client_config: Config, proxy: FaultProxy) -> Store:
+    return Store(replace(client_config, endpoint=proxy.url))
+
+
+@pytest.fixture
+def cache(client_config: Config) -> Cache:
+    return Cache(client_config.home)
+
+
+@pytest.fixture
+def fetching(
+    cache: Cache, via: Store, tmp_path: Path
+) -> Iterator[Callable[[Live], subprocess.Popen[str]]]:
+    """Start a process that fetches a dataset through the proxy."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(live: Live) -> subprocess.Popen[str]:
+        marker = tmp_path / "marker.json"
+        marker.write_bytes(manifests.encode(live))
+        url = via.presign_get(live.zip_key)
+        argv = [sys.executable, "-c", FETCH, str(cache.path), str(marker), url]
+        process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def url_of(store: Store, live: Live) -> Callable[[], str]:
+    return lambda: store.presign_get(live.zip_key)
+
+
+def wait_until(condition: Callable[[], object], what: str, deadline_s: float = 30) -> None:
+    end = time.monotonic() + deadline_s
+    while not condition():
+        assert time.monotonic() < end, f"not within {deadline_s} s: {what}"
+        time.sleep(0.005)
+
+
+class TestFetch:
+    def test_a_miss_becomes_a_hit(
+        self, store: Store, via: Store, proxy: FaultProxy, cache: Cache, tmp_path: Path
+    ) -> None:
+        files = example_files(tmp_path, {"train": [3]})
+        live = publish(store, files)
+        path = cache.fetch(live, url_of(via, live), asked=ASKED)
+        assert contents(path) == files
+        assert cache.find(live.spec.key) == cache.find(ASKED) == path
+        assert (cache.path / "CACHEDIR.TAG").read_bytes().startswith(b"Signature: 8a477f597d28d172")
+        assert cache.fetch(live, url_of(via, live)) == path
+        assert len(proxy.ranges) == 1
+
+    def test_a_partial_copy_is_completed(
+        self, store: Store, via: Store, proxy: FaultProxy, cache: Cache, tmp_path: Path
+    ) -> None:
+        files = example_files(tmp_path, {"train": [3], "val": [2]})
+        live = publish(store, files)
+        path = cache.fetch(live, url_of(via, live), splits=["val"])
+        assert cache.find(live.spec.key) is None
+        assert cache.find(live.spec.key, splits=["val"]) == path
+        assert cache.fetch(live, url_of(via, live)) == path
+        assert contents(path) == files
+        assert cache.find(live.spec.key) == path
+
+    def test_eight_processes_are_one_download(
+        self,
+        store: Store,
+        proxy: FaultProxy,
+        cache: Cache,
+        fetching: Callable[[Live], subprocess.Popen[str]],
+    ) -> None:
+        files = random_files([5 * MIB] * 4)
+        live = publish(store, files)
+        proxy.faults += [Cut(MIB)]  # the download takes long enough for the others to come
+        processes = [fetching(live) for _ in range(8)]
+        outputs = [process.communicate(timeout=60)[0].split() for process in processes]
+        assert {process.returncode for process in processes} == {0}
+        assert len({output[-1] for output in outputs}) == 1
+        assert contents(Path(outputs[0][-1])) == files
+        assert proxy.requested_bytes == 20 * MIB + 4 * MIB  # the cut one was asked for again
+
+    def test_the_next_in_line_goes_on_at_once_when_the_first_is_killed(
+        self,
+        store: Store,
+        proxy: FaultProxy,
+        cache: Cache,
+        fetching: Callable[[Live], subprocess.Popen[str]],
+    ) -> None:
+        files = random_files([4 * MIB])
+        live = publish(store, files)
+        proxy.faults += [Stall(3 * MIB)]
+        first = fetching(live)
+        parts = cache.path / "datasets"
+        wait_until(
+            lambda: sum(p.stat().st_size for p in parts.glob(".*.tmp/*.part")) == 3 * MIB,
+            "three quarters have come",
+        )
+        second = fetching(live)
+        assert second.stdout is not None and second.stdout.readline() == "waiting\n"
+        first.send_signal(signal.SIGKILL)
+        output, _ = second.communicate(timeout=30)
+        assert contents(Path(output.strip())) == files
+        assert [last + 1 - first for first, last in proxy.ranges] == [4 * MIB, MIB]
+
+    def test_threads_of_one_process_are_one_download(
+        self, store: Store, via: Store, proxy: FaultProxy, cache: Cache
+    ) -> None:
+        live = publish(store, random_files([MIB]))
+        threads = [
+            threading.Thread(target=cache.fetch, args=(live, url_of(via, live))) for _ in range(4)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(timeout=30)
+        assert len(proxy.ranges) == 1
+        assert cache.find(live.spec.key) is not None
+
+
+class TestRepair:
+    def test_only_the_damaged_files_come_again(
+        self, store: Store, via: Store, proxy: FaultProxy, cache: Cache
+    ) -> None:
+        files = random_files([5 * MIB, 6 * MIB, 7 * MIB, 0])
+        live = publish(store, files)
+        path = cache.fetch(live, url_of(via, live))
+        assert cache.verify(live.spec.key) == []
+        names = [member.name for member in live.members]
+        with (path / names[0]).open("r+b") as file:
+            file.write(b"damage")
+        (path / names[1]).unlink()
+        with (path / names[3]).open("ab") as file:
+            file.write(b"more")
+        found = cache.verify(live.spec.key)
+        assert [damage.name for damage in found] == [names[0], names[1], names[3]]
+        assert [damage.problem for damage in found] == [
+            "other bytes than the ready marker says",
+            "missing",
+            "4 bytes instead of 0",
+        ]
+        proxy.ranges.clear()
+        assert cache.repair(live.spec.key, lambda marker: via.presign_get(marker.zip_key)) == found
+        assert proxy.requested_bytes == 11 * MIB
+        assert contents(path) == files
+        assert cache.verify(live.spec.key) == []
+
+    def test_of_a_partial_copy_only_what_it_holds_counts(
+        self, store: Store, client_store: Store, cache: Cache, tmp_path: Path
+    ) -> None:
+        live = publish(store, example_files(tmp_path, {"train": [3], "val": [2]}))
+        cache.fetch(live, url_of(client_store, live), splits=["val"])
+        assert cache.verify(live.spec.key) == []
+
+    def test_a_retired_dataset_cannot_be_repaired(
+        self, store: Store, client_store: Store, cache: Cache
+    ) -> None:
+        live = publish(store, random_files([1000]))
+        path = cache.fetch(live, url_of(client_store, live))
+        (path / live.members[0].name).unlink()
+        store.delete(live.zip_key)
+        with pytest.raises(DatasetReplaced):
+            cache.repair(live.spec.key, lambda marker: client_store.presign_get(marker.zip_key))
+
+
+@pytest.fixture
+def run(
+    client_config: Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Run `dscache cache …` with the client's configuration: exit code, output, messages."""
+    for name in ("endpoint", "bucket", "access_key", "secret_key", "home"):
+        monkeypatch.setenv(f"DSCACHE_{name.upper()}", str(getattr(client_config, name)))
+    monkeypatch.setenv("DSCACHE_CONFIG", str(client_config.home / "none.toml"))
+
+    def run(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["dscache", "cache", *words])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        output = capsys.readouterr()
+        code = caught.value.code
+        assert isinstance(code, int)
+        return code, output.out, output.err
+
+    return run
+
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+class TestCommands:
+    def test_ls(self, store: Store, client_store: Store, cache: Cache, run: Run) -> None:
+        code, output, messages = run("ls")
+        assert (code, output) == (0, "") and "no datasets" in messages
+        live = publish(store, random_files([1 << 20]))
+        cache.fetch(live, url_of(client_store, live), asked=ASKED)
+        cache.pin(ASKED)
+        code, output, messages = run("ls")
+        assert code == 0 and output.split() == [
+            live.spec.key, "1.0", "MiB", "just", "now", "pinned",
+        ]  # fmt: skip
+        assert "1 datasets" in messages
+        code, output, _ = run("ls", "--json")
+        (listed,) = json.loads(output)
+        assert listed["key"] == live.spec.key and listed["aliases"] == [ASKED]
+        assert listed["pinned"] is True and listed["in_use"] is False
+
+    def test_verify_and_repair(
+        self, store: Store, client_store: Store, cache: Cache, run: Run
+    ) -> None:
+        live = publish(store, random_files([1000, 1000]))
+        path = cache.fetch(live, url_of(client_store, live))
+        key = live.spec.key
+        assert run("verify")[:2] == (0, f"{key}: ok\n")
+        name = live.members[1].name
+        (path / name).write_bytes(b"short")
+        code, output, messages = run("verify", key)
+        assert code == 8
+        assert output == f"{key}: damaged\n  {name}: 5 bytes instead of 1000\n"
+        assert "--repair" in messages
+        code, output, _ = run("verify", key, "--json")
+        problem = {"name": name, "problem": "5 bytes instead of 1000"}
+        assert code == 8
+        assert json.loads(output) == {"datasets": {key: [problem]}, "repaired": False}
+        code, output, _ = run("verify", key, "--repair")
+        assert code == 0 and output.endswith("(repaired)\n")
+        assert run("verify", key)[0] == 0
+
+    def test_pin_rm_unpin(self, store: Store, client_store: Store, cache: Cache, run: Run) -> None:
+        live = publish(store, random_files([1000]))
+        cache.fetch(live, url_of(client_store, live))
+        key = live.spec.key
+        assert run("pin", key, "--json")[:2] == (0, json.dumps({"pinned": [key]}, indent=2) + "\n")
+        code, _, messages = run("rm", key)
+        assert code == 2 and "is pinned" in messages
+        assert run("unpin", key)[0] == 0
+        code, output, _ = run("rm", key, "--json")
+        assert code == 0 and list(json.loads(output)["removed"]) == [key]
+        code, _, messages = run("rm", key)
+        assert code == 5 and "cache ls" in messages
+
+    def test_prune(self, store: Store, client_store: Store, cache: Cache, run: Run) -> None:
+        live = publish(store, random_files([1000]))
+        cache.fetch(live, url_of(client_store, live))
+        code, _, messages = run("prune")
+        assert code == 2 and "--max-size" in messages
+        code, _, messages = run("prune", "--max-size", "many")
+        assert code == 2 and "not a size" in messages
+        code, output, _ = run("prune", "--max-size", "0")
+        assert (code, output) == (0, "")  # handed out today
+        code, output, _ = run("prune", "--keep-days", "0", "--json")
+        assert json.loads(output) == {"removed": [], "freed_bytes": 0, "dry_run": False}
+        assert cache.find(live.spec.key) is not None

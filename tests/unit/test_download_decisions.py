@@ -1,0 +1,331 @@
+"""What a download decides without touching anything."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dscache import holding
+from dscache.download import decide
+from dscache.errors import (
+    AccessDenied,
+    BucketMissing,
+    DatasetReplaced,
+    IntegrityError,
+    StoreError,
+    UsageError,
+)
+from dscache.fetch import FAST_RANGE_BYTES_PER_S, MAX_RANGES, backoff_s, one_more
+from dscache.holding import SplitHolding
+from dscache.manifests import Live, Member
+from dscache.ranges import Interrupted, Source, refusal
+from dscache.selection import (
+    MAX_GAP_BYTES,
+    MAX_RUN_BYTES,
+    MIN_RUN_BYTES,
+    check_members,
+    held_names,
+    holding_of,
+    plan_runs,
+    select,
+)
+from dscache.spec import Spec
+from dscache.units import format_bytes, parse_bytes
+
+DIGEST = "0" * 64
+MIB = 1 << 20
+
+
+def member(name: str, offset: int = 100, size: int = 10, split: str = "") -> Member:
+    return Member(name=name, offset=offset, size=size, crc32=0, digest=DIGEST, split=split)
+
+
+def live(members: list[Member], etag: str = "e") -> Live:
+    return Live(
+        spec=Spec.of("photos", "1.0.0", {}),
+        generation=0,
+        zip_key="datasets/k.zip",
+        zip_etag=etag,
+        zip_size=10_000,
+        seal="",
+        members=members,
+    )
+
+
+LIVE = live(
+    [
+        member("t0", 100, split="train"),
+        member("t1", 200, split="train"),
+        member("t2", 300, split="train"),
+        member("v0", 400, split="val"),
+        member("features.json", 500),
+    ]
+)
+
+
+class TestSelect:
+    @pytest.mark.parametrize(
+        ("splits", "shards", "names"),
+        [
+            (None, None, ["t0", "t1", "t2", "v0", "features.json"]),
+            (["val"], None, ["v0", "features.json"]),
+            (None, [0], ["t0", "v0", "features.json"]),
+            (["train"], [0, 2], ["t0", "t2", "features.json"]),
+            (None, [2], ["t2", "features.json"]),
+            ([], None, ["features.json"]),
+        ],
+    )
+    def test_members(
+        self, splits: list[str] | None, shards: list[int] | None, names: list[str]
+    ) -> None:
+        assert [m.name for m in select(LIVE, splits, shards)] == names
+
+    @pytest.mark.parametrize(
+        ("splits", "shards", "message"),
+        [
+            (["test"], None, "no split 'test' in photos; there are: train, val"),
+            (None, [3], "no shard 3; the splits asked for have shards 0 to 2"),
+            (["val"], [1], "no shard 1; the splits asked for have shards 0 to 0"),
+            (None, [-1], "no shard -1"),
+            (None, [], "no shards were asked for"),
+        ],
+    )
+    def test_refused(
+        self, splits: list[str] | None, shards: list[int] | None, message: str
+    ) -> None:
+        with pytest.raises(UsageError, match=message):
+            select(LIVE, splits, shards)
+
+
+class TestCheckMembers:
+    @pytest.mark.parametrize(
+        ("bad", "problem"),
+        [
+            (member("../.ssh/authorized_keys"), "not a plain file name"),
+            (member(".hidden"), "not a plain file name"),
+            (member("a/b"), "not a plain file name"),
+            (member(""), "not a plain file name"),
+            (member("a\0b"), "not a plain file name"),
+            (member("x" * 201), "more than 200 bytes"),
+            (member("manifest.json"), "needs for itself"),
+            (member("partial.json"), "needs for itself"),
+            (member("x.part"), "needs for itself"),
+            (member("t0"), "appears twice"),
+            (member("x", 9_999, 2), "outside the zip"),
+            (member("x", -1, 2), "outside the zip"),
+            (member("x", 0, -2), "outside the zip"),
+            (Member(name="x", offset=0, size=0, crc32=1 << 32, digest=DIGEST), "no proper crc32"),
+            (Member(name="x", offset=0, size=0, crc32=0, digest="short"), "no proper crc32"),
+        ],
+    )
+    def test_refused(self, bad: Member, problem: str) -> None:
+        with pytest.raises(IntegrityError, match=problem):
+            check_members(live([member("t0"), bad]))
+
+    def test_a_good_table_passes(self) -> None:
+        check_members(LIVE)
+
+
+def laid_out(sizes_and_gaps: list[tuple[int, int]]) -> list[Member]:
+    members, at = [], 0
+    for number, (size, gap) in enumerate(sizes_and_gaps):
+        at += gap
+        members.append(member(f"m{number}", at, size))
+        at += size
+    return members
+
+
+class TestRuns:
+    @given(
+        st.lists(
+            st.tuples(
+                st.sampled_from([0, 1, 1000, MIB, 5 * MIB, 100 * MIB]),
+                st.sampled_from([30, 100, MAX_GAP_BYTES, MAX_GAP_BYTES + 1, MIB]),
+            ),
+            max_size=60,
+        ),
+        st.sets(st.integers(0, 59)),
+    )
+    def test_every_member_is_in_one_run_in_order(
+        self, layout: list[tuple[int, int]], alone: set[int]
+    ) -> None:
+        members = laid_out(layout)
+        names = {f"m{number}" for number in alone}
+        runs = plan_runs(members, names)
+        assert [m for run in runs for m in run] == members
+        for run in runs:
+            size = run[-1].offset + run[-1].size - run[0].offset
+            assert len(run) == 1 or size <= MAX_RUN_BYTES
+            assert len(run) == 1 or not names & {m.name for m in run}
+            gaps = [b.offset - a.offset - a.size for a, b in itertools.pairwise(run)]
+            assert all(gap <= MAX_GAP_BYTES for gap in gaps)
+
+    def test_small_members_share_a_run(self) -> None:
+        assert len(plan_runs(laid_out([(1000, 80)] * 500))) == 1
+
+    def test_large_members_have_their_own(self) -> None:
+        assert len(plan_runs(laid_out([(128 * MIB, 80)] * 5))) == 5
+
+    def test_a_middling_dataset_is_spread_over_runs(self) -> None:
+        runs = plan_runs(laid_out([(MIB, 80)] * 64))
+        assert len(runs) == pytest.approx(64 * MIB / MIN_RUN_BYTES, rel=0.4)
+
+
+class TestBackoff:
+    def test_the_sequence(self) -> None:
+        assert [backoff_s(n, 1.0) for n in range(1, 9)] == [0.25, 0.5, 1, 2, 4, 8, 10, 10]
+
+    @given(st.integers(1, 1000), st.floats(0, 1, exclude_max=True))
+    def test_between_half_and_all(self, failure: int, jitter: float) -> None:
+        full = backoff_s(failure, 1.0)
+        assert full / 2 <= backoff_s(failure, jitter) <= full <= 10
+
+
+class TestOneMore:
+    @pytest.mark.parametrize(
+        ("rates", "ranges", "expected"),
+        [
+            ([10e6], 2, True),
+            ([10e6, 15e6], 3, True),
+            ([10e6, 11e6], 3, False),
+            ([10e6, 15e6, 14e6], 4, False),
+            ([10e6, 90e6], MAX_RANGES, False),
+            ([2.0 * FAST_RANGE_BYTES_PER_S], 2, False),
+            ([0.0], 2, True),
+        ],
+    )
+    def test_table(self, rates: list[float], ranges: int, expected: bool) -> None:
+        assert one_more(rates, ranges) is expected
+
+
+def xml(code: str, message: str = "") -> bytes:
+    return f"<Error><Code>{code}</Code><Message>{message}</Message></Error>".encode()
+
+
+class TestRefusal:
+    @pytest.mark.parametrize(
+        ("status", "body", "kind", "words"),
+        [
+            (503, b"", Interrupted, "503"),
+            (500, xml("InternalError"), Interrupted, "InternalError"),
+            (429, b"slow down", Interrupted, "429"),
+            (408, b"", Interrupted, "408"),
+            (403, xml("AccessDenied", "Request has expired"), AccessDenied, "has expired"),
+            (403, xml("RequestTimeTooSkewed"), AccessDenied, "clock"),
+            (401, b"", AccessDenied, "credentials"),
+            (404, xml("NoSuchBucket"), BucketMissing, "bucket"),
+            (404, xml("NoSuchKey"), DatasetReplaced, "retired"),
+            (412, xml("PreconditionFailed"), DatasetReplaced, "retired"),
+            (416, xml("InvalidRange"), IntegrityError, "shorter"),
+            (200, b"all of it", StoreError, "206"),
+            (307, b"", StoreError, "206"),
+            (200, b"\xff\xfe", StoreError, "206"),
+        ],
+    )
+    def test_table(self, status: int, body: bytes, kind: type[Exception], words: str) -> None:
+        source = Source(lambda: "", name="datasets/k.zip", etag="e", size=1)
+        error = refusal(status, body, source)
+        assert type(error) is kind
+        assert words in str(error) and "datasets/k.zip" in str(error)
+
+
+class TestSource:
+    def test_one_thread_renews_for_all(self) -> None:
+        urls = iter(["u1", "u2", "u3"])
+        source = Source(lambda: next(urls), name="z", etag="e", size=1)
+        assert source.url() == "u1"
+        assert source.url() == "u1"
+        assert source.url(stale="u1") == "u2"
+        assert source.url(stale="u1") == "u2"  # a second thread was refused with the old one too
+        assert source.url(stale="u2") == "u3"
+
+
+class TestDecide:
+    def test_nothing_there(self) -> None:
+        plan = decide(LIVE, select(LIVE, ["val"]), None)
+        assert ([m.name for m in plan.fetch], plan.extend) == (["v0", "features.json"], False)
+        assert plan.held == {"v0", "features.json"}
+
+    def test_a_part_is_there(self) -> None:
+        plan = decide(LIVE, select(LIVE), (LIVE, {"v0", "features.json"}))
+        assert ([m.name for m in plan.fetch], plan.extend) == (["t0", "t1", "t2"], True)
+        assert plan.held == {m.name for m in LIVE.members}
+
+    def test_another_zip_is_there(self) -> None:
+        other = live(LIVE.members, etag="other")
+        plan = decide(LIVE, select(LIVE), (other, {"v0"}))
+        assert (len(plan.fetch), plan.extend) == (5, False)
+
+
+class TestHolding:
+    def test_round_trip(self) -> None:
+        held = holding_of(LIVE, {"t0", "t2", "features.json"})
+        assert held == {
+            "train": SplitHolding(3, frozenset({0, 2})),
+            "val": SplitHolding(1, frozenset()),
+        }
+        assert held_names(LIVE, held) == {"t0", "t2", "features.json"}
+        assert not holding.complete(held)
+        assert holding.complete(holding_of(LIVE, {m.name for m in LIVE.members}))
+        assert held_names(LIVE, None) == {m.name for m in LIVE.members}
+
+    @pytest.mark.parametrize(
+        ("splits", "shards", "expected"),
+        [
+            (None, None, False),
+            (["train"], None, False),
+            (["train"], [0], True),
+            (["train"], [0, 2], True),
+            (["train"], [1], False),
+            (["val"], None, True),
+            (["val"], [0, 7], True),
+            (None, [0], True),
+            (["test"], None, False),
+        ],
+    )
+    def test_holds(
+        self, splits: list[str] | None, shards: list[int] | None, expected: bool
+    ) -> None:
+        held = {
+            "train": SplitHolding(3, frozenset({0, 2})),
+            "val": SplitHolding(1, frozenset({0})),
+        }
+        assert holding.holds(held, splits, shards) is expected
+        assert holding.holds(None, splits, shards)
+
+
+class TestUnits:
+    @pytest.mark.parametrize(
+        ("size", "text"),
+        [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1536, "1.5 KiB"),
+            (3 << 30, "3.0 GiB"),
+            (1 << 60, "1024.0 PiB"),
+        ],
+    )
+    def test_format(self, size: int, text: str) -> None:
+        assert format_bytes(size) == text
+
+    @pytest.mark.parametrize(
+        ("text", "size"),
+        [
+            ("10", 10),
+            ("1.5K", 1536),
+            ("200GB", 200 << 30),
+            ("2 tib", 2 << 40),
+            ("0", 0),
+            ("7b", 7),
+        ],
+    )
+    def test_parse(self, text: str, size: int) -> None:
+        assert parse_bytes(text) == size
+
+    @pytest.mark.parametrize("text", ["", "GB", "-1", "1.5.2G", "ten", "1e9"])
+    def test_no_size(self, text: str) -> None:
+        with pytest.raises(UsageError, match="is not a size"):
+            parse_bytes(text)
