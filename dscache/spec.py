@@ -20,7 +20,7 @@ from .errors import SpecError
 
 MAX_FILE_BYTES = 1 << 20
 MAX_NESTING = 64
-MAX_INTEGER = 2**53
+MAX_INTEGER = 2**53 - 1  # RFC 8785 and RFC 7493: 2^53 reads like 2^53 + 1 in many parsers
 DATASET_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 HANDLER_VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+-]{0,62}")
 KEY = re.compile(rf"({DATASET_NAME.pattern})_({HANDLER_VERSION.pattern})_([0-9a-f]{{32}})")
@@ -188,7 +188,7 @@ def _canonical(value: Any, place: str, depth: int) -> Any:
         return _canonical_text(value, place)
     if isinstance(value, int):
         if abs(value) > MAX_INTEGER:
-            raise SpecError(f"{place}: integer {value} is beyond ±2^53; write it as a string")
+            raise SpecError(f"{place}: integer {value} is beyond ±(2^53 - 1); write it as a string")
         return int(value)
     if isinstance(value, float):
         return _canonical_float(value, place)
@@ -212,7 +212,7 @@ def _canonical_float(value: float, place: str) -> int | float:
         raise SpecError(f"{place}: {value} is not a JSON number")
     if value.is_integer():
         if abs(value) > MAX_INTEGER:
-            raise SpecError(f"{place}: number {value!r} is beyond ±2^53; write it as a string")
+            raise SpecError(f"{place}: number {value!r} is beyond ±(2^53 - 1); write it as a string")
         return int(value)
     return float(value)
 

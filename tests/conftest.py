@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from dscache.config import Config
@@ -21,6 +22,8 @@ from dscache.devstack.localstore import LocalStore
 from dscache.store import Store
 
 BUCKETS = "t-*"
+hypothesis.settings.register_profile("dscache", deadline=None)  # a busy machine is no failure
+hypothesis.settings.load_profile("dscache")
 _serial = itertools.count(1)
 
 

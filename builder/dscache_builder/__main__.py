@@ -65,7 +65,11 @@ def serve(config: configuration.BuilderConfig, *, check_only: bool, once: bool) 
         return 2 if missing else 0
     with claimed_state(config.state) as builder_id:
         config.scratch.mkdir(parents=True, exist_ok=True)
-        environments = Environments(config.state / "environments", find_links=config.find_links)
+        environments = Environments(
+            config.state / "environments",
+            find_links=config.find_links,
+            index_url=config.index_url,
+        )
         engine = HandlerEngine(config, store, environments)
         name = config.name or socket.gethostname()
         daemon = Daemon(config, store, engine, builder_id, name)

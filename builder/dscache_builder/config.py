@@ -17,6 +17,7 @@ source = "dataset-handlers=={version}"
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,6 +30,7 @@ from dscache.errors import ConfigError
 from dscache.spec import DATASET_NAME
 
 MIN_SCRATCH_BYTES = 256 << 20
+_PASSWORD = re.compile(r"https?://[^/\s]*@|://[^/@\s]*:[^/@\s]*@")
 
 
 class StoreSection(msgspec.Struct, forbid_unknown_fields=True):
@@ -150,6 +152,11 @@ def _check_source(where: str, name: str, source: DatasetSource) -> None:
         raise ConfigError(
             f"{where}: max_bad_samples: {source.max_bad_samples} is neither a number of samples "
             "(like 10) nor a fraction of them (like 0.01)"
+        )
+    if _PASSWORD.search(source.source):
+        raise ConfigError(
+            f"{where}: source holds a password, and sources are written into the bucket; let git "
+            "find its credentials (a credential helper, or an ssh key)"
         )
     if not source.source or not source.handler:
         raise ConfigError(f"{where}: source and handler must not be empty")

@@ -20,6 +20,8 @@ from dscache.store import Objects
 from .config import BuilderConfig, DatasetSource
 from .engine import Beat, Work
 from .environment import Environments, lock_digest
+from .failure import EnvironmentFailed
+from .sources import parse_source
 from .worker import Event, HandlerFailure, HandlerHost, HostRequest, PlanSummary
 
 LOG_TAIL_BYTES = 64 << 10
@@ -115,7 +117,15 @@ class HandlerEngine:
             except PreconditionFailed:
                 found = self._store.get(name)
                 assert found is not None, "handler versions are never deleted"
-        return manifests.decode(found.body, HandlerVersion, where=name).lock
+        lock = manifests.decode(found.body, HandlerVersion, where=name).lock
+        wanted = parse_source(source.source, spec.handler_version).text
+        if lock.source != wanted:  # the configuration decides which code runs, never the bucket
+            raise EnvironmentFailed(
+                f"{name} was locked from {lock.source}, but this builder's source is {wanted}; a "
+                "version means one thing for everybody: release another version, or correct "
+                f"`source` in [datasets.{spec.dataset_name}]"
+            )
+        return lock
 
     def _record_options(self, spec: Spec, options: dict[str, Any]) -> None:
         """Put the options' schema beside the lock once, for clients to read."""

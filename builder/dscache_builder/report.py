@@ -98,7 +98,7 @@ class BucketReporter(Reporter):
                     )
             except DscacheError as error:
                 # what is wrong here is wrong in the build too, and reported there with its sample
-                log.info("%s: no preview: %s", self._key, error)
+                log.info("%s: %s", self._key, error)
 
     def log(self, text: str) -> None:
         if text:
