@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 from pathlib import Path
 
@@ -14,10 +15,16 @@ from .failures import HostFailure
 from .subject import Subject
 
 
+def check_can_draw() -> None:
+    """Raises HostFailure when there is no Pillow in the environment: before any sample is made."""
+    if importlib.util.find_spec("PIL") is None:
+        raise HostFailure("handler", "no preview: the handler's package must require Pillow")
+
+
 def draw_sheet(records: Path, subject: Subject, count: int, to: str) -> str:
     """Write a PNG of the first `count` examples to `to`; returns one line of statistics.
 
-    Raises HostFailure when there is nothing to draw, or no Pillow in the environment.
+    Raises HostFailure when there is nothing to draw.
     """
     if not records.is_file():
         raise HostFailure("handler", "no preview: no records were written yet")
@@ -26,10 +33,5 @@ def draw_sheet(records: Path, subject: Subject, count: int, to: str) -> str:
     else:
         features = dict(subject.handler.features)
     examples = list(itertools.islice(iter_examples([records], features), count))
-    try:
-        contact_sheet(examples, features).save(to, format="PNG")
-    except ImportError as error:
-        raise HostFailure(
-            "handler", f"no preview: the handler's package must require Pillow ({error})"
-        ) from error
+    contact_sheet(examples, features).save(to, format="PNG")
     return statistics(examples, features)

@@ -21,7 +21,7 @@ from dscache_sdk.tfds import shard_name
 
 from .channel import LineReader, write_line
 from .checksums import Checksums, checksums_of
-from .contactsheet import draw_sheet
+from .contactsheet import check_can_draw, draw_sheet
 from .failures import failure_event, is_disk_full, is_out_of_memory
 from .guard import EXIT_OUT_OF_MEMORY
 from .rearrange import only_samples, without
@@ -149,6 +149,7 @@ class ShardWorker:
 
     def _preview(self, command: dict[str, Any]) -> None:
         """Draw the first examples; failing samples are told, and left out."""
+        check_can_draw()
         seconds: dict[str, float] = {}
         bad: list[dict[str, str]] = []
         if not self._subject.plain:
