@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .errors import IntegrityError, StoreUnreachable
+from .finisher import Finisher
 from .holding import PART_SUFFIX
 from .manifests import Member
 from .partfile import PartFile
@@ -88,6 +89,7 @@ class Fetch:
         self._queue = deque(plan_runs(ordered, alone=_begun(folder)))
         self._changed = threading.Condition()
         self._stop = threading.Event()
+        self._finisher = Finisher()
         self._threads: list[threading.Thread] = []
         self._readers: list[RangeReader] = []
         self._working = 0
@@ -107,10 +109,11 @@ class Fetch:
             for _ in range(min(wanted, len(self._queue))):
                 self._add_worker()
             self._oversee()
+            if self._error is not None:
+                raise self._error
+            self._finisher.finish()
         finally:
             self._halt()
-        if self._error is not None:
-            raise self._error
         self._report()
 
     def _oversee(self) -> None:
@@ -138,10 +141,12 @@ class Fetch:
 
     def _halt(self) -> None:
         self._stop.set()
+        self._finisher.drop()
         for reader in list(self._readers):
             reader.abort()
         for thread in self._threads:
             thread.join(timeout=HALT_S)
+        self._finisher.close()
 
     def _add_worker(self) -> None:
         reader = RangeReader(self._source, self._options.stall_s)
@@ -183,7 +188,7 @@ class Fetch:
 
     def _fetch(self, reader: RangeReader, run: Sequence[Member]) -> None:
         """Bring a run onto the disk, with retries; damaged members go back into the queue."""
-        writer = _RunWriter(self._folder, run, self._count)
+        writer = _RunWriter(self._folder, run, self._finisher, self._count)
         failures = 0
         try:
             writer.begin(reader.buffer)
@@ -238,9 +243,13 @@ class _RunWriter:
     """Spreads the bytes of a range over the members in it; bytes between them are dropped."""
 
     def __init__(
-        self, folder: Path, members: Sequence[Member], count: Callable[[int], None]
+        self,
+        folder: Path,
+        members: Sequence[Member],
+        finisher: Finisher,
+        count: Callable[[int], None],
     ) -> None:
-        self._folder, self._count = folder, count
+        self._folder, self._finisher, self._count = folder, finisher, count
         self._left = deque(members)
         self._part: PartFile | None = None
         self.position = members[0].offset
@@ -290,11 +299,13 @@ class _RunWriter:
         if part.size < member.size:
             return
         self._left.popleft()
-        if not part.finish():
+        self._part = None
+        if part.check():
+            self._finisher.submit(part)
+        else:
+            part.close()
             self._count(-member.size)
             self.damaged.append(member)
-        part.close()
-        self._part = None
 
 
 def _begun(folder: Path) -> set[str]:

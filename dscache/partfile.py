@@ -36,7 +36,7 @@ class Sums:
 
 
 class PartFile:
-    """The file `<name>.part` in `folder`; `finish` turns it into `<name>`.
+    """The file `<name>.part` in `folder`; `publish` turns it into `<name>`.
 
     What an earlier process left is hashed again when it is opened and never trusted: a finished
     file goes back to being a `.part` until its sums have been compared once more.
@@ -74,20 +74,25 @@ class PartFile:
                 raise self._no_space(error) from error
             raise
 
-    def finish(self) -> bool:
-        """Compare the sums; right: on the disk under its own name, wrong: empty again, and False.
+    def check(self) -> bool:
+        """Compare size and sums with the member table; when they are wrong the file is emptied."""
+        if self.size == self.member.size and self._sums.match(self.member):
+            return True
+        os.ftruncate(self._file, 0)
+        self.size, self._sums = 0, Sums()
+        return False
 
-        The file is synced before it gets its name: after a power cut a name must not stand for
-        zeros, and waiting here overlaps with the other connections' receiving.
-        """
-        if self.size != self.member.size or not self._sums.match(self.member):
-            os.ftruncate(self._file, 0)
-            self.size, self._sums = 0, Sums()
-            return False
-        os.fdatasync(self._file)
+    def publish(self) -> None:
+        """Give a checked file its own name, once it is on the disk: after a power cut a name must
+        not stand for zeros. Raises NoSpace, which some file systems find out only now."""
+        try:
+            os.fdatasync(self._file)
+        except OSError as error:
+            if error.errno in _FULL:
+                raise self._no_space(error) from error
+            raise
         self.close()
         self._part.replace(self._path)
-        return True
 
     def close(self) -> None:
         """Close the file and leave it for a later `resume`; closing twice is fine."""
