@@ -1,0 +1,164 @@
+"""Pages and code agree: commands, exit codes, settings, numbers, links."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_args
+
+import click
+import pytest
+
+from dscache import config, errors, layout
+from dscache.cli import COMMANDS, cli
+from dscache.manifests import FailureKind
+from dscache.state import State
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+README = (CHECKOUT / "README.md").read_text("utf-8")
+PAGES = {
+    str(path.relative_to(CHECKOUT)): path.read_text("utf-8")
+    for path in [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").glob("*.md"))]
+}
+PROTOCOL = PAGES["docs/protocol.md"]
+
+
+def section(page: str, title: str) -> str:
+    """The text of `## title`, up to the next heading of that level."""
+    return page.split(f"\n## {title}\n", 1)[1].split("\n## ", 1)[0]
+
+
+def errors_below(kind: type[errors.DscacheError]) -> Iterator[type[errors.DscacheError]]:
+    yield kind
+    for below in kind.__subclasses__():
+        if below.__module__ == errors.__name__:
+            yield from errors_below(below)
+
+
+def test_every_exit_code_is_in_the_readme_and_no_other() -> None:
+    codes = {error.exit_code for error in errors_below(errors.DscacheError)}
+    codes |= {errors.EXIT_OK, errors.EXIT_INTERRUPTED}
+    written = re.findall(r"^\| (\d+) \|", section(README, "Exit codes"), re.MULTILINE)
+    assert {int(code) for code in written} == codes
+
+
+def test_help_names_the_same_exit_codes() -> None:
+    written = re.findall(r"^\| (\d+) \|", section(README, "Exit codes"), re.MULTILINE)
+    assert cli.epilog is not None
+    assert re.findall(r"(\d+) [a-z]", cli.epilog) == written
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_is_in_the_readme(name: str) -> None:
+    assert re.search(rf"^\| .*`dscache {name}\b", README, re.MULTILINE)
+
+
+def test_every_command_of_the_local_cache_is_in_the_readme() -> None:
+    row = next(line for line in README.splitlines() if line.startswith("| `dscache cache"))
+    group = cli.get_command(click.Context(cli), "cache")
+    assert isinstance(group, click.Group)
+    assert set(re.findall(r"`(?:dscache cache )?(\w+)`", row)) == set(group.commands)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_command_is_made_up(page: str) -> None:
+    mentioned = set(re.findall(r"(?:`|\$ |\n    )dscache ([a-z]+)\b", PAGES[page]))
+    assert mentioned <= set(COMMANDS)
+    of_cache = set(re.findall(r"dscache cache ([a-z]+)", PAGES[page]))
+    group = cli.get_command(click.Context(cli), "cache")
+    assert isinstance(group, click.Group)
+    assert of_cache <= set(group.commands)
+
+
+def test_options_in_the_readme_exist() -> None:
+    known: set[str] = {"--config", "--check-config", "--once", "--directory"}  # builder, demo
+    groups: list[click.Group] = [cli]
+    while groups:
+        group = groups.pop()
+        for name in group.list_commands(click.Context(group)):
+            command = group.get_command(click.Context(group), name)
+            assert command is not None
+            known |= {word for option in command.params for word in option.opts}
+            if isinstance(command, click.Group):
+                groups.append(command)
+    prose = re.sub(r"^    .*$", "", README, flags=re.MULTILINE)  # other programs' options
+    mentioned = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", prose)) - {"--strict"}
+    assert mentioned <= known
+
+
+def test_every_setting_and_its_variables_are_in_the_readme() -> None:
+    rows = section(README, "Configuration")
+    for setting, variables in config.ENVIRONMENT.items():
+        row = re.search(rf"^\| `{setting}` \|.*$", rows, re.MULTILINE)
+        assert row is not None, setting
+        assert re.findall(r"`([A-Z_0-9]+)`", row[0]) == list(variables)
+
+
+def test_every_state_is_in_the_readme() -> None:
+    table = section(README, "What is in the bucket").partition("| state | when |")[2]
+    # an alias has no state of its own
+    expected = {state.value for state in State} - {State.ALIAS.value}
+    assert set(re.findall(r"^\| ([a-z]+) \| ", table, re.MULTILINE)) == expected
+
+
+def test_every_failure_class_is_in_the_readme() -> None:
+    rows = section(README, "Troubleshooting")
+    named = set(re.findall(r"`(?:the build failed: )?([a-z-]+): …`", rows))
+    assert set(get_args(FailureKind)) <= named
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/protocol.md"])
+def test_every_object_of_a_build_is_on_the_page(page: str) -> None:
+    names = [
+        layout.request("<key>", "<nonce>"),
+        layout.cancel("<key>", "<nonce>"),
+        layout.claim("<key>"),
+        layout.archive("<key>", 0),
+        layout.ready("<key>"),
+        layout.failed("<key>", "<nonce>"),
+        layout.progress("<key>"),
+    ]
+    for name in names:
+        assert f"`{name}`" in PAGES[page], name
+
+
+def test_numbers_of_the_protocol_are_those_of_the_code() -> None:
+    rows = re.findall(r"^\| .* \| ([\d, ]+) \| `([\w.]+)` \|$", PROTOCOL, re.MULTILINE)
+    assert len(rows) == section(PROTOCOL, "Numbers").count("\n| ") - 1  # without the heading
+    for written, where in rows:
+        module, _, name = where.rpartition(".")
+        value = getattr(importlib.import_module(module), name)
+        numbers = value if isinstance(value, tuple) else (value,)
+        assert [float(number) for number in written.split(",")] == list(map(float, numbers)), where
+
+
+def test_make_targets_exist() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (CHECKOUT / "Makefile").read_text(), re.MULTILINE))
+    for page in PAGES.values():
+        assert set(re.findall(r"(?:`|\n    )make ([a-z]+)", page)) <= targets
+
+
+def anchors(page: str) -> set[str]:
+    """What a forge makes of the headings: lower case, no punctuation, blanks become dashes."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", page, flags=re.S), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", PAGES[page]):
+        path, _, anchor = target.partition("#")
+        file = (CHECKOUT / page).parent / path if path else CHECKOUT / page
+        assert file.exists(), target
+        if anchor:
+            assert anchor in anchors(file.read_text("utf-8")), target
+
+
+def test_folders_and_files_that_the_readme_names_exist() -> None:
+    rows = section(README, "Development")
+    for name in re.findall(
+        r"`((?:dscache|builder|handlers|infra|tests|demo|docs)/[\w./-]*)`", rows
+    ):
+        assert (CHECKOUT / name).exists(), name
