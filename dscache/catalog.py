@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +11,7 @@ import msgspec
 
 from . import layout, manifests, wait
 from .errors import IntegrityError
-from .manifests import Alias, Failure, Live, Progress, Ready
+from .manifests import Alias, Failure, Live, Progress, RawRevision, Ready
 from .spec import Spec, split_key
 from .state import State, newest_failure, state_of
 from .store import Objects
@@ -99,6 +99,23 @@ def live_datasets(store: Objects) -> list[Live]:
         markers = pool.map(lambda name: _read_ready(store, name), names)
     live = [marker for marker in markers if isinstance(marker, Live)]
     return sorted(live, key=lambda marker: -marker.timings.finished_at)
+
+
+def raw_revisions(store: Objects, names: Iterable[str]) -> dict[str, str]:
+    """The revision of the raw data as builders last saw them, by dataset_name."""
+    revisions = {}
+    for name in set(names):
+        where = layout.raw(name)
+        found = store.get(where)
+        if found is not None:
+            revisions[name] = manifests.decode(found.body, RawRevision, where=where).revision
+    return revisions
+
+
+def raw_changed(live: Live, revisions: Mapping[str, str]) -> bool | None:
+    """Whether the raw data are others now than those it was built from; None when unknown."""
+    now = revisions.get(live.spec.dataset_name)
+    return None if not (now and live.raw_revision) else now != live.raw_revision
 
 
 def outstanding(store: Objects) -> list[Status]:

@@ -22,6 +22,6 @@ def check_conditional_create(store: Objects, nonce: str) -> None:
     except PreconditionFailed:
         return
     raise StoreError(
-        "this store ignores `If-None-Match: *` on PUT, so two builders could both win; use a recent "
-        "MinIO, or another store with conditional writes"
+        "this store ignores `If-None-Match: *` on PUT, so two builders could both win; use a "
+        "recent MinIO, or another store with conditional writes"
     )

@@ -212,7 +212,7 @@ def _canonical_float(value: float, place: str) -> int | float:
         raise SpecError(f"{place}: {value} is not a JSON number")
     if value.is_integer():
         if abs(value) > MAX_INTEGER:
-            raise SpecError(f"{place}: number {value!r} is beyond ±(2^53 - 1); write it as a string")
+            raise SpecError(f"{place}: {value!r} is beyond ±(2^53 - 1); write it as a string")
         return int(value)
     return float(value)
 

@@ -22,6 +22,7 @@ from . import answers, sweep
 from .config import BuilderConfig
 from .engine import Engine
 from .notify import Notifier
+from .rawwatch import RawWatch
 from .report import BucketReporter
 from .run import Context, KeyRun, Outcome
 
@@ -52,6 +53,9 @@ class Daemon:
         self._priorities: dict[str, int] = {}
         self._builds = ThreadPoolExecutor(config.max_builds, thread_name_prefix="build")
         self._uploads = ThreadPoolExecutor(2 * config.max_builds, thread_name_prefix="upload")
+        self._watch = RawWatch(
+            {name: source.raw for name, source in config.datasets.items()}, store, self._uploads
+        )
         self.outcomes: list[Outcome] = []
         self._context = Context(
             store=store,
@@ -75,7 +79,9 @@ class Daemon:
         with self._listening(), self._ending():
             self._until_reachable(notifier)
             notifier.ready()
+            self._watch.start()
             while not self._stopping.is_set():
+                self._watch.publish_settled()
                 notifier.watchdog()
                 notifier.status(f"{len(self._running)} building")
                 self._sweep()
@@ -217,6 +223,7 @@ class Daemon:
             self._stopping.set()
             self._builds.shutdown(wait=False, cancel_futures=True)
             self._uploads.shutdown(wait=False, cancel_futures=True)
+            self._watch.stop()
             deadline = time.monotonic() + STOP_S
             for future in self._running.values():
                 _await(future, deadline - time.monotonic())

@@ -5,21 +5,37 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from blake3 import blake3
 
 
-def raw_revision(root: Path) -> str:
-    """Digest (32 hex digits) of the paths, sizes and times of change of all files below `root`.
+class Survey(NamedTuple):
+    """What a folder holds: a digest of paths, sizes and times of change; files; their bytes."""
 
-    No file is opened. "" when there is no such folder.
+    revision: str
+    files: int
+    size: int
+
+
+def survey(root: Path) -> Survey:
+    """Look at all files below `root`; no file is opened.
+
+    The revision has 32 hex digits; it is "" when there is no such folder.
     """
     if not root.is_dir():
-        return ""
-    digest = blake3()
+        return Survey("", 0, 0)
+    digest, files, total = blake3(), 0, 0
     for path, size, mtime_ns in _files(str(root), ""):
         digest.update(f"{path}\0{size}\0{mtime_ns}\n".encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()[:32]
+        files += 1
+        total += size
+    return Survey(digest.hexdigest()[:32], files, total)
+
+
+def raw_revision(root: Path) -> str:
+    """The revision alone (see `survey`)."""
+    return survey(root).revision
 
 
 def _files(folder: str, prefix: str) -> Iterator[tuple[str, int, int]]:
