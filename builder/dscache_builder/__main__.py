@@ -17,7 +17,8 @@ from dscache.errors import EXIT_INTERRUPTED, DscacheError
 from . import config as configuration
 
 EPILOG = (
-    "Exit codes: 0 ok, 2 configuration, 3 a build failed (--once), 6 access denied, 7 no store."
+    "Exit codes: 0 ok, 2 configuration, 3 a build failed (--once), 6 access denied, 7 no store, "
+    "8 a shard differs (verify)."
 )
 
 
@@ -84,8 +85,10 @@ def serve(config: configuration.BuilderConfig, *, check_only: bool, once: bool) 
 def main() -> None:
     """Entry point: one line on standard error for what is the user's to mend."""
     from .try_handler import try_command
+    from .verify_shard import verify_command
 
     cli.add_command(try_command)
+    cli.add_command(verify_command)
     try:
         sys.exit(cli.main(standalone_mode=False))
     except click.exceptions.Abort:

@@ -22,6 +22,7 @@ COMMANDS = {
     "url": "look",
     "logs": "look",
     "preview": "look",
+    "verify": "verify",
     "cache": "cache",
     "up": "stack",
     "down": "stack",

@@ -28,7 +28,7 @@ def status(app: App, config: str) -> None:
 
     CONFIG is a JSON file, a key, or a topic.
     """
-    found = _status(app.client(), config)
+    found = status_of(app.client(), config)
     if app.json:
         app.print_json(found.as_dict())
         return
@@ -49,15 +49,23 @@ def status(app: App, config: str) -> None:
 @common
 def list_(app: App, name: str | None) -> None:
     """List the datasets in the bucket, newest first, and what is being built."""
-    from ..catalog import live_datasets, outstanding, summary
+    from ..catalog import live_datasets, outstanding, raw_changed, raw_revisions, summary
 
     client = app.client()
     live = [marker for marker in live_datasets(client.store) if _named(marker.spec, name)]
     waiting = outstanding(client.store)
     waiting = [found for found in waiting if not name or found.key.startswith(f"{name}_")]
     local = {marker.spec.key for marker in live if client.cache.find(marker.spec.key)}
+    raw = raw_revisions(client.store, [marker.spec.dataset_name for marker in live])
     if app.json:
-        datasets = [{**summary(marker), "local": marker.spec.key in local} for marker in live]
+        datasets = [
+            {
+                **summary(marker),
+                "local": marker.spec.key in local,
+                "raw_changed": raw_changed(marker, raw),
+            }
+            for marker in live
+        ]
         app.print_json({"datasets": datasets, "waiting": [found.as_dict() for found in waiting]})
         return
     if not live and not waiting:
@@ -65,7 +73,8 @@ def list_(app: App, name: str | None) -> None:
     for found in waiting:
         click.echo(f"{found.key}  {found.state.value}  {found.requests} waiting")
     for marker in live:
-        click.echo(_line(marker, marker.spec.key in local))
+        stale = "  raw data changed since" if raw_changed(marker, raw) else ""
+        click.echo(f"{_line(marker, marker.spec.key in local)}{stale}")
 
 
 @click.command()
@@ -78,7 +87,7 @@ def show(app: App, config: str) -> None:
     from ..catalog import summary
     from ..manifests import Live
 
-    found = _status(app.client(), config)
+    found = status_of(app.client(), config)
     if not isinstance(found.ready, Live):
         raise NotCached(f"{found.key} is {found.state.value}; see `dscache status`")
     live = found.ready
@@ -110,7 +119,7 @@ def logs(app: App, config: str) -> None:
     from .. import layout
 
     client = app.client()
-    found = _status(client, config)
+    found = status_of(client, config)
     stored = client.store.get(layout.log(found.key))
     if stored is not None and found.failure is None:
         click.echo(stored.body.decode("utf-8", "replace"), nl=False)
@@ -132,7 +141,7 @@ def preview(app: App, config: str, output: Path | None) -> None:
     from .. import layout
 
     client = app.client()
-    found = _status(client, config)
+    found = status_of(client, config)
     stored = client.store.get(layout.preview(found.key))
     if stored is None:
         raise NotCached(f"{found.key} has no preview: it is {found.state.value}")
@@ -177,7 +186,8 @@ def cancel(app: App, config: str) -> None:
         app.note("no request of yours is outstanding for it")
 
 
-def _status(client: Client, config: str) -> Status:
+def status_of(client: Client, config: str) -> Status:
+    """The state of what a command's argument names: a JSON file, a key, or a topic."""
     from ..catalog import status as look
     from ..client import is_topic, spec_of
 

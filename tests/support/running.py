@@ -166,3 +166,16 @@ def write_spec(path: Path, dataset_name: str, version: str = "1.0.0", **options:
     }
     path.write_text(json.dumps(document))
     return path
+
+
+def run_builder(builder: Builder, *arguments: str, limit_s: float = LIMIT_S) -> Ran:
+    """Run `dscache-builder …` with a builder's configuration to its end."""
+    done = subprocess.run(
+        [sys.executable, "-m", "dscache_builder", "--config", str(builder.toml), *arguments],
+        capture_output=True,
+        text=True,
+        env={**clean_environ(), **builder.environ},
+        timeout=limit_s,
+        check=False,
+    )
+    return Ran(done.returncode, done.stdout, done.stderr)
