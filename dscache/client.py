@@ -6,12 +6,8 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
-import getpass
 import os
 import queue
-import secrets
-import socket
 import time
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -210,6 +206,8 @@ class Client:
 
     def _record_usage(self, key: str, size: int, seconds: float) -> None:
         """Best effort: a download counts even when nobody could write that down."""
+        import datetime
+
         from . import layout, manifests
 
         usage = manifests.Usage(
@@ -217,13 +215,16 @@ class Client:
         )
         day = datetime.datetime.fromtimestamp(usage.downloaded_at, datetime.UTC).date()
         with contextlib.suppress(DscacheError):
-            self.store.put(layout.usage(key, day, secrets.token_hex(8)), manifests.encode(usage))
+            self.store.put(layout.usage(key, day, _unique()), manifests.encode(usage))
 
     # -- ask, wait, cancel
 
     @property
     def name(self) -> str:
         """Who asks, for other people to read: the configured name, or user@host."""
+        import getpass
+        import socket
+
         if self.config.client_name:
             return self.config.client_name
         try:
@@ -242,7 +243,7 @@ class Client:
 
         spec, ready = wait.resolve(self.store, spec_of(what))
         if isinstance(ready, Live):
-            return wait.Outstanding(spec, secrets.token_hex(8)).topic
+            return wait.Outstanding(spec, _unique()).topic
         return self._ask(spec, priority).topic
 
     def wait(
@@ -348,7 +349,7 @@ class Client:
         from .wait import ask
 
         return ask(
-            self.store, spec, nonce=secrets.token_hex(8), client=self.name, priority=priority
+            self.store, spec, nonce=_unique(), client=self.name, priority=priority
         )
 
     def _ask_and_wait(
@@ -397,6 +398,13 @@ class Client:
         prefix = f"{DATASETS}{spec.dataset_name}_{spec.handler_version}_"
         with Listener(self.config, prefix, signals.put):
             yield signals
+
+
+def _unique() -> str:
+    """A nonce that is never used again."""
+    import secrets  # not at the top: a cache hit needs none, and it loads OpenSSL
+
+    return secrets.token_hex(8)
 
 
 def spec_of(what: What) -> Spec:

@@ -24,6 +24,7 @@ from botocore.credentials import Credentials
 from .config import Config
 
 EVENTS = "s3:ObjectCreated:*"  # the same for everybody, because of the mask bug (MINIO.md)
+USER_METADATA = "x-amz-meta-"
 PING_S = 1
 READ_TIMEOUT_S = 5.0
 REOPEN_S = 300.0
@@ -86,12 +87,18 @@ class Listener:
         return self
 
     def stop(self) -> None:
-        """Stop from any thread; returns when the thread is gone (at once when it is connected)."""
+        """Stop from any thread; nothing is delivered after this.
+
+        When connected, the thread is gone when this returns. While it still waits for the headers
+        (at most a second on a server that streams) it ends by itself soon, and nobody waits for it:
+        a client whose dataset is there should not.
+        """
         self._stopped.set()
         with self._guard:
+            connected = self._response is not None
             if self._response is not None:
                 self._response.shutdown()
-        if self._thread.is_alive():
+        if connected and self._thread.is_alive():
             self._thread.join(READ_TIMEOUT_S + 1)
 
     def __enter__(self) -> Listener:
@@ -177,8 +184,9 @@ def parse_line(line: bytes) -> Iterator[Created]:
         entry: dict[str, Any] = record.get("s3", {}).get("object", {})
         if entry.get("key"):
             metadata = {
-                name.lower().removeprefix("x-amz-meta-"): value
+                name.lower().removeprefix(USER_METADATA): value
                 for name, value in (entry.get("userMetadata") or {}).items()
+                if name.lower().startswith(USER_METADATA)  # content-type comes along
             }
             yield Created(entry["key"], metadata)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -99,6 +98,8 @@ def run(app: App, config: str, command: tuple[str, ...], **how: Any) -> int:
 
     Exits with the exit code of COMMAND. Example: dscache run cfg.json -- python train.py {path}
     """
+    import subprocess
+
     if not any("{path}" in word for word in command):
         raise UsageError(
             "the command has no {path}; write for example: "
