@@ -32,7 +32,7 @@ from dscache.fetch import MAX_FAILURES
 from dscache.manifests import Live
 from dscache.store import Store
 from support.datasets import contents, example_files, publish, random_files
-from support.faultproxy import Answer, Cut, FaultProxy, Flip, Stall
+from support.faultproxy import Answer, Cut, FaultProxy, Flip, Stall, Throttle
 
 pytestmark = pytest.mark.store
 
@@ -102,6 +102,16 @@ class TestWhole:
         download(live, tmp_path / "ds", url_of(via, live), parallel=2)
         assert len(proxy.ranges) == 6
         assert proxy.connections == 2
+        assert contents(tmp_path / "ds") == files
+
+    def test_slow_connections_get_company(
+        self, store: Store, via: Store, proxy: FaultProxy, tmp_path: Path
+    ) -> None:
+        files = random_files([5 * MIB] * 8)
+        live = publish(store, files)
+        proxy.always = Throttle(3 * MIB)
+        download(live, tmp_path / "ds", url_of(via, live))
+        assert 3 <= proxy.connections <= 8
         assert contents(tmp_path / "ds") == files
 
     def test_empty_members_need_no_range(

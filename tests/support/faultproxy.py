@@ -44,7 +44,14 @@ class Answer:
     text: bytes
 
 
-Fault = Cut | Stall | Flip | Answer
+@dataclass(frozen=True)
+class Throttle:
+    """Send no faster than this, as a long line does for each connection."""
+
+    bytes_per_s: float
+
+
+Fault = Cut | Stall | Flip | Answer | Throttle
 
 
 class FaultProxy:
@@ -126,6 +133,10 @@ class FaultProxy:
             self.ranges.append((first, last))
             return self.faults.popleft() if self.faults else self.always
 
+    def pause(self, seconds: float) -> None:
+        """Wait, at most until the proxy ends."""
+        self._closed.wait(seconds)
+
     def wait_closed(self) -> None:
         """Hold a stalled connection until the proxy ends."""
         self._closed.wait()
@@ -184,6 +195,8 @@ class _Connection:
                 self._proxy.wait_closed()
             return False
         self._client.sendall(data)
+        if isinstance(fault, Throttle):
+            self._proxy.pause(len(data) / fault.bytes_per_s)
         return True
 
 
