@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from . import layout, manifests, wait
+from . import layout, manifests, markers
 from .errors import IntegrityError
 from .manifests import Alias, Failure, Live, Progress, RawRevision, Ready
 from .spec import Spec, split_key
@@ -66,11 +66,11 @@ def summary(live: Live) -> dict[str, Any]:
 
 def status(store: Objects, key: str) -> Status:
     """Look at one key, following aliases. Costs a handful of requests."""
-    asked, ready = key, wait.read_ready(store, key)
-    for _ in range(wait.MAX_ALIASES):
+    asked, ready = key, markers.read_ready(store, key)
+    for _ in range(markers.MAX_ALIASES):
         if not isinstance(ready, Alias):
             break
-        key, ready = ready.key, wait.read_ready(store, ready.key)
+        key, ready = ready.key, markers.read_ready(store, ready.key)
     requests = [
         request
         for entry in store.entries(layout.requests_of(key))
@@ -128,7 +128,7 @@ def outstanding(store: Objects) -> list[Status]:
 def spec_of_key(store: Objects, key: str) -> Spec | None:
     """The spec of a key, from its ready marker or from a request; None when there is neither."""
     assert split_key(key)
-    ready = wait.read_ready(store, key)
+    ready = markers.read_ready(store, key)
     if ready is not None:
         return ready.spec
     for entry in store.entries(layout.requests_of(key)):

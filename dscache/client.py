@@ -150,7 +150,7 @@ class Client:
         watcher: Observer,
     ) -> Live:
         from .manifests import Live
-        from .wait import resolve
+        from .markers import resolve
 
         resolved, ready = resolve(self.store, spec)
         if isinstance(ready, Live):
@@ -238,10 +238,10 @@ class Client:
         A dataset that is ready already is not asked for again; waiting for the topic then returns
         at once. Raises as `get` does for specs and stores.
         """
-        from . import wait
+        from . import markers, wait
         from .manifests import Live
 
-        spec, ready = wait.resolve(self.store, spec_of(what))
+        spec, ready = markers.resolve(self.store, spec_of(what))
         if isinstance(ready, Live):
             return wait.Outstanding(spec, _unique()).topic
         return self._ask(spec, priority).topic
@@ -272,19 +272,19 @@ class Client:
 
     def _outstanding(self, what: What) -> Outstanding | str:
         """What to wait for, or the key when it is ready already."""
-        from . import layout, manifests, wait
+        from . import layout, manifests, markers, wait
         from .manifests import Live
 
         if not (isinstance(what, str) and is_topic(what)):
-            spec, ready = wait.resolve(self.store, spec_of(what))
+            spec, ready = markers.resolve(self.store, spec_of(what))
             return ready.spec.key if isinstance(ready, Live) else self._ask(spec, 5)
         key, nonce = wait.split_topic(what)
-        ready = wait.read_ready(self.store, key)
+        ready = markers.read_ready(self.store, key)
         if ready is not None:
             return (
                 ready.spec.key if isinstance(ready, Live) else wait.Outstanding(ready.spec, nonce)
             )
-        failure = wait.read_failure(self.store, key, nonce)
+        failure = markers.read_failure(self.store, key, nonce)
         if failure is not None:
             raise build_failed(failure)
         name = layout.request(key, nonce)
@@ -317,7 +317,7 @@ class Client:
 
     def _resolved_key(self, key: str) -> str:
         from .manifests import Alias
-        from .wait import read_ready
+        from .markers import read_ready
 
         ready = read_ready(self.store, key)
         return ready.key if isinstance(ready, Alias) else key
@@ -337,7 +337,7 @@ class Client:
     def url(self, what: What, *, expires_s: int = 3600) -> str:
         """A URL that downloads the zip of a ready dataset without credentials. Raises NotCached."""
         from .manifests import Live
-        from .wait import resolve
+        from .markers import resolve
 
         key = what if isinstance(what, str) and split_key(what) else None
         spec, ready = resolve(self.store, self._spec_of_key(key) if key else spec_of(what))

@@ -16,13 +16,13 @@ from dataclasses import dataclass, field
 from . import layout, manifests, registers
 from .errors import IntegrityError, StoreUnreachable, UsageError, WaitTimeout
 from .listen import Connected, Created, Lost, Signal, Unsupported
-from .manifests import Alias, Failure, Live, Progress, Ready, Request
+from .manifests import Alias, Failure, Live, Progress, Request
+from .markers import MAX_ALIASES, read_failure, read_ready
 from .spec import Spec, split_key
 from .store import Objects
 
 RECHECK_S = (15.0, 60.0)  # with notifications: bounds of the jittered interval
 RECHECK_BLIND_S = (1.0, 5.0)  # without: begins at the first and grows to the second
-MAX_ALIASES = 4
 GIVE_UP_S = 0.5
 
 
@@ -92,35 +92,6 @@ def _answer(store: Objects, out: Outstanding) -> Answer | Alias | None:
     if isinstance(ready, (Live, Alias)):
         return ready
     return read_failure(store, out.key, out.nonce)
-
-
-def read_ready(store: Objects, key: str) -> Ready | None:
-    """The ready marker of a key. Raises IntegrityError when it is none or another key's."""
-    name = layout.ready(key)
-    found = store.get(name)
-    if found is None:
-        return None
-    ready = manifests.decode_ready(found.body, where=name)
-    if isinstance(ready, Alias) and ready.key != ready.spec.key:
-        raise IntegrityError(f"{name}: names {ready.key}, but its spec has key {ready.spec.key}")
-    return ready
-
-
-def resolve(store: Objects, spec: Spec) -> tuple[Spec, Ready | None]:
-    """Follow aliases: the spec under which the dataset is built, and that ready marker."""
-    for _ in range(MAX_ALIASES):
-        ready = read_ready(store, spec.key)
-        if not isinstance(ready, Alias):
-            return spec, ready
-        spec = ready.spec
-    raise IntegrityError(f"{layout.ready(spec.key)}: more than {MAX_ALIASES} aliases in a row")
-
-
-def read_failure(store: Objects, key: str, nonce: str) -> Failure | None:
-    """The failure that answers the request with this nonce, or None."""
-    name = layout.failed(key, nonce)
-    found = store.get(name)
-    return None if found is None else manifests.decode(found.body, Failure, where=name)
 
 
 def progress_of(metadata: Mapping[str, str]) -> Progress | None:

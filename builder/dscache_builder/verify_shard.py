@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from dscache import wait
+from dscache import markers
 from dscache.errors import IntegrityError, NotCached, UsageError
 from dscache.manifests import BadSample, Live, Member
 from dscache.spec import load_spec, split_key
@@ -86,9 +86,9 @@ def verify_command(context: click.Context, dataset: str, which: str, as_json: bo
 def find_live(store: Objects, dataset: str) -> tuple[str, Live]:
     """Key and ready marker of a key or a config file; aliases are followed. Raises NotCached."""
     key = dataset if split_key(dataset) else load_spec(Path(dataset)).key
-    ready = wait.read_ready(store, key)
+    ready = markers.read_ready(store, key)
     if ready is not None and not isinstance(ready, Live):
-        _, ready = wait.resolve(store, ready.spec)
+        _, ready = markers.resolve(store, ready.spec)
     if not isinstance(ready, Live):
         raise NotCached(f"{key} is not ready in the bucket; `dscache ls` lists what is")
     return ready.spec.key, ready

@@ -13,7 +13,7 @@ from typing import Any
 
 import blake3
 
-from dscache import layout, wait
+from dscache import layout, markers, wait
 from dscache.manifests import Failure, Live
 from dscache.retire import retire
 from dscache.spec import Spec
@@ -165,7 +165,7 @@ class Client:
             self.asked += 1
             return wait.ask(store, spec, nonce=f"{name}-{self.asked}", client=name)
 
-        spec, ready = wait.resolve(store, self.spec)
+        spec, ready = markers.resolve(store, self.spec)
         if not isinstance(ready, Live):
             found: wait.Answer | wait.Outstanding = ask(spec)
             if cancels:

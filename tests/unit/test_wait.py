@@ -1,0 +1,229 @@
+"""When a waiting client looks again, with a clock and signals of the test's own."""
+
+from __future__ import annotations
+
+import itertools
+import queue
+import threading
+from dataclasses import dataclass, field
+
+import pytest
+
+from dscache import layout, manifests, markers, wait
+from dscache.errors import IntegrityError, StoreUnreachable, UsageError, WaitTimeout
+from dscache.listen import Connected, Created, Lost, Signal, Unsupported
+from dscache.manifests import Alias, Failure, Progress
+from dscache.spec import Spec
+from dscache.wait import Outstanding, Waiting
+from simulation.store import Bucket, SimulatedStore
+
+SPEC = Spec.of("photos", "1.0.0", {})
+NONCE = "n1"
+
+
+@dataclass
+class Script:
+    """A queue that hands out signals at given times, and a clock that only it moves."""
+
+    signals: list[tuple[float, Signal]]
+    now: float = 0.0
+    looks: list[float] = field(default_factory=list)
+    limit_s: float = 300.0
+
+    def get(self, timeout: float) -> Signal:
+        if self.signals and self.signals[0][0] <= self.now + timeout:
+            self.now, signal = self.signals.pop(0)
+            return signal
+        self.now += timeout
+        if self.now > self.limit_s:
+            raise EndOfStory
+        raise queue.Empty
+
+
+class EndOfStory(Exception):
+    """Enough time has passed."""
+
+
+def story(
+    signals: list[tuple[float, Signal]], *, timeout_s: float | None = None, limit_s: float = 300.0
+) -> tuple[Script, Waiting, SimulatedStore]:
+    script = Script(sorted(signals, key=lambda pair: pair[0]), limit_s=limit_s)
+
+    def step(label: str) -> None:
+        if label == f"GET {layout.ready(SPEC.key)}":
+            script.looks.append(round(script.now, 2))
+
+    store = SimulatedStore(Bucket(), step, lambda: False)
+    how = Waiting(
+        script,  # type: ignore[arg-type]  # a queue as far as waiting goes
+        timeout_s=timeout_s,
+        clock=lambda: script.now,
+        uniform=lambda low, high: high,
+    )
+    return script, how, store
+
+
+def never(spec: Spec) -> Outstanding:
+    raise AssertionError("asked again")
+
+
+def looks_of(signals: list[tuple[float, Signal]], limit_s: float) -> list[float]:
+    script, how, store = story(signals, limit_s=limit_s)
+    out = wait.ask(store, SPEC, nonce=NONCE, client="test")
+    with pytest.raises(EndOfStory):
+        wait.wait(store, out, never, how)
+    return script.looks
+
+
+def test_with_notifications_it_looks_when_connected_and_once_a_minute() -> None:
+    assert looks_of([(0.5, Connected())], 130.0) == [0.0, 0.5, 60.5, 120.5]
+
+
+def test_without_notifications_it_looks_every_one_to_five_seconds() -> None:
+    looks = looks_of([(0.2, Unsupported("501"))], 30.0)
+    gaps = [round(b - a, 2) for a, b in itertools.pairwise(looks)]
+    assert gaps[0] <= 1.0
+    assert max(gaps) <= 5.0
+    assert gaps == sorted(gaps)
+
+
+def test_a_lost_stream_means_looking_often_until_it_is_back() -> None:
+    looks = looks_of([(0.5, Connected()), (10.0, Lost("x")), (70.0, Connected())], 100.0)
+    assert looks[:3] == [0.0, 0.5, 60.5]
+    assert 70.0 in looks
+
+
+def test_events_of_this_key_are_reasons_and_others_are_not() -> None:
+    other = Spec.of("photos", "1.0.0", {"a": 1}).key
+    looks = looks_of(
+        [
+            (0.5, Connected()),
+            (5.0, Created(layout.ready(other))),
+            (6.0, Created(layout.failed(SPEC.key, "another"))),
+            (7.0, Created(layout.ready(SPEC.key))),
+            (8.0, Created(layout.failed(SPEC.key, NONCE))),
+        ],
+        50.0,
+    )
+    assert looks == [0.0, 0.5, 7.0, 8.0]
+
+
+def test_progress_travels_in_the_event() -> None:
+    progress = Progress(phase="building", done=1, total=2, bytes=3, remaining_s=4.0, expires_at=5.0)
+    import msgspec
+
+    text = msgspec.json.encode(progress).decode()
+    script, how, store = story(
+        [
+            (0.5, Connected()),
+            (1.0, Created(layout.progress(SPEC.key), {"progress": text})),
+            (1.5, Created(layout.progress(SPEC.key), {"progress": "nonsense"})),
+        ],
+        limit_s=10.0,
+    )
+    shown: list[Progress] = []
+    how.on_progress = shown.append
+    with pytest.raises(EndOfStory):
+        wait.wait(store, wait.ask(store, SPEC, nonce=NONCE, client="t"), never, how)
+    assert shown == [progress]
+    assert script.looks == [0.0, 0.5]
+
+
+def test_the_time_is_up_but_the_request_stays() -> None:
+    script, how, store = story([], timeout_s=7.0)
+    with pytest.raises(WaitTimeout, match="not ready after 7 s; the build goes on"):
+        wait.wait(store, wait.ask(store, SPEC, nonce=NONCE, client="t"), never, how)
+    assert 7.0 <= script.now < 7.6
+    assert layout.request(SPEC.key, NONCE) in store.bucket.objects
+
+
+def test_giving_up_from_another_thread() -> None:
+    _, how, store = story([])
+    how.given_up = threading.Event()
+    how.given_up.set()
+    with pytest.raises(WaitTimeout, match="nobody waits"):
+        wait.wait(store, wait.ask(store, SPEC, nonce=NONCE, client="t"), never, how)
+
+
+def test_a_request_that_is_gone_unanswered_is_asked_again() -> None:
+    _, how, store = story([], limit_s=10.0)
+    out = wait.ask(store, SPEC, nonce=NONCE, client="t")
+    del store.bucket.objects[layout.request(SPEC.key, NONCE)]
+    asked: list[Spec] = []
+
+    def again(spec: Spec) -> Outstanding:
+        asked.append(spec)
+        return wait.ask(store, spec, nonce="n2", client="t")
+
+    with pytest.raises(EndOfStory):
+        wait.wait(store, out, again, how)
+    assert asked == [SPEC]
+
+
+def test_a_failure_of_another_request_is_not_ours() -> None:
+    _, how, store = story([], limit_s=3.0)
+    out = wait.ask(store, SPEC, nonce=NONCE, client="t")
+    failure = Failure(kind="handler", message="m", nonce="other", failed_at=0.0)
+    store.put(layout.failed(SPEC.key, "other"), manifests.encode(failure))
+    with pytest.raises(EndOfStory):
+        wait.wait(store, out, never, how)
+    store.put(layout.failed(SPEC.key, NONCE), manifests.encode(failure))
+    assert wait.look(store, out, never) == failure
+
+
+def test_aliases_are_followed_but_not_for_ever() -> None:
+    _, _, store = story([])
+    resolved = Spec.of("photos", "1.0.0", {"a": 1})
+    alias = Alias(key=resolved.key, spec=resolved, nonce="x")
+    store.put(layout.ready(SPEC.key), manifests.encode(alias))
+    wait.ask(store, resolved, nonce=NONCE, client="t")
+    assert wait.look(store, Outstanding(SPEC, NONCE), never) == Outstanding(resolved, NONCE)
+    back = Alias(key=SPEC.key, spec=SPEC, nonce="y")
+    store.put(layout.ready(resolved.key), manifests.encode(back))
+    with pytest.raises(IntegrityError, match="aliases in a row"):
+        wait.look(store, Outstanding(SPEC, NONCE), never)
+
+
+def test_an_alias_must_name_the_key_of_its_spec() -> None:
+    _, _, store = story([])
+    wrong = Alias(key=SPEC.key, spec=Spec.of("photos", "1.0.0", {"a": 1}), nonce="x")
+    store.put(layout.ready(SPEC.key), manifests.encode(wrong))
+    with pytest.raises(IntegrityError, match="its spec has key"):
+        markers.read_ready(store, SPEC.key)
+
+
+def test_a_store_that_goes_away_is_waited_for() -> None:
+    script, how, store = story([], limit_s=60.0)
+    out = wait.ask(store, SPEC, nonce=NONCE, client="t")
+    notes: list[str] = []
+    how.on_note = notes.append
+    answers = store.get
+
+    def unreachable_between(name: str) -> object:
+        if 2.0 < script.now < 20.0:
+            raise StoreUnreachable("no answer")
+        return answers(name)
+
+    store.get = unreachable_between  # type: ignore[method-assign, assignment]
+    with pytest.raises(EndOfStory):
+        wait.wait(store, out, never, how)
+    assert max(script.looks) > 50.0
+    assert [note for note in notes if "does not answer" in note] == notes
+    assert len(notes) == 1
+
+
+def test_a_store_that_was_never_there_is_an_error() -> None:
+    _, how, store = story([])
+
+    def unreachable(name: str) -> object:
+        raise StoreUnreachable("no answer")
+
+    store.get = unreachable  # type: ignore[method-assign, assignment]
+    with pytest.raises(StoreUnreachable):
+        wait.wait(store, Outstanding(SPEC, NONCE), never, how)
+
+
+@pytest.mark.parametrize("topic", ["", "x.y", SPEC.key, f"{SPEC.key}."])
+def test_what_is_no_topic(topic: str) -> None:
+    with pytest.raises(UsageError, match="not a topic"):
+        wait.split_topic(topic)
