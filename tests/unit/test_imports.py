@@ -26,14 +26,15 @@ MAY_IMPORT = {
 }
 # inside dscache: a module may import only those of an earlier row, or of its own
 LAYERS = [
-    {"errors", "units", "buildlog", "zipcheck", "recordcheck"},
+    {"errors", "units"},
     {"spec", "layout", "manifests", "state", "config", "transfer"},
+    {"buildlog", "zipcheck", "recordcheck"},
     {"store", "listen", "registers", "markers", "retire", "selftest"},
     {"wait", "catalog", "download", "cache", "dataset", "verify"},
     {"client"},
     {"api", "cli"},
 ]
-BUILDER_USES = LAYERS[0] | LAYERS[1] | LAYERS[2]
+BUILDER_USES = set().union(*LAYERS[:4])
 
 
 def imported(path: Path) -> set[str]:
