@@ -66,7 +66,7 @@ class Daemon:
             unique=lambda: secrets.token_hex(8),
             stopping=self._stopping.is_set,
             scratch_bytes=config.scratch_bytes,
-            reporter=lambda key: BucketReporter(store, key),
+            reporter=lambda key: BucketReporter(store, key, attempt=secrets.token_hex(4)),
         )
 
     def stop(self) -> None:

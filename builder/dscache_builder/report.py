@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import datetime
 import logging
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from dscache import layout, manifests
+from dscache.buildlog import BuildLog, continued
 from dscache.errors import DscacheError
 from dscache.manifests import Progress
 from dscache.store import Objects
+from dscache.units import format_bytes
 
 if TYPE_CHECKING:
     from .building import Counts
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("dscache_builder")
 
 INTERVAL_S = 1.0
+LOG_INTERVAL_S = 5.0
 EXPIRES_S = 30.0
 PREVIEW_EXAMPLES = 16
 
@@ -42,8 +47,10 @@ class Reporter:
     def preview(self, work: Work) -> None:
         """Show the first examples."""
 
-    def log(self, text: str) -> None:
-        """Keep the build's log."""
+    @contextmanager
+    def following(self, log_tail: Callable[[], str]) -> Iterator[None]:  # noqa: ARG002 - an interface
+        """Within this block the end of what the handler printed can be read with `log_tail`."""
+        yield
 
     def done(self) -> None:
         """The key is answered: there is nothing to report any more."""
@@ -53,13 +60,20 @@ class Reporter:
 
 
 class BucketReporter(Reporter):
-    """Writes `datasets/<key>.progress` at most once a second, and preview and log when they exist.
+    """Writes `datasets/<key>.progress` at most once a second, the log at most every five seconds
+    and only when it has grown, and the preview when it exists.
 
-    The progress travels also in the metadata of the object, so that it is inside the event.
+    The progress travels also in the metadata of the object, so that it is inside the event. The log
+    is bounded (`dscache.buildlog`); `attempt` tells the logs of two attempts apart.
     """
 
     def __init__(
-        self, store: Objects, key: str, *, clock: Callable[[], float] = time.monotonic
+        self,
+        store: Objects,
+        key: str,
+        *,
+        attempt: str,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._key = key
@@ -69,11 +83,17 @@ class BucketReporter(Reporter):
         self._began = clock()
         self._written_at = -INTERVAL_S
         self._written = False
+        self._log = BuildLog(attempt)
+        self._log_put_at = -LOG_INTERVAL_S
+        self._log_put = b""
+        self._log_tail: Callable[[], str] = str
+        self._printed = ""
 
     def phase(self, name: str) -> None:
         self._phase = name
         log.info("%s: %s", self._key, name)
-        self._write()
+        self._note(name)
+        self.tick()
 
     def building(self, counts: Counts) -> None:
         self._counts = counts
@@ -81,8 +101,37 @@ class BucketReporter(Reporter):
         self.phase("building")
 
     def tick(self) -> None:
-        if self._clock() - self._written_at >= INTERVAL_S:
-            self._write()
+        self._write_if_due()
+        if self._clock() - self._log_put_at >= LOG_INTERVAL_S:
+            self._put_log()
+
+    @contextmanager
+    def following(self, log_tail: Callable[[], str]) -> Iterator[None]:
+        self._log_tail, self._printed = log_tail, ""
+        try:
+            yield
+        finally:
+            self._read_log()
+            self._log_tail, self._printed = str, ""
+
+    def _note(self, text: str) -> None:
+        """A line of our own between those of the handler."""
+        self._read_log()
+        at = datetime.datetime.fromtimestamp(self._store.now(), datetime.UTC)
+        self._log.add(f"{at:%H:%M:%S}Z {text}\n")
+
+    def _read_log(self) -> None:
+        printed = self._log_tail()
+        self._log.add(continued(self._printed, printed))
+        self._printed = printed
+
+    def _put_log(self) -> None:
+        self._log_put_at = self._clock()
+        self._read_log()
+        body = self._log.body
+        if body != self._log_put:
+            self._log_put = body
+            self._put(layout.log(self._key), body, "text/plain; charset=utf-8")
 
     def preview(self, work: Work) -> None:
         with tempfile.TemporaryDirectory(prefix="dscache-preview-") as folder:
@@ -99,14 +148,19 @@ class BucketReporter(Reporter):
             except DscacheError as error:
                 # what is wrong here is wrong in the build too, and reported there with its sample
                 log.info("%s: %s", self._key, error)
-
-    def log(self, text: str) -> None:
-        if text:
-            self._put(layout.log(self._key), text.encode(), "text/plain; charset=utf-8")
+                self._note(f"no preview: {error}")
 
     def done(self) -> None:
-        if self._written:
-            self._quietly(lambda: self._store.delete(layout.progress(self._key)))
+        if not self._written:
+            return
+        self._note(_result(self._counts))
+        self._put_log()
+        self._quietly(lambda: self._store.delete(layout.progress(self._key)))
+
+    def _write_if_due(self) -> None:
+        """Also at the beginning of a phase: what a short one would add is not worth a request."""
+        if self._clock() - self._written_at >= INTERVAL_S:
+            self._write()
 
     def _write(self) -> None:
         self._written_at = self._clock()
@@ -154,3 +208,13 @@ class BucketReporter(Reporter):
             action()
         except DscacheError as error:
             log.debug("%s: hint not written: %s", self._key, error)
+
+
+def _result(counts: Counts | None) -> str:
+    if counts is None:
+        return "ended"
+    left_out = f", {counts.bad} samples left out" if counts.bad else ""
+    return (
+        f"ended: {counts.shards_done} of {counts.shards} shards, "
+        f"{format_bytes(counts.bytes)}{left_out}"
+    )

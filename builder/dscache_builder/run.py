@@ -216,10 +216,10 @@ class KeyRun:
                 unique=self.context.unique,
                 scratch_bytes=self.context.scratch_bytes,
             )
-            self.report.building(building.counts)
-            self._preview(work)
-            building.seal(plan, self.context.clock() - started)
-            self.report.log(work.log_tail())
+            with self.report.following(work.log_tail):
+                self.report.building(building.counts)
+                self._preview(work)
+                building.seal(plan, self.context.clock() - started)
         return Step.COMPLETE
 
     def _preview(self, work: Work) -> None:

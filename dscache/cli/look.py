@@ -17,7 +17,10 @@ from .common import App, common
 if TYPE_CHECKING:
     from ..catalog import Status
     from ..client import Client
-    from ..manifests import Live
+    from ..manifests import Failure, Live
+
+FOLLOW_S = 1.0  # between two looks at the bucket
+LAST_LOG_S = 3.0
 
 
 @click.command()
@@ -113,23 +116,75 @@ def show(app: App, config: str) -> None:
 
 @click.command()
 @click.argument("config")
+@click.option("-f", "--follow", is_flag=True, help="Go on until the build has ended.")
 @common
-def logs(app: App, config: str) -> None:
-    """Print the log of the newest build of a dataset, or why it failed."""
+def logs(app: App, config: str, follow: bool) -> None:
+    """Print the log of the newest build of a dataset, or why it failed.
+
+    While it is being built, --follow prints what is added; the builder sends its log every few
+    seconds.
+    """
     from .. import layout
+    from ..buildlog import text_of
 
     client = app.client()
+    found = _followed(app, client, config) if follow else None
+    if found is not None:
+        _print_failure(found.failure, log=False)
+        return
     found = status_of(client, config)
     stored = client.store.get(layout.log(found.key))
     if stored is not None and found.failure is None:
-        click.echo(stored.body.decode("utf-8", "replace"), nl=False)
+        click.echo(text_of(stored.body), nl=False)
         return
     if found.failure is None:
         raise NotCached(f"{found.key} has no log: it is {found.state.value}")
-    for text in (found.failure.log_tail, found.failure.traceback):
+    _print_failure(found.failure, log=True)
+
+
+def _followed(app: App, client: Client, config: str) -> Status | None:
+    """Print the log as it grows until nobody waits for the build; None when nobody does now."""
+    from .. import layout
+    from ..buildlog import Follower
+    from ..state import State
+
+    follower, etag, waiting = Follower(), "", False
+    while True:
+        found = status_of(client, config)  # before the log, so that its end is not missed
+        running = found.state in (State.BUILDING, State.REQUESTED)
+        if not running and not waiting:
+            return None
+        if not running:
+            _await_last_log(client, found.key)
+        head = client.store.head(layout.log(found.key))
+        stored = client.store.get(layout.log(found.key)) if head and head.etag != etag else None
+        if stored is not None:
+            etag = stored.etag
+            click.echo(follower.new(stored.body), nl=False)
+        if not running:
+            return found
+        if not waiting and found.state is State.REQUESTED:
+            app.note(f"{found.key} is waiting for a builder")
+        waiting = True
+        time.sleep(FOLLOW_S)
+
+
+def _await_last_log(client: Client, key: str) -> None:
+    """The builder sends the end of the log after it has answered, and then removes the progress."""
+    from .. import layout
+
+    deadline = time.monotonic() + LAST_LOG_S
+    while client.store.head(layout.progress(key)) is not None and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
+def _print_failure(failure: Failure | None, *, log: bool) -> None:
+    if failure is None:
+        return
+    for text in (failure.log_tail if log else "", failure.traceback):
         if text:
             click.echo(text.rstrip())
-    click.echo(f"{found.failure.kind}: {found.failure.message}")
+    click.echo(f"{failure.kind}: {failure.message}")
 
 
 @click.command()
