@@ -89,8 +89,9 @@ def story(demo: Demo) -> None:
     training = [python, spoken_path(TRAINING), "{path}", "--epochs", str(demo.epochs)]
     demo.run("run", spoken_path(CONFIG), "--", *training)
 
-    say("\n5. What is cached")
+    say("\n5. What is cached: in the store, and on this machine")
     demo.run("ls")
+    demo.run("cache", "ls")
 
     say(f"\nDone in {time.monotonic() - began:.0f} s; run it again for a cache hit.\n")
     farewell(demo, raw)

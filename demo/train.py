@@ -24,6 +24,7 @@ BATCH = 64
 FILTERS = (16, 32, 64)
 LEARNING_RATE = 2e-3
 SEED = 1
+INTERRUPTED = 130
 
 
 def quiet_tensorflow() -> None:
@@ -128,6 +129,8 @@ def main() -> int:
         parser.exit(1, f"error: {error}; run `make`, or `pip install 'dscache[tf]'`\n")
     except dscache.DscacheError as error:
         parser.exit(error.exit_code, f"error: {error}\n")
+    except KeyboardInterrupt:
+        parser.exit(INTERRUPTED, "interrupted\n")
     classes = len(dataset.features["label"].names)  # type: ignore[attr-defined]  # a ClassLabel
     say(
         f"val accuracy {accuracy:.2f} on {dataset.info['held']['val']} patches of regions that "
