@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib
 import re
+import subprocess
+import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
@@ -14,6 +17,7 @@ import pytest
 from dscache import config, errors, layout
 from dscache.cli import COMMANDS, cli
 from dscache.manifests import FailureKind
+from dscache.spec import load_spec
 from dscache.state import State
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -70,6 +74,19 @@ def test_no_command_is_made_up(page: str) -> None:
     group = cli.get_command(click.Context(cli), "cache")
     assert isinstance(group, click.Group)
     assert of_cache <= set(group.commands)
+
+
+def test_the_builders_commands_are_in_the_readme() -> None:
+    mentioned = set(re.findall(r"^\| `dscache-builder ([a-z]+) ", README, re.MULTILINE))
+    program = [sys.executable, "-m", "dscache_builder", "--help"]
+    shown = subprocess.run(program, capture_output=True, text=True, check=True).stdout
+    assert mentioned == set(re.findall(r"^  ([a-z]+)  ", shown.split("Commands:")[1], re.M))
+
+
+def test_the_demo_asks_for_the_handlers_of_this_checkout() -> None:
+    project = (CHECKOUT / "handlers" / "dataset-handlers" / "pyproject.toml").read_text()
+    version = tomllib.loads(project)["project"]["version"]
+    assert load_spec(CHECKOUT / "demo" / "patches.json").handler_version == version
 
 
 def test_options_in_the_readme_exist() -> None:
