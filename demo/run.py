@@ -91,7 +91,7 @@ def story(demo: Demo) -> None:
 
     say("\n5. What is cached: in the store, and on this machine")
     demo.run("ls")
-    demo.run("cache", "ls")
+    demo.run("cache", "ls", "-q")
 
     say(f"\nDone in {time.monotonic() - began:.0f} s; run it again for a cache hit.\n")
     farewell(demo, raw)
