@@ -12,6 +12,7 @@ from dscache_sdk.errors import (
 from dscache_sdk.features import (
     BBoxes,
     ClassLabel,
+    ClassLabels,
     Feature,
     Image,
     Scalar,
@@ -30,6 +31,7 @@ from dscache_sdk.samples import Sample, hash_split
 __all__ = [
     "BBoxes",
     "ClassLabel",
+    "ClassLabels",
     "DatasetHandler",
     "Feature",
     "FeatureError",

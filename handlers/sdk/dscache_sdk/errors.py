@@ -8,10 +8,15 @@
     ├── RecordError            a record file is damaged
     └── HandlerContractError   a handler class does not keep the contract
 
-All of them survive pickling, because builders pass them between processes.
+All of them survive pickling, because builders pass them between processes. What is the machine's
+fault (`machine_fault`) is none of them: it is raised as the MemoryError or OSError that it is.
 """
 
 from __future__ import annotations
+
+import errno
+
+_MACHINE_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 class HandlerError(Exception):
@@ -102,3 +107,21 @@ class RecordError(HandlerError):
 
 class HandlerContractError(HandlerError):
     """A handler class does not keep the contract: the handler's author has to change it."""
+
+
+def machine_fault(error: BaseException) -> MemoryError | OSError | None:
+    """What the machine did wrong, if that is behind an error: no memory, a full or broken disk, no
+    more open files. The next sample would meet it as well, so it says nothing about this one.
+
+    Looked for in the error and in what it was raised from.
+    """
+    seen: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in seen:
+        if isinstance(cause, MemoryError):
+            return cause
+        if isinstance(cause, OSError) and cause.errno in _MACHINE_ERRNOS:
+            return cause
+        seen.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    return None

@@ -13,7 +13,13 @@ import msgspec
 import numpy as np
 
 from dscache_sdk import options as option_tools
-from dscache_sdk.errors import FeatureError, HandlerContractError, RawDataError, SampleError
+from dscache_sdk.errors import (
+    FeatureError,
+    HandlerContractError,
+    RawDataError,
+    SampleError,
+    machine_fault,
+)
 from dscache_sdk.example import Pieces, check_names, compile_pieces
 from dscache_sdk.features.base import Feature
 from dscache_sdk.plan import (
@@ -102,6 +108,14 @@ class DatasetHandler:
         """Every sample: cheap (no file is opened), in any order, JSON-able."""
         raise NotImplementedError(f"{type(self).__name__} has no method samples()")
 
+    def shared_files(self) -> Iterable[str]:
+        """Raw files that every sample hangs on, by their paths: backgrounds, annotations …
+
+        When one of them changes, so does the plan's digest: a build that was interrupted then
+        starts over. The files of single samples belong into `Sample.files`.
+        """
+        return ()
+
     def load(self, sample: Sample) -> Any:
         """Read one sample; called once for all its variations. `example` must not change it."""
         return sample
@@ -182,7 +196,8 @@ class DatasetHandler:
             groups,
             self._variations,
             self._divide(groups),
-            lambda sample: self.raw.stat(sample.id),
+            self.raw.stat,
+            self.shared_files(),
             self.resolve(option_tools.to_json_values(self.options)),
         )
 
@@ -198,13 +213,14 @@ class DatasetHandler:
     def _estimate_bytes(self, candidates: list[Sample]) -> float:
         """Bytes per sample with its variations, measured on the first ones that can be read.
 
-        Unreadable samples are no reason to fail here: the build reports them with their ids.
+        Unreadable samples, and those too large for the memory, are no reason to fail here: the
+        build reports them with their ids.
         """
         sizes: list[int] = []
         for sample in candidates:
             try:
                 records = list(self._records(sample, variations=1))
-            except SampleError:
+            except (SampleError, MemoryError):
                 continue
             sizes.append(sum(sum(map(len, record)) + FRAME_BYTES for record in records))
             if len(sizes) == _ESTIMATE_SAMPLES:
@@ -234,7 +250,8 @@ class DatasetHandler:
 
         Raises:
             SampleError: a sample failed and there is no `bad`.
-            OSError: the file cannot be written.
+            MemoryError, OSError: the file cannot be written, or a sample failed for a reason that
+                is the machine's (`machine_fault`), with or without `bad`.
         """
         self._check_features()
         with RecordWriter(path, observers) as writer:
@@ -270,8 +287,13 @@ class DatasetHandler:
                 example = self.example(loaded, sample, rng_for(seed, sample.id, step))
                 record = None if example is None else self._encoded(example)
             except Exception as error:
-                # Handlers are anybody's code: whatever they raise is this sample's failure.
-                raise _sample_error(sample.id, variation, error) from error
+                # Handlers are anybody's code: whatever they raise is this sample's failure,
+                # unless the machine failed, as it would with the next sample too.
+                fault = machine_fault(error)
+                if fault is None:
+                    raise _sample_error(sample.id, variation, error) from error
+                fault.add_note(f"while working on the sample '{sample.id}'")
+                raise fault  # noqa: B904  # it is the error, or already its cause
             if record is not None:
                 yield record
 

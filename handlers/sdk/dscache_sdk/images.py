@@ -1,9 +1,9 @@
-"""Reading and cropping pictures. Needs Pillow: ``dscache-sdk[image]``."""
+"""Reading, resizing and cropping pictures and masks. Needs Pillow: ``dscache-sdk[image]``."""
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
 Size = tuple[int, int]
-Fit = Literal["stretch", "cover"]
+Fit = Literal["stretch", "cover", "contain"]
 
 _SWAPPING_ORIENTATIONS = (5, 6, 7, 8)  # EXIF: the picture lies on its side
 _ORIENTATION_TAG = 0x0112
@@ -30,8 +30,8 @@ def open_rgb(
     Args:
         path: the file.
         size: (height, width) to resize to; None keeps the picture's own.
-        fit: "stretch" to exactly that size, or "cover": keep the proportions and cut off what is
-            too much, equally on both sides.
+        fit: "stretch" to exactly that size, "cover": keep the proportions and cut off what is
+            too much, equally on both sides, or "contain": keep them and fill up with black.
 
     Raises:
         OSError: the file is missing, cut off or not a picture.
@@ -54,15 +54,111 @@ def read_rgb(
 
 
 def resize(picture: Picture, size: Size, fit: Fit = "stretch") -> Picture:
-    """Resize a Pillow picture to (height, width), antialiased (bicubic); see `open_rgb`."""
+    """Resize an RGB picture to (height, width), antialiased (bicubic); see `open_rgb`."""
+    from PIL import Image
+
+    return _resized(picture, size, fit, Image.Resampling.BICUBIC)
+
+
+def _resized(picture: Picture, size: Size, fit: Fit, method: Any) -> Picture:
+    from PIL import Image
+
+    if (picture.height, picture.width) == tuple(size):
+        return picture
+    how = fitting((picture.height, picture.width), size, fit)
+    gap = None if fit == "cover" else 3.0
+    target = (how.width, how.height)
+    part = picture.resize(target, method, how.box, reducing_gap=gap)
+    if (how.height, how.width) == tuple(size):
+        return part
+    whole = Image.new(picture.mode, (size[1], size[0]))
+    whole.paste(part, (how.left, how.top))
+    return whole
+
+
+class Fitting(NamedTuple):
+    """How a picture is resized: this part of it becomes that rectangle of the result.
+
+    Attributes:
+        box: left, top, right, bottom of the part, in pixels of the picture (fractions too).
+        top, left, height, width: the rectangle, in pixels of the result; around it is black.
+    """
+
+    box: tuple[float, float, float, float]
+    top: int
+    left: int
+    height: int
+    width: int
+
+    def points(self, points: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        """Where points x, y of the picture, [..., 2], lie in the result (maybe outside)."""
+        left, top, right, bottom = self.box
+        scale = np.array([self.width / (right - left), self.height / (bottom - top)])
+        moved: npt.NDArray[np.float64] = (points - np.array([left, top])) * scale
+        moved += np.array([self.left, self.top])
+        return moved
+
+
+def fitting(source: Size, target: Size, fit: Fit) -> Fitting:
+    """Decide how a picture of (height, width) `source` becomes one of `target`; see `open_rgb`."""
+    (rows, columns), (height, width) = source, target
+    whole = (0.0, 0.0, float(columns), float(rows))
+    if fit == "cover":
+        kept_width = min(columns, rows * width / height)
+        kept_height = min(rows, columns * height / width)
+        left, top = (columns - kept_width) / 2, (rows - kept_height) / 2
+        return Fitting((left, top, left + kept_width, top + kept_height), 0, 0, height, width)
+    if fit == "contain":
+        scale = min(height / rows, width / columns)
+        inner_height = min(height, max(1, round(rows * scale)))
+        inner_width = min(width, max(1, round(columns * scale)))
+        top, left = (height - inner_height) // 2, (width - inner_width) // 2
+        return Fitting(whole, top, left, inner_height, inner_width)
+    return Fitting(whole, 0, 0, height, width)
+
+
+def open_mask(
+    path: str | os.PathLike[str], size: Size | None = None, fit: Fit = "stretch"
+) -> Picture:
+    """Read a mask as an upright Pillow picture of one channel, 8 bits.
+
+    Resizing takes the nearest pixel, so no values come up that the file does not have. Bits become
+    0 and 255, colours their brightness; 16 bits keep the upper eight; transparency is ignored.
+
+    Args:
+        path: the file.
+        size, fit: as for `open_rgb`: a picture and its mask stay in register.
+
+    Raises:
+        OSError: the file is missing, cut off or not a picture.
+        ValueError: its pixels have no defined range (modes I and F).
+    """
     from PIL import Image, ImageOps
 
-    target = (size[1], size[0])
-    if picture.size == target:
-        return picture
-    if fit == "cover":
-        return ImageOps.fit(picture, target, Image.Resampling.BICUBIC)
-    return picture.resize(target, Image.Resampling.BICUBIC, reducing_gap=3.0)
+    with Image.open(path) as opened:
+        mask: Picture = _to_grey(ImageOps.exif_transpose(opened))
+    return mask if size is None else resize_mask(mask, size, fit)
+
+
+def resize_mask(mask: Picture, size: Size, fit: Fit = "stretch") -> Picture:
+    """Resize a mask to (height, width), taking the nearest pixel; see `open_mask`."""
+    from PIL import Image
+
+    return _resized(mask, size, fit, Image.Resampling.NEAREST)
+
+
+def upright_size(path: str | os.PathLike[str]) -> Size:
+    """(height, width) of a picture after its EXIF rotation, without decoding it.
+
+    Raises:
+        OSError: the file is missing or not a picture.
+    """
+    from PIL import Image
+
+    with Image.open(path) as opened:
+        if opened.getexif().get(_ORIENTATION_TAG) in _SWAPPING_ORIENTATIONS:
+            return opened.width, opened.height
+        return opened.height, opened.width
 
 
 def crop(
@@ -109,15 +205,26 @@ def _to_rgb(picture: Any) -> Any:
 
     if picture.mode == "RGB":
         return picture
-    if picture.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB")
-    if picture.mode in ("I", "F"):
-        raise ValueError(
-            f"pixels of mode {picture.mode} have no defined range; save the picture with 8 or "
-            "16 bits per channel"
-        )
+    picture = _eight_bits(picture)
     if picture.has_transparency_data:
         layer = picture.convert("RGBA")
         white = Image.new("RGBA", layer.size, "white")
         return Image.alpha_composite(white, layer).convert("RGB")
     return picture.convert("RGB")
+
+
+def _to_grey(picture: Any) -> Any:
+    return picture if picture.mode == "L" else _eight_bits(picture).convert("L")
+
+
+def _eight_bits(picture: Any) -> Any:
+    from PIL import Image
+
+    if picture.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+    if picture.mode in ("I", "F"):
+        raise ValueError(
+            f"pixels of mode {picture.mode} have no defined range; save the picture with 8 or "
+            "16 bits per channel"
+        )
+    return picture

@@ -46,8 +46,9 @@ class Plan(msgspec.Struct, frozen=True):
         shards: the files in order.
         samples: all samples, those of a file next to each other.
         examples: planned records of all files.
-        digest: hex SHA-256 of the samples, the files they come from (size and mtime), the resolved
-            config and the division into files: two builds with the same digest write the same.
+        digest: hex SHA-256 of the samples, the raw files they come from (size and mtime), the
+            resolved config and the division into files: two builds with the same digest write
+            the same.
     """
 
     shards: list[ShardPlan]
@@ -86,6 +87,10 @@ def _check(sample: Any, seen: set[str]) -> None:
         raise HandlerContractError(f"samples() gave the id {sample.id!r}; ids are non-empty text")
     if sample.id in seen:
         raise HandlerContractError(f"samples() gave the id '{sample.id}' twice")
+    if isinstance(sample.files, str) or not all(isinstance(path, str) for path in sample.files):
+        raise HandlerContractError(
+            f"sample '{sample.id}': files is {sample.files!r}; expected a tuple of paths"
+        )
     if not _SPLIT_NAME.fullmatch(sample.split) or sample.split in _RESERVED_SPLITS:
         raise HandlerContractError(
             f"sample '{sample.id}': '{sample.split}' is no name of a split; use letters, digits "
@@ -119,7 +124,8 @@ def make_plan(
     groups: dict[str, list[Sample]],
     variations: int,
     divide: Callable[[int], Sequence[int]],
-    facts: Callable[[Sample], Any],
+    facts: Callable[[str], Any],
+    shared: Iterable[str],
     config: dict[str, Any],
 ) -> Plan:
     """Lay out the files.
@@ -129,7 +135,8 @@ def make_plan(
         groups: from `by_split`.
         variations: examples per sample.
         divide: number of samples of a split -> numbers of samples per file.
-        facts: what besides a sample's own content decides its bytes (size and mtime of its file).
+        facts: path of a raw file -> what tells that it changed (size and mtime).
+        shared: raw files that every sample hangs on.
         config: the resolved config.
     """
     shards: list[ShardPlan] = []
@@ -143,19 +150,22 @@ def make_plan(
             indices = list(range(start, start + size))
             shards.append(ShardPlan(len(shards), name, split, indices, size * variations))
             start += size
-    digest = _digest(samples, shards, facts, config)
+    digest = _digest(samples, shards, facts, sorted(shared), config)
     return Plan(shards, samples, len(samples) * variations, digest)
 
 
 def _digest(
     samples: list[Sample],
     shards: list[ShardPlan],
-    facts: Callable[[Sample], Any],
+    facts: Callable[[str], Any],
+    shared: list[str],
     config: dict[str, Any],
 ) -> str:
     digest = hashlib.sha256()
     encoder = msgspec.json.Encoder(order="deterministic")
-    digest.update(encoder.encode([1, config, [[s.name, len(s.samples)] for s in shards]]))
+    files = [[path, facts(path)] for path in shared]
+    digest.update(encoder.encode([2, config, [[s.name, len(s.samples)] for s in shards], files]))
     for sample in samples:
-        digest.update(encoder.encode([sample.id, sample.split, sample.data, facts(sample)]))
+        own = [facts(sample.id), *([path, facts(path)] for path in sample.files)]
+        digest.update(encoder.encode([sample.id, sample.split, sample.data, own]))
     return digest.hexdigest()

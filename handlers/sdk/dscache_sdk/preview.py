@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ import numpy.typing as npt
 from dscache_sdk.features.base import Feature
 from dscache_sdk.features.basic import BBoxes, ClassLabel, Scalar, Text
 from dscache_sdk.features.image import Image
+from dscache_sdk.features.labels import ClassLabels
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -23,6 +25,8 @@ _MAX_CAPTION_LINES = 3
 _BACKGROUND = (250, 250, 250)
 _INK = (40, 40, 40)
 _BOX = (255, 64, 0)
+_MAX_NUMBERED = 32  # a mask whose brightest pixel is no brighter holds numbers, not grey
+_GOLDEN = 0.618034
 
 
 def contact_sheet(
@@ -34,8 +38,9 @@ def contact_sheet(
 
     Args:
         examples: as `iter_examples` yields them.
-        features: of the examples; all pictures of an example stand next to each other, boxes
-            are drawn into the first of them.
+        features: of the examples; all pictures of an example stand next to each other. Boxes
+            are drawn into the first of them, with the names of their classes where there are
+            `ClassLabels`. A mask of small numbers (classes, things) is shown in colours.
         columns: examples per row; about square when not given.
 
     Returns:
@@ -97,10 +102,10 @@ def _cell(example: Mapping[str, Any], features: Mapping[str, Feature]) -> tuple[
     from PIL import Image as PillowImage
 
     names = _names(features, Image)
-    thumbs = [_thumb(example[name]) for name in names]
+    thumbs = [_thumb(example[name], place > 0) for place, name in enumerate(names)]
     for name in _names(features, BBoxes)[:1]:
         for thumb in thumbs[:1]:
-            _draw_boxes(thumb, example[name])
+            _draw_boxes(thumb, example[name], _labels_of_boxes(example, features))
     cell = PillowImage.new("RGB", (CELL_PIXELS * max(1, len(thumbs)), CELL_PIXELS), _BACKGROUND)
     for place, thumb in enumerate(thumbs):
         left = place * CELL_PIXELS + (CELL_PIXELS - thumb.width) // 2
@@ -108,34 +113,65 @@ def _cell(example: Mapping[str, Any], features: Mapping[str, Feature]) -> tuple[
     return cell, _caption(example, features)[:_MAX_CAPTION_LINES]
 
 
-def _thumb(pixels: npt.NDArray[np.uint8]) -> Picture:
+def _thumb(pixels: npt.NDArray[np.uint8], beside: bool) -> Picture:
     from PIL import Image as PillowImage
 
-    flat = pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
-    picture = PillowImage.fromarray(flat)
-    scale = CELL_PIXELS / max(picture.size)
-    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    return picture.resize(size).convert("RGB")
+    scale = CELL_PIXELS / max(pixels.shape[:2])
+    size = (max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale)))
+    if pixels.shape[2] > 1:
+        return PillowImage.fromarray(pixels).resize(size).convert("RGB")
+    flat = pixels[:, :, 0]
+    if beside and 0 < flat.max() <= _MAX_NUMBERED:
+        coloured = PillowImage.fromarray(_palette()[flat])
+        return coloured.resize(size, PillowImage.Resampling.NEAREST)
+    return PillowImage.fromarray(flat).resize(size).convert("RGB")
 
 
-def _draw_boxes(thumb: Picture, boxes: npt.NDArray[np.float32]) -> None:
+def _palette() -> npt.NDArray[np.uint8]:
+    """RGB of the numbers of a mask: 0 is black, neighbours differ clearly."""
+    colours = [colorsys.hsv_to_rgb(number * _GOLDEN % 1, 0.7, 1) for number in range(_MAX_NUMBERED)]
+    return np.array([(0, 0, 0), *colours]).dot(255).astype(np.uint8)
+
+
+def _draw_boxes(thumb: Picture, boxes: npt.NDArray[np.float32], labels: list[str]) -> None:
     from PIL import ImageDraw
 
     draw = ImageDraw.Draw(thumb)
+    width, height = thumb.width - 1, thumb.height - 1
     for top, left, bottom, right in boxes.tolist():
-        width, height = thumb.width - 1, thumb.height - 1
         draw.rectangle((left * width, top * height, right * width, bottom * height), outline=_BOX)
+    for (top, left, _, _), words in zip(boxes.tolist(), labels, strict=False):
+        place = (left * width + 2, min(top * height, height - _LINE_PIXELS))
+        draw.text(place, words, fill=_BOX)
+
+
+def _labels_of_boxes(example: Mapping[str, Any], features: Mapping[str, Feature]) -> list[str]:
+    for name, feature in features.items():
+        if isinstance(feature, ClassLabels):
+            return [feature.label.name_of(int(number)) for number in example[name]]
+    return []
 
 
 def _caption(example: Mapping[str, Any], features: Mapping[str, Feature]) -> list[str]:
     lines = []
-    for name in _names(features, ClassLabel, Text, Scalar):
+    for name in _names(features, ClassLabel, ClassLabels, Text, Scalar):
         feature, value = features[name], example[name]
+        if isinstance(feature, ClassLabels):
+            lines.append(_counted([feature.label.name_of(int(number)) for number in value]))
+            continue
         if isinstance(feature, ClassLabel):
             value = feature.name_of(int(value))
         text = f"{value:.4g}" if isinstance(value, np.floating) else str(value)
         lines.append(_short(text if isinstance(feature, ClassLabel | Text) else f"{name} {text}"))
     return lines
+
+
+def _counted(words: list[str]) -> str:
+    """`dog, 2 person`, cut at its end."""
+    counts = {word: words.count(word) for word in sorted(set(words))}
+    text = ", ".join(word if count == 1 else f"{count} {word}" for word, count in counts.items())
+    limit = CELL_PIXELS // 6
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
 def _short(text: str, limit: int = CELL_PIXELS // 6) -> str:

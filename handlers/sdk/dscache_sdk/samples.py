@@ -20,11 +20,15 @@ class Sample(msgspec.Struct, frozen=True, omit_defaults=True):
         id: unique within the raw data; for a file its path below the raw root.
         split: "train", "val", …: letters, digits and underscores.
         data: anything JSON-able that `load` needs besides the id.
+        files: further raw files that decide this sample's bytes (its mask, say), by their paths
+            below the raw root: when one of them changes, the plan's digest does. Files that
+            every sample hangs on belong into `DatasetHandler.shared_files`.
     """
 
     id: str
     split: str = "train"
     data: Any = None
+    files: tuple[str, ...] = ()
 
 
 def hash_split(id: str, val: float = 0.1, test: float = 0.0) -> str:

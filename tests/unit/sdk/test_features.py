@@ -9,6 +9,7 @@ from PIL import Image as PillowImage
 from dscache_sdk import (
     BBoxes,
     ClassLabel,
+    ClassLabels,
     FeatureError,
     Image,
     Scalar,
@@ -87,6 +88,26 @@ def test_labels():
     assert ClassLabel(num_classes=3).name_of(2) == "2"
 
 
+def test_labels_of_several_things():
+    labels = ClassLabels(["cat", "dog"])
+    back = there_and_back(labels, ["dog", 0, np.int64(-1)])
+    assert back.dtype == np.int64
+    assert back.tolist() == [1, 0, -1]
+    assert there_and_back(labels, np.array([1, 1])).tolist() == [1, 1]
+    assert there_and_back(labels, []).shape == (0,)
+    assert labels.names == ["cat", "dog"]
+    assert repr(labels) == "ClassLabels(['cat', 'dog'])"
+    assert labels != ClassLabels(num_classes=2)
+    wrong = {"cow": "no class 'cow'", 2: "class 2 is not among", "dog": "list of classes, got str"}
+    for value, message in wrong.items():
+        with pytest.raises(FeatureError, match=message):
+            labels.encode(value if value == "dog" else [value])
+    with pytest.raises(FeatureError, match="got shape"):
+        labels.encode(np.zeros((1, 1), int))
+    with pytest.raises(FeatureError, match="got int"):
+        labels.encode(1)
+
+
 def test_boxes():
     boxes = np.array([[0.1, 0.2, 0.3, 0.4], [0, 0, 1, 1]], np.float64)
     back = there_and_back(BBoxes(), boxes)
@@ -154,6 +175,8 @@ ALL = {
     "text": Text(),
     "named": ClassLabel(["ä", 'quo"te']),
     "counted": ClassLabel(num_classes=7),
+    "several": ClassLabels(["ä", 'quo"te']),
+    "several counted": ClassLabels(num_classes=7),
     "boxes": BBoxes(),
     **{f"scalar {dtype}": Scalar(dtype) for dtype in [*DTYPES, "string"]},
     **{f"tensor {dtype}": Tensor((None, 3), dtype) for dtype in [*DTYPES, "string"]},

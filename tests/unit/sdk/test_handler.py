@@ -1,5 +1,6 @@
 """The contract class: plans, files, failures, random numbers."""
 
+import errno
 import hashlib
 import os
 import pickle
@@ -163,6 +164,44 @@ def test_the_digest_knows_what_decides_the_bytes(raw):
     assert digest() == before
 
 
+class Pairs(Texts, name="pairs"):
+    """Texts with a file each that belongs to them, and one that belongs to all."""
+
+    def samples(self):
+        for sample in super().samples():
+            yield Sample(sample.id, files=(sample.id.replace(".txt", ".note"),))
+
+    def shared_files(self):
+        return self.raw.files("*.all")
+
+
+@pytest.mark.parametrize("name", ["sub/07.note", "x.all"])
+def test_the_digest_knows_further_files(raw, name):
+    def digest():
+        return Pairs({}, str(raw)).plan().digest
+
+    found = [digest()]
+    path = raw / name
+    path.write_text("one")
+    status = path.stat()
+    found.append(digest())
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    found.append(digest())
+    path.write_text("one more")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    found.append(digest())
+    assert len(set(found)) == 4
+    path.write_text("one")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert digest() == found[1]
+
+
+def test_samples_with_files_travel_as_json(raw):
+    plan = Pairs({}, str(raw)).plan()
+    assert plan.samples[0].files == (plan.samples[0].id.replace(".txt", ".note"),)
+    assert msgspec.json.decode(msgspec.json.encode(plan), type=Plan) == plan
+
+
 @pytest.mark.parametrize(
     ("count", "variations", "batch_size", "expected"),
     [(10, 1, 4, [4, 4, 2]), (10, 3, 10, [3, 3, 3, 1]), (2, 5, 3, [1, 1]), (4, 1, 4, [4])],
@@ -305,6 +344,57 @@ def test_a_write_error_is_not_the_samples_fault(one):
         handler.write_shard(handler.plan(), 0, "/dev/full", bad=lambda error: None)
 
 
+def no_space():
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def hidden():
+    try:
+        raise OSError(errno.EIO, "Input/output error", "a.jpg")
+    except OSError as error:
+        raise ValueError("the picture is cut off") from error
+
+
+def no_memory():
+    raise MemoryError("array of 9 TiB")
+
+
+@pytest.mark.parametrize(
+    ("fail", "kind", "message"),
+    [
+        (no_space, OSError, "No space left"),
+        (hidden, OSError, "Input/output error: 'a.jpg'"),
+        (no_memory, MemoryError, "9 TiB"),
+    ],
+)
+@pytest.mark.parametrize("method", ["load", "example"])
+def test_a_failure_of_the_machine_is_no_bad_sample(one, tmp_path, fail, kind, message, method):
+    handler = one("x", batch_size=1)
+    plan = handler.plan()
+    setattr(handler, method, lambda *_: fail())
+    bad = []
+    with pytest.raises(kind, match=message) as caught:
+        handler.write_shard(plan, 0, tmp_path / "x.tfrecord", bad=bad.append)
+    assert bad == []
+    assert caught.value.__notes__ == ["while working on the sample 'a.txt'"]
+    assert not (tmp_path / "x.tfrecord").exists()
+
+
+def test_files_that_cannot_be_read_are_bad_samples(one, tmp_path):
+    handler = one("x", batch_size=1)
+    plan = handler.plan()
+    (tmp_path / "one" / "a.txt").unlink()
+    bad = []
+    handler.write_shard(plan, 0, tmp_path / "x.tfrecord", bad=bad.append)
+    assert isinstance(bad[0].__cause__, FileNotFoundError)
+
+
+def test_planning_leaves_a_sample_too_large_for_the_memory_to_the_build(one):
+    handler = one("x")
+    handler.load = lambda _: no_memory()
+    assert handler.plan().examples == 1
+
+
 def test_foreign_examples_are_taken(one, tmp_path):
     handler = one("foreign")
     build(handler, tmp_path / "out")
@@ -328,6 +418,8 @@ def test_nothing_to_do_is_an_error_that_names_folder_and_pattern(tmp_path):
         ([Sample("")], "non-empty"),
         (["a"], "gave a str"),
         ([Sample("a", "all")], "no name of a split"),
+        ([Sample("a", files="a.png")], "expected a tuple of paths"),
+        ([Sample("a", files=(1,))], "expected a tuple of paths"),
         ([Sample("a", "my-split")], "no name of a split"),
     ],
 )

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image as PillowImage
 
-from dscache_sdk import BBoxes, ClassLabel, Image, Scalar, Text, crop, read_rgb
+from dscache_sdk import BBoxes, ClassLabel, ClassLabels, Image, Scalar, Text, crop, read_rgb
+from dscache_sdk.images import fitting, open_mask, upright_size
 from dscache_sdk.preview import contact_sheet, statistics
 from dscache_sdk.samples import rng_for
 
@@ -111,6 +112,53 @@ def test_fits(quarters, tmp_path):
     np.testing.assert_array_equal(read_rgb(path, (40, 60)), np.asarray(quarters))
 
 
+@pytest.mark.parametrize("fit", ["stretch", "cover", "contain"])
+@pytest.mark.parametrize("size", [(20, 20), (40, 60), (100, 30), (33, 77)])
+def test_pictures_and_masks_and_points_are_resized_alike(tmp_path, fit, size):
+    picture = np.zeros((40, 60), np.uint8)
+    picture[12:28, 20:40] = 255
+    path = save(PillowImage.fromarray(picture), tmp_path / "x.png")
+    pixels = read_rgb(path, size, fit)[:, :, 0]
+    mask = np.asarray(open_mask(path, size, fit))
+    assert pixels.shape == mask.shape == size
+    assert set(np.unique(mask)) == {0, 255}
+    assert ((pixels > 127) != (mask > 127)).mean() < 0.02
+    ends = fitting((40, 60), size, fit).points(np.array([[20, 12], [40, 28]]))
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    found = [[columns[0], rows[0]], [columns[-1] + 1, rows[-1] + 1]]
+    assert np.abs(ends.clip(0, size[::-1]) - found).max() <= 1
+
+
+def test_contain_keeps_proportions_and_fills_up_with_black(quarters, tmp_path):
+    path = save(quarters, tmp_path / "x.png")
+    pixels = read_rgb(path, (40, 100), "contain")
+    assert pixels.shape == (40, 100, 3)
+    np.testing.assert_array_equal(pixels[:, 20:80], np.asarray(quarters))
+    assert not pixels[:, :20].any()
+    assert not pixels[:, 80:].any()
+    assert read_rgb(path, (1, 1000), "contain").shape == (1, 1000, 3)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
+def test_kinds_of_masks(tmp_path, mode):
+    values = np.zeros((6, 8), np.uint8)
+    values[2:4, 3:] = 255
+    picture = PillowImage.fromarray(values)
+    if mode == "I;16":
+        picture = PillowImage.fromarray(values.astype(np.uint16) * 257)
+    else:
+        picture = picture.convert(mode)
+    np.testing.assert_array_equal(open_mask(save(picture, tmp_path / "x.png")), values)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_upright_size_is_known_without_decoding(quarters, tmp_path, orientation):
+    exif = PillowImage.Exif()
+    exif[0x0112] = orientation
+    path = save(quarters, tmp_path / "x.jpg", exif=exif)
+    assert upright_size(path) == read_rgb(path).shape[:2]
+
+
 @pytest.mark.parametrize("name", ["x.jpg", "x.png"])
 def test_cut_files_and_other_files_are_errors(tmp_path, name):
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
@@ -172,6 +220,35 @@ def test_the_contact_sheet_shows_every_picture():
         assert (pixels == 40 * number).all(axis=1).sum() > 10_000
     assert (pixels == (255, 64, 0)).all(axis=1).any()
     assert sheet.mode == "RGB"
+
+
+def test_the_contact_sheet_shows_what_masks_and_boxes_mean():
+    features = {
+        "image": Image(),
+        "mask": Image("png", (None, None, 1)),
+        "boxes": BBoxes(),
+        "labels": ClassLabels(["ant", "bee"]),
+    }
+    numbers = np.zeros((50, 100, 1), np.uint8)
+    numbers[10:20], numbers[30:40] = 1, 2
+    shown = {
+        "image": np.full((50, 100, 3), 100, np.uint8),
+        "mask": numbers,
+        "boxes": np.array([[0.1, 0.1, 0.5, 0.5], [0.5, 0.6, 0.9, 0.9]], np.float32),
+        "labels": np.array([1, 1]),
+    }
+    sheet = np.asarray(contact_sheet([shown], features))
+    colours = {tuple(colour) for colour in sheet[:, 210:380].reshape(-1, 3).tolist()}
+    saturated = {colour for colour in colours if max(colour) - min(colour) > 100}
+    assert len(saturated) == 2  # one for each number, however dark the numbers are
+
+    def words(labels):
+        return np.asarray(contact_sheet([{**shown, "labels": np.array(labels)}], features))
+
+    assert (words([1, 1])[:150, :200] != words([1, 0])[:150, :200]).any()
+    assert (words([1, 1])[200:220] != words([1, 0])[200:220]).any()
+    grey = contact_sheet([{**shown, "mask": numbers * 100}], features)
+    assert (np.asarray(grey) == 200).all(axis=2).any()
 
 
 def test_the_contact_sheet_without_pictures_or_examples():

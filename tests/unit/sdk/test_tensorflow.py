@@ -6,6 +6,7 @@ import pytest
 from dscache_sdk import (
     BBoxes,
     ClassLabel,
+    ClassLabels,
     DatasetHandler,
     Image,
     RecordError,
@@ -32,6 +33,7 @@ FEATURES = {
     "fixed": Image("raw", (4, 6, 3)),
     "text": Text(),
     "label": ClassLabel(["a", "b", "c"]),
+    "labels": ClassLabels(["a", "b"]),
     "boxes": BBoxes(),
     "code": Scalar("string"),
     "flag": Scalar("bool"),
@@ -60,6 +62,7 @@ def example(number):
         "fixed": picture,
         "text": f"ä {number}",
         "label": number % 4 - 1,
+        "labels": ["a", "b", "b", "a"][:number],
         "boxes": np.sort(random.random((number, 2, 2), dtype=np.float32), axis=1).reshape(-1, 4),
         "code": b"\xff\x00",
         "flag": number % 2 == 0,

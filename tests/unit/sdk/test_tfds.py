@@ -6,6 +6,7 @@ import pytest
 from dscache_sdk import (
     BBoxes,
     ClassLabel,
+    ClassLabels,
     Image,
     Scalar,
     Tensor,
@@ -32,6 +33,7 @@ FEATURES = {
     "id": Text(),
     "label": ClassLabel(["ant", "bee", "cät"]),
     "counted": ClassLabel(num_classes=9),
+    "things": ClassLabels(["ant", "bee"]),
     "boxes": BBoxes(),
     "flag": Scalar("bool"),
     "small": Scalar("uint8"),
@@ -61,6 +63,7 @@ def example(number):
         "id": f"ä/{number}",
         "label": number % 3,
         "counted": number % 9,
+        "things": [0, 1, 1][: number % 4],
         "boxes": np.sort(random.random((number % 3, 2, 2), np.float32), axis=1).reshape(-1, 4),
         "flag": number % 2 == 0,
         "small": 255 - number,
@@ -147,6 +150,7 @@ def test_tfds_knows_the_names_of_the_classes(tfds, folder):
     assert features["label"].names == ["ant", "bee", "cät"]
     assert features["label"].int2str(2) == "cät"
     assert features["counted"].num_classes == 9
+    assert features["things"].feature.names == ["ant", "bee"]
     assert isinstance(features["boxes"].feature, tfds.features.BBoxFeature)
 
 
@@ -161,7 +165,7 @@ def test_tfds_describes_features_as_we_do(tfds, folder):
     ours = json.loads((folder / "features.json").read_text("utf-8"))["featuresDict"]["features"]
     for name, described in ours.items():
         described.pop("description", None)
-        if name == "label":  # TFDS keeps the names in a file of their own
+        if name in ("label", "things"):  # TFDS keeps the names in a file of their own
             continue
         theirs[name].pop("description", None)
         if name in ("pixels", "fixed"):

@@ -10,6 +10,7 @@ from dscache_sdk.errors import FeatureError
 from dscache_sdk.features.base import TFDS_FEATURES, Feature, Shape
 from dscache_sdk.features.basic import BBoxes, ClassLabel, Scalar, Tensor, Text
 from dscache_sdk.features.image import RAW_MARK, Image
+from dscache_sdk.features.labels import ClassLabels
 
 
 def features_to_json(features: Mapping[str, Feature]) -> str:
@@ -78,16 +79,22 @@ def _scalar(described: dict[str, Any]) -> Feature:
     return Scalar(described["tensor"]["dtype"])
 
 
-def _class_label(described: dict[str, Any]) -> Feature:
+def _class_label(described: dict[str, Any]) -> ClassLabel:
     if "jsonFeature" in described:
         return ClassLabel(**json.loads(described["jsonFeature"]["json"]))
     return ClassLabel(num_classes=int(described["classLabel"]["numClasses"]))
 
 
 def _sequence(described: dict[str, Any]) -> Feature:
-    if _kind(described["sequence"]["feature"]) != "BBoxFeature":
-        raise FeatureError("sequences other than of boxes are not supported")
-    return BBoxes()
+    inner = described["sequence"]["feature"]
+    kind = _kind(inner)
+    if kind == "BBoxFeature":
+        return BBoxes()
+    if kind == "ClassLabel":
+        label = _class_label(inner)
+        counted = None if label.names is not None else label.num_classes
+        return ClassLabels(label.names, num_classes=counted)
+    raise FeatureError("sequences other than of boxes and class labels are not supported")
 
 
 _FROM_JSON = {
