@@ -7,10 +7,10 @@ import threading
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
-from .client import Client, Observer, What
-from .spec import Spec
+from .client import Client
 
 if TYPE_CHECKING:
+    from .client import Observer, What
     from .dataset import Dataset
 
 
@@ -46,6 +46,8 @@ def request_dataset(
     priority: int = 5,
 ) -> str:
     """Ask for a dataset and return at once, with the topic to wait for: `<key>.<nonce>`."""
+    from .spec import Spec
+
     spec = Spec.of(dataset_name, handler_version, dataset_config)
     return Client().request(spec, priority=priority)
 

@@ -7,28 +7,31 @@ from __future__ import annotations
 
 import contextlib
 import os
-import queue
 import time
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from . import canonical
 from . import config as configuration
 from .cache import Cache
+from .canonical import split_key
 from .config import Config
 from .dataset import Dataset
 from .errors import BuildFailed, DatasetReplaced, DscacheError, NotCached, SpecError
-from .spec import Spec, from_members, load_spec, split_key
 
 if TYPE_CHECKING:
+    import queue
     import threading
 
     from .listen import Signal
     from .manifests import Failure, Live, Progress
+    from .spec import Spec
     from .store import Store
     from .wait import Outstanding
 
-What = Spec | Mapping[str, Any] | str | os.PathLike[str]
+    What = Spec | Mapping[str, Any] | str | os.PathLike[str]
+
 REPLACED_TRIES = 5
 
 
@@ -115,12 +118,12 @@ class Client:
         """
         watcher = observer or Silent()
         key = what if isinstance(what, str) and split_key(what) else None
-        spec = None if key else spec_of(what)
-        asked = key or spec_of(what).key
+        members = None if key else members_of(what)
+        asked = key or canonical.key_of(members or {})
         path = self.cache.find(asked, splits=splits, shards=shards)
         if path is not None:
             return Dataset(path)
-        spec = spec or self._spec_of_key(asked)
+        spec = spec_of(members) if members else self._spec_of_key(asked)
         for _ in range(REPLACED_TRIES):
             live = self._live(spec, build, retry, timeout_s, priority, watcher)
             try:
@@ -348,9 +351,7 @@ class Client:
     def _ask(self, spec: Spec, priority: int) -> Outstanding:
         from .wait import ask
 
-        return ask(
-            self.store, spec, nonce=_unique(), client=self.name, priority=priority
-        )
+        return ask(self.store, spec, nonce=_unique(), client=self.name, priority=priority)
 
     def _ask_and_wait(
         self, spec: Spec, timeout_s: float | None, priority: int, watcher: Observer
@@ -391,6 +392,8 @@ class Client:
     @contextlib.contextmanager
     def _listening(self, spec: Spec) -> Iterator[queue.Queue[Signal]]:
         """Signals about this spec, and about whatever it resolves to: the same name and version."""
+        import queue
+
         from .layout import DATASETS
         from .listen import Listener
 
@@ -409,12 +412,21 @@ def _unique() -> str:
 
 def spec_of(what: What) -> Spec:
     """The spec that a Spec, its members as a dict, or a file's path tells. Raises SpecError."""
-    if isinstance(what, Spec):
-        return what
+    from .spec import Spec
+
+    return what if isinstance(what, Spec) else Spec(**members_of(what))
+
+
+def members_of(what: What) -> dict[str, Any]:
+    """The checked members of a spec, for its key; light. Raises SpecError."""
     if isinstance(what, Mapping):
-        return from_members(what)
+        return canonical.members_of(what)
     if isinstance(what, (str, os.PathLike)):
-        return load_spec(Path(what))
+        return canonical.load(Path(what))
+    from .spec import Spec
+
+    if isinstance(what, Spec):
+        return what.members
     raise SpecError(f"expected a config file, a dict or a Spec, got {type(what).__name__}")
 
 

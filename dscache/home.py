@@ -18,7 +18,6 @@ A hit must cost next to nothing, so nothing heavy is imported here; see `cache`.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -203,6 +202,8 @@ class Home:
         Looking for a dataset takes no lock: it marks, then looks. So the mark is read when the
         folder has disappeared: whoever had found it had marked it before, and gets it back.
         """
+        import shutil
+
         from .workspace import size_of
 
         path = self.datasets / key

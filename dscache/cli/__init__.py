@@ -1,14 +1,14 @@
-"""The command line. A command is loaded when it is called, so a cache hit imports little."""
+"""The command line. `dscache get` of what is cached here answers before click is imported."""
 
 from __future__ import annotations
 
-import importlib
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import click
+if TYPE_CHECKING:
+    from pathlib import Path
 
-from ..errors import EXIT_INTERRUPTED, BuildFailed, DscacheError
+    from .group import cli
 
 COMMANDS = {
     "get": "get",
@@ -28,66 +28,44 @@ COMMANDS = {
     "down": "stack",
     "doctor": "doctor",
 }
-EPILOG = (
-    "Exit codes: 0 ok, 1 unexpected, 2 usage or config, 3 build failed, 4 timed out waiting, "
-    "5 not cached (--no-build), 6 access denied, 7 store unreachable, 8 integrity, 130 interrupted."
-)
-
-
-class LazyGroup(click.Group):
-    """Imports the module of a command when it is asked for."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        return list(COMMANDS)
-
-    def get_command(
-        self,
-        ctx: click.Context,  # noqa: ARG002 - click's signature
-        cmd_name: str,
-    ) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        module = importlib.import_module(f".{COMMANDS[cmd_name]}", __name__)
-        command = getattr(module, "list_" if cmd_name == "ls" else cmd_name)
-        assert isinstance(command, click.Command)
-        return command
-
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        try:
-            return super().resolve_command(ctx, args)
-        except click.UsageError as error:
-            import difflib
-
-            close = difflib.get_close_matches(args[0], COMMANDS, 1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
-            raise click.UsageError(f"{error.message}{hint}", ctx) from None
-
-
-@click.group(cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="dscache", prog_name="dscache")
-def cli() -> None:
-    """Machine-learning datasets, built once near the raw data and cached in an object store."""
+__all__ = ["COMMANDS", "cli", "main"]
 
 
 def main() -> None:
-    """Entry point: errors are one line on standard error, and the exit code tells their kind."""
+    """Entry point of `dscache`."""
+    path = _hit(sys.argv[1:])
+    if path is not None:
+        print(path)  # noqa: T201  there is no click yet, whose echo it would be
+        return
+    from .group import run
+
+    run()
+
+
+def _hit(words: list[str]) -> Path | None:
+    """The path that `dscache get CONFIG` (with no option) prints, if the dataset is cached.
+
+    Importing click takes as long as all of this. Whatever is not a plain hit, errors included, is
+    left to the command, which begins anew.
+    """
+    if len(words) != 2 or words[0] != "get" or words[1].startswith("-"):
+        return None
+    from .. import canonical, config
+    from ..cache import Cache
+    from ..errors import DscacheError
+
+    name = words[1]
     try:
-        result = cli.main(prog_name="dscache", standalone_mode=False)
-        sys.exit(result if isinstance(result, int) else 0)
-    except (KeyboardInterrupt, click.exceptions.Abort):
-        click.echo("dscache: interrupted", err=True)
-        sys.exit(EXIT_INTERRUPTED)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except BuildFailed as error:
-        if error.details:
-            click.echo(error.details.rstrip(), err=True)
-        click.echo(f"dscache: {error}", err=True)
-        sys.exit(error.exit_code)
-    except DscacheError as error:
-        click.echo(f"dscache: {error}", err=True)
-        sys.exit(error.exit_code)
-    except BrokenPipeError:  # `dscache ls | head`
-        sys.stderr.close()
-        sys.exit(0)
+        key = name if canonical.split_key(name) else canonical.key_of(canonical.load(name))
+        return Cache(config.load().home).find(key)
+    except DscacheError:
+        return None
+
+
+def __getattr__(name: str) -> Any:
+    """`cli`, the click group, is loaded when it is asked for (PEP 562)."""
+    if name != "cli":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .group import cli
+
+    return cli

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..canonical import split_key
 from ..errors import NotCached, UsageError
-from ..spec import split_key
 from ..units import format_bytes
 from .common import App, common
 

@@ -26,7 +26,7 @@ MAY_IMPORT = {
 }
 # inside dscache: a module may import only those of an earlier row, or of its own
 LAYERS = [
-    {"errors", "units"},
+    {"errors", "units", "canonical"},
     {"spec", "layout", "manifests", "state", "config", "transfer"},
     {"buildlog", "zipcheck", "recordcheck"},
     {"store", "listen", "registers", "markers", "retire", "selftest"},

@@ -1,0 +1,76 @@
+"""The click group. A command's module is imported when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+from ..errors import EXIT_INTERRUPTED, BuildFailed, DscacheError
+from . import COMMANDS
+
+EPILOG = (
+    "Exit codes: 0 ok, 1 unexpected, 2 usage or config, 3 build failed, 4 timed out waiting, "
+    "5 not cached (--no-build), 6 access denied, 7 store unreachable, 8 integrity, 130 interrupted."
+)
+
+
+class LazyGroup(click.Group):
+    """Imports the module of a command when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(COMMANDS)
+
+    def get_command(
+        self,
+        ctx: click.Context,  # noqa: ARG002 - click's signature
+        cmd_name: str,
+    ) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f".{COMMANDS[cmd_name]}", __package__)
+        command = getattr(module, "list_" if cmd_name == "ls" else cmd_name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            import difflib
+
+            close = difflib.get_close_matches(args[0], COMMANDS, 1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise click.UsageError(f"{error.message}{hint}", ctx) from None
+
+
+@click.group(cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="dscache", prog_name="dscache")
+def cli() -> None:
+    """Machine-learning datasets, built once near the raw data and cached in an object store."""
+
+
+def run() -> None:
+    """Run a command: errors are one line on standard error, and the exit code tells their kind."""
+    try:
+        result = cli.main(prog_name="dscache", standalone_mode=False)
+        sys.exit(result if isinstance(result, int) else 0)
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        click.echo("dscache: interrupted", err=True)
+        sys.exit(EXIT_INTERRUPTED)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except BuildFailed as error:
+        if error.details:
+            click.echo(error.details.rstrip(), err=True)
+        click.echo(f"dscache: {error}", err=True)
+        sys.exit(error.exit_code)
+    except DscacheError as error:
+        click.echo(f"dscache: {error}", err=True)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:  # `dscache ls | head`
+        sys.stderr.close()
+        sys.exit(0)

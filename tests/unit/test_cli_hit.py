@@ -1,0 +1,87 @@
+"""`dscache get` of a cached dataset: as light as reading a few files."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dscache import manifests
+from dscache.manifests import Live
+from dscache.spec import load_spec
+
+HEAVY = {"click", "msgspec", "boto3", "botocore", "urllib3", "http.client", "ssl", "socket"}
+PRINT_MODULES = "import sys; print(*sys.modules, file=sys.stderr)"
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "cfg.json"
+    members = {"dataset_name": "photos", "handler_version": "1.0.0", "dataset_config": {"a": 1.0}}
+    path.write_text(json.dumps(members))
+    return path
+
+
+@pytest.fixture
+def cached(tmp_path: Path, config: Path) -> Path:
+    """The folder of the config's dataset, in the cache."""
+    spec = load_spec(config)
+    live = Live(spec=spec, generation=0, zip_key="z", zip_etag="e", zip_size=1, seal="", members=[])
+    folder = tmp_path / "home" / "datasets" / spec.key
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_bytes(manifests.encode(live))
+    return folder
+
+
+def dscache(tmp_path: Path, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
+    code = f"import atexit; atexit.register(exec, {PRINT_MODULES!r}); from dscache.cli import main"
+    environ = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(tmp_path),
+        "DSCACHE_HOME": str(tmp_path / "home"),
+        **more,
+    }
+    return subprocess.run(
+        [sys.executable, "-c", f"{code}; main()", *words],
+        capture_output=True, text=True, check=False, env=environ, cwd=tmp_path,
+    )  # fmt: skip
+
+
+def test_a_hit_prints_the_path_and_imports_next_to_nothing(
+    tmp_path: Path, config: Path, cached: Path
+) -> None:
+    for name in ("cfg.json", cached.name):
+        done = dscache(tmp_path, "get", name)
+        assert (done.returncode, done.stdout) == (0, f"{cached}\n"), done.stderr
+        assert HEAVY.isdisjoint(done.stderr.split())
+
+
+def test_with_options_the_answer_is_the_same(tmp_path: Path, config: Path, cached: Path) -> None:
+    done = dscache(tmp_path, "get", "-q", "cfg.json")
+    assert (done.returncode, done.stdout) == (0, f"{cached}\n")
+    assert (HEAVY - {"click"}).isdisjoint(done.stderr.split())
+
+
+def test_a_hit_counts_as_used(tmp_path: Path, config: Path, cached: Path) -> None:
+    dscache(tmp_path, "get", "cfg.json")
+    assert (tmp_path / "home" / "used" / cached.name).exists()
+
+
+def test_errors_are_those_of_the_command(tmp_path: Path, config: Path) -> None:
+    config.write_text('{"dataset_name": "photos"}')
+    done = dscache(tmp_path, "get", "cfg.json")
+    assert done.returncode == 2
+    assert "dscache: cfg.json: member 'handler_version' is missing" in done.stderr
+    done = dscache(tmp_path, "get", "cfg.json", DSCACHE_PROFILE="lab")
+    assert done.returncode == 2
+    assert "profile 'lab' (from $DSCACHE_PROFILE)" in done.stderr
+
+
+def test_help_is_not_a_hit(tmp_path: Path) -> None:
+    done = dscache(tmp_path, "get", "--help")
+    assert done.returncode == 0
+    assert "Print the local path" in done.stdout
