@@ -64,7 +64,7 @@ class Config:
         if not self.endpoint:
             raise ConfigError(
                 "no endpoint is configured; run `dscache up` for a local store, "
-                "or set DSCACHE_ENDPOINT or `endpoint` in a profile (see `dscache init`)"
+                "or set DSCACHE_ENDPOINT or `endpoint` in a profile (see the README)"
             )
         if not self.endpoint.startswith(("http://", "https://")):
             raise ConfigError(

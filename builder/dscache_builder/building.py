@@ -144,6 +144,7 @@ class Building:
                 self.counts.advanced = event.examples_done
             self._pump()
             self.beat()
+        self.counts.advanced = sum(shard.records for shard in built.values())
         return [built[index] for index in sorted(built)]
 
     def _may_start(self) -> bool:
@@ -184,9 +185,13 @@ class Building:
     # -- parts
 
     def _pump(self) -> None:
-        """Record the parts that have gone up, in order, and send the next ones."""
+        """Record the parts that have gone up, in order, and send the next ones.
+
+        Never the last part, which alone has a tail: it is recorded by the seal. A checkpoint that
+        held it without one would be resumed as if shards could follow the central directory.
+        """
         recorded = False
-        while self._in_flight and self._in_flight[0][1].done():
+        while self._in_flight and self._in_flight[0][1].done() and not self._in_flight[0][0].tail:
             self._record(*self._in_flight.pop(0))
             recorded = True
         if recorded:
@@ -225,7 +230,7 @@ class Building:
             if len(self._in_flight) == 1 and not self._ready_parts:
                 part, future = self._in_flight[0]
                 wait([future], timeout=WAIT_S)
-                if future.done():  # recorded by the seal, not by a checkpoint before it
+                if future.done():
                     self._record(part, future)
                     self._in_flight.clear()
                     return

@@ -82,8 +82,8 @@ class LocalStore:
         """
         if not self.running:
             self._start_server()
-            self.create_bucket(self.bucket)
-            users.provision(self.endpoint, self._credentials, buckets=self._buckets)
+        if not self._record.provisioned:  # or the start before this one was interrupted
+            self._provision()
         return self
 
     def create_bucket(self, bucket: str) -> None:
@@ -111,6 +111,15 @@ class LocalStore:
         traceback: TracebackType | None,
     ) -> None:
         self.stop()
+
+    def _provision(self) -> None:
+        assert self._record.server is not None
+        server.wait_healthy(self._record.server, self.directory, self._record.api_port)
+        self.create_bucket(self.bucket)
+        users.provision(self.endpoint, self._credentials, buckets=self._buckets)
+        self._record = record.read_record(self.directory)
+        self._record.provisioned = True
+        record.write_record(self.directory, self._record)
 
     def _start_server(self) -> None:
         for attempt in range(PORT_ATTEMPTS):
@@ -140,6 +149,7 @@ class LocalStore:
         ports = [self._record.api_port, self._record.console_port]
         self._record = _with_ports(record.read_record(self.directory), ports)
         self._record.server = started
+        self._record.provisioned = False
         record.write_record(self.directory, self._record)
 
     def _config(self, login: Login) -> Config:

@@ -34,6 +34,7 @@ class Record(msgspec.Struct):
     api_port: int = 0
     console_port: int = 0
     server: Process | None = None
+    provisioned: bool = False
     builder: Process | None = None
     binary: Binary | None = None
     rejected: list[Binary] = []
