@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import re
+
 from dscache.errors import DscacheError
 from dscache.manifests import FailureKind
+
+_NETWORK = re.compile(
+    r"error sending request|connection (refused|reset|closed)|operation timed out|timeout was|"
+    r"dns error|could not resolve host|temporary failure in name|network is unreachable|"
+    r"\b(429|50[0234]) (too many|internal|bad gateway|service|gateway)",
+    re.IGNORECASE,
+)
 
 
 class HandlerFailure(DscacheError):
@@ -34,9 +43,19 @@ class HandlerFailure(DscacheError):
         self.traceback = traceback
         self.log_tail = log_tail
 
+    @property
+    def transient(self) -> bool:
+        """Whether the same attempt may work a little later: it is repeated before it counts."""
+        return self.kind in ("disk", "store")
+
 
 class EnvironmentFailed(HandlerFailure):
     """An environment could not be resolved or made. `traceback` is what the tool printed."""
+
+    @property
+    def transient(self) -> bool:
+        """A download that broke off, as uv and git word it."""
+        return _NETWORK.search(f"{self.message}\n{self.traceback}") is not None
 
     def __init__(self, message: str, output: str = "") -> None:
         super().__init__("environment", message, traceback=output)

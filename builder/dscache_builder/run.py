@@ -31,7 +31,6 @@ log = logging.getLogger("dscache_builder")
 
 MAX_TAKEOVERS = 8
 LOOK_FOR_CANCEL_S = 2.0
-TRANSIENT = ("disk", "store")
 RETRY_PAUSES_S = (1.0, 5.0, 15.0)
 
 
@@ -193,7 +192,7 @@ class KeyRun:
                 self.claim.release(keep=True)
                 return Outcome.ANSWERED
             except HandlerFailure as failure:
-                if failure.kind not in TRANSIENT or pause_s is None:
+                if not failure.transient or pause_s is None:
                     return self._fail(asked, _verdict(failure))
                 log.warning("%s: %s; trying again in %g s", self.key, failure, pause_s)
                 self._pause(pause_s)

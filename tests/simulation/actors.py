@@ -36,6 +36,7 @@ class FakeHandler:
     variant: Callable[[], int] = lambda: 0  # not repeatable when it varies
     resolved: Spec = SPEC
     serial: Iterator[int] = field(default_factory=itertools.count)
+    broken: list[HandlerFailure] = field(default_factory=list)
     opened: int = 0
     shards_built: int = 0
 
@@ -91,6 +92,8 @@ class FakeEngine:
     @contextmanager
     def open(self, spec: Spec, beat: Callable[[], None]) -> Iterator[FakeWork]:
         self.handler.opened += 1
+        if self.handler.broken:
+            raise self.handler.broken.pop()
         resolved = self.handler.resolved if spec == SPEC else spec
         yield FakeWork(self.handler, resolved, beat)
 

@@ -15,6 +15,7 @@ import dscache_builder.building
 from dscache import layout, manifests
 from dscache.manifests import Checkpoint, Failure, Live
 from dscache.spec import Spec
+from dscache_builder.failure import EnvironmentFailed, HandlerFailure
 from simulation.actors import SHARDS, SPEC, Client, FakeHandler, builder, evictor
 from simulation.world import Faults, World
 
@@ -163,3 +164,22 @@ def test_cancel_spares_what_others_wait_for(tmp_path: Path) -> None:
         assert_at_rest(world)
         outcomes.add(type(cancels.answer))
     assert Live in outcomes
+
+
+def test_transient_failures_are_tried_again_and_others_are_answers(tmp_path: Path) -> None:
+    refused = EnvironmentFailed(
+        "no", "error sending request: tcp connect error: Connection refused"
+    )
+    for broken, opened, answer in (
+        ([HandlerFailure("disk", "full"), refused], 3, Live),
+        ([EnvironmentFailed("photos==9: no such version")], 1, Failure),
+        ([HandlerFailure("disk", "full") for _ in range(9)], 4, Failure),
+    ):
+        world = World(1, Faults())
+        fake = FakeHandler(tmp_path, broken=list(broken))
+        client = Client().act(world, "client1")
+        builder(world, "builder1", fake)
+        world.run()
+        assert isinstance(client.answer, answer)
+        assert fake.opened == opened
+        assert_at_rest(world)
