@@ -262,7 +262,7 @@ def decode(body: bytes, kind: type[M], *, where: str) -> M:
     """Decode an object of the bucket. Raises IntegrityError naming the object `where`."""
     try:
         manifest = msgspec.json.decode(body, type=kind)
-    except (msgspec.ValidationError, msgspec.DecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise IntegrityError(
             f"{where}: not a manifest of this version of dscache: {error}"
         ) from None

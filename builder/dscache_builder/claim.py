@@ -76,9 +76,12 @@ class Claim:
             self.write()
 
     def release(self, *, keep: bool) -> None:
-        """Give the key back by a tombstone; with `keep` the checkpoint stays for the next one."""
-        blank = {} if keep else {**NO_UPLOAD, "generation": 0, "takeovers": 0}
-        self.write(owner="", **blank)
+        """Give the key back by a tombstone; with `keep` the checkpoint stays for the next one.
+
+        Whoever releases did not die, so those who died before are forgotten.
+        """
+        blank = {} if keep else {**NO_UPLOAD, "generation": 0}
+        self.write(owner="", takeovers=0, **blank)
 
     def of_generation(self, generation: int) -> None:
         """Leave a checkpoint of another generation behind (from the next write on)."""

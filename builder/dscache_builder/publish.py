@@ -153,8 +153,10 @@ def retire_unknown(
     store: Objects, claim: Claim, spec: Spec, before: ReadyRegister, unique: Callable[[], str]
 ) -> None:
     """A zip whose table nobody knows: prove the claim, mark its generation retired, delete it."""
-    generation = claim.value.generation
+    generation, upload_id = claim.value.generation, claim.value.upload_id
     claim.forget_upload()
+    if upload_id:
+        store.abort_upload(zip_name(claim, generation), upload_id)
     retired = Retired(
         spec=spec,
         generation=generation,

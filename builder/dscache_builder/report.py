@@ -20,6 +20,8 @@ from dscache.manifests import Progress
 from dscache.store import Objects
 from dscache.units import format_bytes
 
+from .failure import HandlerFailure
+
 if TYPE_CHECKING:
     from .building import Counts
     from .engine import Work
@@ -145,7 +147,7 @@ class BucketReporter(Reporter):
                         "image/png",
                         {"statistics": statistics},
                     )
-            except DscacheError as error:
+            except HandlerFailure as error:  # not what a beat raises: that ends the attempt
                 # what is wrong here is wrong in the build too, and reported there with its sample
                 log.info("%s: %s", self._key, error)
                 self._note(f"no preview: {error}")

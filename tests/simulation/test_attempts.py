@@ -7,17 +7,22 @@ import itertools
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import dscache_builder.building
+import dscache_builder.run
 from dscache import layout, manifests, wait
+from dscache.errors import StoreUnreachable
 from dscache.manifests import Checkpoint, Failure, Live
 from dscache.spec import Spec
-from dscache_builder.run import Context, KeyRun, Outcome
-from simulation.actors import SHARDS, SPEC, FakeEngine, FakeHandler, HereAndNow
+from dscache_builder.claim import CLAIM_TTL_S, Claim
+from dscache_builder.report import BucketReporter
+from dscache_builder.run import MAX_TAKEOVERS, Context, KeyRun, Outcome
+from simulation.actors import SHARDS, SPEC, FakeEngine, FakeHandler, FakeWork, HereAndNow
 from simulation.store import Bucket, SimulatedStore
 
 
@@ -123,4 +128,73 @@ def test_the_last_part_is_recorded_by_the_seal_alone(
     assert bench.attempt(uploads=uploads, stopping=all_up) is Outcome.STOPPED
     assert len(bench.checkpoint().parts) == SHARDS
     assert bench.attempt() is Outcome.ANSWERED
+    bench.assert_complete()
+
+
+def test_builders_that_died_are_forgotten_once_that_was_answered(bench: Bench) -> None:
+    """Whoever asks again, as the message says, gets an attempt and not the same answer again."""
+    nonce = bench.ask()
+    for i in range(MAX_TAKEOVERS + 2):
+        assert Claim.take(bench.store, SPEC.key, owner=f"dead{i}:1", unique=lambda i=i: f"n{i}")  # type: ignore[misc]
+        bench.bucket.clock += CLAIM_TTL_S + 1
+    assert bench.attempt() is Outcome.FAILED
+    assert "builders in a row died" in bench.failure(nonce).message
+    bench.ask()
+    assert bench.attempt() is Outcome.ANSWERED
+    bench.assert_complete()
+
+
+def test_a_shard_that_was_not_built_is_noticed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last one above all: nothing follows it that would show the gap."""
+    whole = FakeWork.build
+    monkeypatch.setattr(FakeWork, "build", lambda self, *rest: islice(whole(self, *rest), 2))
+    nonce = bench.ask()
+    assert bench.attempt() is Outcome.FAILED
+    assert bench.failure(nonce).message.startswith("2 of 3 shards were built")
+    assert layout.ready(SPEC.key) not in bench.bucket.objects
+
+
+def test_a_store_that_is_gone_ends_an_attempt_during_the_preview_too(bench: Bench) -> None:
+    """The answers of a preview that was broken off would be taken for those of the build."""
+
+    class Gone(FakeWork):
+        def preview(self, count: int, to: Path) -> str:
+            raise StoreUnreachable("renewing the claim, in a beat")
+
+    reporter = BucketReporter(bench.store, SPEC.key, attempt="a")
+    with pytest.raises(StoreUnreachable):
+        reporter.preview(Gone(bench.handler, SPEC, lambda: None))
+
+
+def test_a_cancel_that_cannot_be_read_is_a_cancel(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dscache_builder.run, "LOOK_FOR_CANCEL_S", 0.0)
+    nonce = bench.ask()
+    bench.store.put(layout.cancel(SPEC.key, nonce), b"\xff")
+    assert bench.attempt() is Outcome.CANCELLED
+    assert bench.failure(nonce).message == "cancelled by its requester"
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"schema":1,"nonce":"\xff"}', b'{"schema":1,"spec":' + b"[" * 99_999]
+)
+def test_a_request_that_cannot_be_read_is_answered(bench: Bench, body: bytes) -> None:
+    """Whoever may write requests may write anything."""
+    bench.store.put(layout.request(SPEC.key, "bad"), body)
+    assert bench.attempt() is Outcome.FAILED
+    assert "not a manifest" in bench.failure("bad").message
+
+
+@pytest.mark.usefixtures("_a_part_per_shard")
+def test_the_upload_beside_an_unknown_zip_is_aborted(bench: Bench) -> None:
+    """Its parts would lie in the store for days, and nobody would know of them."""
+    bench.ask()
+    stopped = bench.attempt(stopping=lambda: bench.handler.shards_built > 1)
+    assert stopped is Outcome.STOPPED
+    bench.store.put(layout.archive(SPEC.key, 0), b"somebody's")
+    assert bench.attempt() is Outcome.ANSWERED
+    assert bench.bucket.uploads == {}
     bench.assert_complete()
