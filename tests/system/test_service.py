@@ -1,0 +1,78 @@
+"""The builder as a service: what it tells systemd over a real socket, from start to stop."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from support.running import Builder, wait_until
+
+NewBuilder = Callable[..., Builder]
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Iterator[socket.socket]:
+    """The service manager's end of the notify socket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
+        end.bind(str(tmp_path / "notify"))
+        end.settimeout(30)
+        yield end
+
+
+def heard(manager: socket.socket, word: str) -> list[str]:
+    """Messages up to the one that holds `word`."""
+    messages: list[str] = []
+    while not messages or word not in messages[-1]:
+        messages.append(manager.recv(4096).decode())
+    return messages
+
+
+def test_ready_watchdog_and_stopping(new_builder: NewBuilder, manager: socket.socket) -> None:
+    builder = new_builder()
+    builder.environ = {"NOTIFY_SOCKET": str(manager.getsockname()), "WATCHDOG_USEC": "1000000"}
+    builder.start()
+    before = heard(manager, "READY=1")
+    assert not any("WATCHDOG=1" in message for message in before), "not ready, so not alive yet"
+    heard(manager, "WATCHDOG=1")
+    heard(manager, "WATCHDOG=1")
+    assert builder.process is not None
+    builder.process.terminate()
+    heard(manager, "STOPPING=1")
+    assert builder.stop() == 0
+
+
+def test_it_is_not_ready_before_the_store_answers(
+    new_builder: NewBuilder, manager: socket.socket
+) -> None:
+    builder = new_builder()
+    text = builder.toml.read_text()
+    start = text.index('endpoint = "')
+    end = text.index("\n", start)
+    builder.toml.write_text(f'{text[:start]}endpoint = "http://127.0.0.1:1"{text[end:]}')
+    builder.environ = {"NOTIFY_SOCKET": str(manager.getsockname())}
+    builder.start()
+    messages = heard(manager, "waiting for the store")
+    assert not any("READY=1" in message for message in messages)
+    assert builder.stop() == 0
+
+
+def test_wrong_credentials_end_it_at_once(new_builder: NewBuilder) -> None:
+    builder = new_builder()
+    text = builder.toml.read_text()
+    start = text.index('secret_key = "') + len('secret_key = "')
+    builder.toml.write_text(f"{text[:start]}wrong{text[start:]}")
+    builder.start()
+    assert builder.wait() == 6
+    assert "access denied" in builder.text()
+    assert "wrong" not in builder.text()
+
+
+def test_check_config(new_builder: NewBuilder, numbers: Path) -> None:
+    builder = new_builder()
+    assert builder.start("--check-config").wait() == 0, builder.text()
+    numbers.rename(numbers.with_name("elsewhere"))
+    assert builder.start("--check-config").wait() == 2
+    wait_until(lambda: "raw data is not there" in builder.text(), "the folder is named", 5)
