@@ -16,7 +16,7 @@ from dscache import layout
 from dscache.errors import DscacheError, StoreUnreachable
 from dscache.listen import Connected, Listener, Lost, Signal, Unsupported
 from dscache.selftest import check_conditional_create
-from dscache.store import Store
+from dscache.store import Entry, Store
 
 from . import answers, sweep
 from .config import BuilderConfig
@@ -25,6 +25,7 @@ from .notify import Notifier
 from .rawwatch import RawWatch
 from .report import BucketReporter
 from .run import Context, KeyRun, Outcome
+from .sweep import WaitingKey
 
 log = logging.getLogger("dscache_builder")
 
@@ -43,18 +44,22 @@ class Daemon:
     ) -> None:
         self.config = config
         self.store = store
-        self._signals: queue.Queue[Signal | None] = queue.Queue()
+        # Not a Queue: its put in a signal handler would wait for the lock its own thread holds.
+        self._signals: queue.SimpleQueue[Signal | None] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._streaming = False
         self._blind_s = BLIND_S[0]
         self._running: dict[str, Future[Outcome]] = {}
         self._errors: dict[str, int] = {}
+        self._broke_off: BaseException | None = None
         self._not_before: dict[str, float] = {}
         self._priorities: dict[str, int] = {}
         self._builds = ThreadPoolExecutor(config.max_builds, thread_name_prefix="build")
         self._uploads = ThreadPoolExecutor(2 * config.max_builds, thread_name_prefix="upload")
+        # A thread of its own: looking at millions of files must not hold up uploads.
+        self._surveys = ThreadPoolExecutor(1, thread_name_prefix="survey")
         self._watch = RawWatch(
-            {name: source.raw for name, source in config.datasets.items()}, store, self._uploads
+            {name: source.raw for name, source in config.datasets.items()}, store, self._surveys
         )
         self.outcomes: list[Outcome] = []
         self._context = Context(
@@ -89,12 +94,17 @@ class Daemon:
             notifier.stopping()
 
     def once(self) -> list[Outcome]:
-        """Build what is waiting now, and return how the attempts ended."""
+        """Build what is waiting now, and return how the attempts ended.
+
+        Raises what broke an attempt off, when all others have ended.
+        """
         with self._ending():
             self._sweep(raise_errors=True)
             while self._running and not self._stopping.is_set():
                 self._wait_for_signal(1.0)
                 self._sweep(raise_errors=True)
+        if self._broke_off is not None:
+            raise self._broke_off
         return self.outcomes
 
     # -- waking up
@@ -142,6 +152,8 @@ class Daemon:
     def _sweep(self, *, raise_errors: bool = False) -> None:
         self._reap()
         slots = self.config.max_builds - len(self._running)
+        now = time.monotonic()
+        self._not_before = {key: at for key, at in self._not_before.items() if at > now}
         try:
             entries = list(self.store.entries(layout.REQUESTS))
             for name in sweep.stray_cancels(entries):
@@ -152,14 +164,19 @@ class Daemon:
                 raise
             log.warning("%s", error)
             return
-        now = time.monotonic()
-        self._not_before = {key: at for key, at in self._not_before.items() if at > now}
+        self._forget_answered(entries, waiting)
         for key in sweep.startable(waiting, self._running, self._not_before, now, slots):
             self._start(key)
 
+    def _forget_answered(self, entries: list[Entry], waiting: list[WaitingKey]) -> None:
+        """What is remembered of requests and keys lasts as long as somebody waits."""
+        names, keys = {entry.name for entry in entries}, {key.key for key in waiting}
+        self._priorities = {name: p for name, p in self._priorities.items() if name in names}
+        self._errors = {key: times for key, times in self._errors.items() if key in keys}
+
     def _priority_of(self, key: str, nonce: str) -> int:
         """Read once; what cannot be read has the default (the attempt will say what is wrong)."""
-        name = f"{key}.{nonce}"
+        name = layout.request(key, nonce)
         if name not in self._priorities:
             try:
                 request = answers.read_request(self.store, key, nonce)
@@ -206,6 +223,7 @@ class Daemon:
 
     def _pause_after(self, key: str, error: BaseException) -> None:
         """An attempt that broke off (store gone, or our own mistake) is made again, ever later."""
+        self._broke_off = error
         times = self._errors.get(key, 0)
         pause_s = ERROR_PAUSES_S[min(times, len(ERROR_PAUSES_S) - 1)]
         self._errors[key] = times + 1
@@ -222,11 +240,13 @@ class Daemon:
         finally:
             self._stopping.set()
             self._builds.shutdown(wait=False, cancel_futures=True)
-            self._uploads.shutdown(wait=False, cancel_futures=True)
+            self._surveys.shutdown(wait=False, cancel_futures=True)
             self._watch.stop()
             deadline = time.monotonic() + STOP_S
             for future in self._running.values():
                 _await(future, deadline - time.monotonic())
+            # Last: an attempt that cannot send a part any more would not release its claim.
+            self._uploads.shutdown(wait=False, cancel_futures=True)
 
 
 def _await(future: Future[Outcome], seconds: float) -> None:

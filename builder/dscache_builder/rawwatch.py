@@ -58,6 +58,7 @@ class RawWatch:
 
     def start(self) -> RawWatch:
         """Begin to watch. A folder that cannot be watched is looked at this once."""
+        self._observer.start()  # first: only then does `schedule` itself raise what goes wrong
         for name, folder in self._folders.items():
             try:
                 self._observer.schedule(
@@ -68,7 +69,6 @@ class RawWatch:
                 )
             except OSError as error:
                 log.warning("raw data of %s are not watched: %s", name, error)
-        self._observer.start()
         return self
 
     def stop(self) -> None:

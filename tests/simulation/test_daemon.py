@@ -1,0 +1,164 @@
+"""The daemon around the attempts, on a simulated bucket: how it ends, wakes and remembers."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+
+import dscache_builder.building
+import dscache_builder.rawwatch
+from dscache import layout, manifests, wait
+from dscache.errors import StoreUnreachable
+from dscache.manifests import Checkpoint
+from dscache.spec import Spec
+from dscache_builder.config import BuilderConfig, DatasetSource
+from dscache_builder.daemon import BLIND_S, Daemon
+from dscache_builder.rawwatch import RawWatch
+from dscache_builder.run import Outcome
+from simulation.actors import SPEC, FakeEngine, FakeHandler, FakeWork, HereAndNow
+from simulation.store import Bucket, SimulatedStore
+
+DEADLINE_S = 20.0
+
+
+@pytest.fixture
+def store() -> SimulatedStore:
+    return SimulatedStore(Bucket(), lambda label: None, lambda: False)
+
+
+@pytest.fixture
+def daemon(store: SimulatedStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Daemon:
+    monkeypatch.setattr(FakeWork, "preview", lambda *_: "")
+    sources = {name: DatasetSource(name, tmp_path, name) for name in ("photos", "others")}
+    config = BuilderConfig(state=tmp_path, datasets=sources)
+    engine: Any = FakeEngine(FakeHandler(tmp_path))
+    return Daemon(config, store, engine, "builder", "builder")  # type: ignore[arg-type]
+
+
+def test_a_stop_releases_the_claim_also_when_a_part_was_just_to_be_sent(
+    daemon: Daemon, store: SimulatedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dscache_builder.building, "part_bytes", lambda estimated: 1)
+    ending = threading.Event()
+    monkeypatch.setattr(daemon._watch, "stop", ending.set)
+    build = FakeWork.build
+
+    def stopped_meanwhile(work: FakeWork, *rest: Any) -> Iterator[Any]:
+        daemon.stop()
+        assert ending.wait(DEADLINE_S)
+        yield from build(work, *rest)
+
+    monkeypatch.setattr(FakeWork, "build", stopped_meanwhile)
+    wait.ask(store, SPEC, nonce="n", client="c")
+    daemon.once()
+    found = store.get(layout.claim(SPEC.key))
+    assert found is not None
+    assert manifests.decode(found.body, Checkpoint, where="").owner == ""
+
+
+def test_stop_is_safe_wherever_a_signal_comes_between(daemon: Daemon) -> None:
+    """A signal handler runs in the main thread, also while that holds a lock of the queue."""
+
+    stopping: list[bool] = []
+
+    def stops_at_every_line(frame: FrameType, event: str, arg: object) -> Callable[..., Any] | None:
+        if stopping or not frame.f_code.co_filename.endswith("queue.py"):
+            return None
+        if event == "line":
+            stopping.append(True)
+            daemon.stop()
+            stopping.clear()
+        return stops_at_every_line
+
+    def waits() -> None:
+        sys.settrace(stops_at_every_line)
+        daemon._wait_for_signal(0.01)
+        sys.settrace(None)
+
+    main = threading.Thread(target=waits, daemon=True)
+    main.start()
+    main.join(5.0)
+    assert not main.is_alive(), "stopped for ever in its own lock"
+
+
+def test_a_store_that_is_gone_is_not_asked_without_pause(
+    daemon: Daemon, store: SimulatedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also after the pause of an attempt is over that broke off for the same reason."""
+
+    def gone(prefix: str) -> Iterator[Any]:
+        raise StoreUnreachable("no answer")
+
+    pauses: list[float] = []
+    monkeypatch.setattr(store, "entries", gone)
+    monkeypatch.setattr(daemon, "_wait_for_signal", pauses.append)
+    daemon._not_before[SPEC.key] = time.monotonic() - 1.0
+    daemon._sweep()
+    daemon._sleep(None)
+    assert pauses == [BLIND_S[0]]
+
+
+def test_what_was_answered_is_forgotten(daemon: Daemon, store: SimulatedStore) -> None:
+    """A daemon runs for months."""
+    other = Spec.of("photos", "1.0.0", {"size": 2})
+    for spec in (SPEC, other):
+        wait.ask(store, spec, nonce="n", client="c")
+    daemon._errors[SPEC.key] = 1
+    assert daemon.once() == [Outcome.ANSWERED, Outcome.ANSWERED]
+    assert daemon._priorities == {}
+    assert daemon._errors == {}
+
+
+def test_once_tells_what_broke_an_attempt_off(
+    daemon: Daemon, store: SimulatedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def gone(*_: object) -> Iterator[FakeWork]:
+        raise StoreUnreachable("no answer")
+        yield
+
+    monkeypatch.setattr(FakeEngine, "open", gone)
+    wait.ask(store, SPEC, nonce="n", client="c")
+    with pytest.raises(StoreUnreachable):
+        daemon.once()
+
+
+def test_looking_at_raw_data_holds_up_no_upload(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A survey of millions of files may take minutes, and at the beginning all are surveyed."""
+    looked = threading.Event()
+    monkeypatch.setattr(
+        dscache_builder.rawwatch, "publish_revision", lambda *_: looked.wait(DEADLINE_S)
+    )
+    daemon._watch.publish_settled()
+    try:
+        assert daemon._uploads.submit(lambda: "sent").result(DEADLINE_S / 4) == "sent"
+    finally:
+        looked.set()
+
+
+def test_a_raw_folder_that_is_not_there_does_not_end_the_builder(
+    store: SimulatedStore, tmp_path: Path
+) -> None:
+    """It may not be mounted yet; a request for it is answered with that."""
+    there = tmp_path / "there"
+    there.mkdir()
+    folders = {"gone": tmp_path / "gone", "there": there}
+    watch = RawWatch(folders, store, HereAndNow(), clock=lambda: 0.0).start()
+    try:
+        watch.settled()
+        (there / "picture.jpg").touch()
+        deadline = time.monotonic() + DEADLINE_S
+        while "there" not in watch._changed_at:
+            assert time.monotonic() < deadline, "the other folder is not watched"
+    finally:
+        watch.stop()
