@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from ..manifests import Progress
 
 LINE_EVERY_S = 10.0
+BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {rate_fmt} {remaining} left"
+BUILD_BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}"  # the builder's times
 
 
 class Display:
@@ -76,6 +78,7 @@ class Display:
             self._bar = tqdm(
                 total=total or None, desc=phase, unit=unit, unit_scale=True, file=self._stream,
                 leave=False, dynamic_ncols=True, unit_divisor=1024 if unit == "B" else 1000,
+                bar_format=BAR if unit == "B" else BUILD_BAR,
             )  # fmt: skip
         if total and self._bar.total != total:
             self._bar.total = total

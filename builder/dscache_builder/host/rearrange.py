@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection
 
 from msgspec.structs import replace
@@ -25,5 +26,17 @@ def only_samples(plan: Plan, count: int, leave_out: Collection[str] = ()) -> Pla
     numbers = [
         number for number, sample in enumerate(plan.samples[:count]) if sample.id not in leave_out
     ]
+    return _only(plan, numbers)
+
+
+def mixed_samples(plan: Plan, count: int, leave_out: Collection[str] = ()) -> Plan:
+    """A plan of one shard with `count` samples as training will meet them: in the shards' order,
+    which is a permutation, so that not all are from one folder."""
+    order = (number for shard in plan.shards for number in shard.samples)
+    kept = (number for number in order if plan.samples[number].id not in leave_out)
+    return _only(plan, list(itertools.islice(kept, count)))
+
+
+def _only(plan: Plan, numbers: list[int]) -> Plan:
     shard = ShardPlan(0, "preview.tfrecord", "train", numbers, len(numbers))
     return replace(plan, shards=[shard])

@@ -155,10 +155,9 @@ class Service:
     def _preview(self, command: dict[str, Any]) -> Assignment:
         samples = 0
         if not self.subject().plain:
-            plan = self._planned()
-            variations = max(1, plan.examples // len(plan.samples))
-            samples = command["samples"] or -(-command["examples"] // variations)
-        return Assignment({**command, "samples": samples}, "the preview", samples)
+            samples = command["samples"] or min(len(self._planned().samples), command["examples"])
+        mixed = command["samples"] is None
+        return Assignment({**command, "samples": samples, "mixed": mixed}, "the preview", samples)
 
     def _planned(self) -> Any:
         if self.subject().plan is None:

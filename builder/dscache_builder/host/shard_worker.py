@@ -24,7 +24,7 @@ from .checksums import Checksums, checksums_of
 from .contactsheet import check_can_draw, draw_sheet
 from .failures import failure_event, is_disk_full, is_out_of_memory
 from .guard import EXIT_OUT_OF_MEMORY
-from .rearrange import only_samples, without
+from .rearrange import mixed_samples, only_samples, without
 from .slot import Slot
 from .subject import Subject
 
@@ -178,8 +178,16 @@ class ShardWorker:
 
         with suppress(FileNotFoundError):
             self._preview_file.unlink()
-        few = only_samples(plan, command["samples"], command["leave_out"])
-        self._subject.handler.write_shard(few, 0, self._preview_file, on_sample=begin, bad=failed)
+        choose = mixed_samples if command["mixed"] else only_samples
+        few = choose(plan, command["samples"], command["leave_out"])
+        self._subject.handler.write_shard(
+            few,
+            0,
+            self._preview_file,
+            on_sample=begin,
+            bad=failed,
+            variations=-(-command["examples"] // command["samples"]),
+        )
         begun.append(("", time.monotonic()))
         self._slot.rest()
         pairs = itertools.pairwise(begun)

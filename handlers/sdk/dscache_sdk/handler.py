@@ -236,6 +236,7 @@ class DatasetHandler:
         observers: Sequence[Observer] = (),
         on_sample: Callable[[str], object] | None = None,
         bad: Callable[[SampleError], object] | None = None,
+        variations: int | None = None,
     ) -> ShardStats:
         """Write one file of the plan; the same bytes wherever and in whatever order.
 
@@ -247,6 +248,7 @@ class DatasetHandler:
             on_sample: called with each sample's id before it is loaded.
             bad: gets the error of a sample that fails, whose examples are then all left out;
                 without it the first error ends the file.
+            variations: only the first so many of each sample, for a look at the data.
 
         Raises:
             SampleError: a sample failed and there is no `bad`.
@@ -254,19 +256,20 @@ class DatasetHandler:
                 is the machine's (`machine_fault`), with or without `bad`.
         """
         self._check_features()
+        count = self._variations if variations is None else min(variations, self._variations)
         with RecordWriter(path, observers) as writer:
             for number in plan.shards[index].samples:
                 sample = plan.samples[number]
                 if on_sample is not None:
                     on_sample(sample.id)
-                for record in self._kept(sample, bad):
+                for record in self._kept(sample, count, bad):
                     writer.write(*record)
         return ShardStats(writer.records, writer.bytes)
 
     def _kept(
-        self, sample: Sample, bad: Callable[[SampleError], object] | None
+        self, sample: Sample, variations: int, bad: Callable[[SampleError], object] | None
     ) -> Iterable[Pieces]:
-        records = self._records(sample, self._variations)
+        records = self._records(sample, variations)
         if bad is None:
             return records
         try:

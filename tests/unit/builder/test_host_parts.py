@@ -18,7 +18,7 @@ from dscache_builder.host.failures import HostFailure, failure_event, is_out_of_
 from dscache_builder.host.guard import EXIT_OUT_OF_MEMORY, death_words
 from dscache_builder.host.process import Ending
 from dscache_builder.host.rawfolder import raw_revision
-from dscache_builder.host.rearrange import only_samples, without
+from dscache_builder.host.rearrange import mixed_samples, only_samples, without
 from dscache_builder.host.slot import Slot
 from dscache_builder.scrubbed import handler_environment, tool_environment
 from dscache_builder.sourcewatch import is_source
@@ -191,6 +191,14 @@ def test_a_plan_without_some_samples_keeps_the_others() -> None:
     assert without(plan, 0, ["a"]).shards[0].samples == [1]
     assert without(plan, 0, ["c"]).shards[1].samples == [2]
     assert [shard.samples for shard in only_samples(plan, 2, ["a"]).shards] == [[1]]
+
+
+def test_a_preview_shows_samples_as_training_will_meet_them() -> None:
+    samples = [Sample(name) for name in "abcd"]
+    shards = [ShardPlan(0, "x", "train", [3, 1], 2), ShardPlan(1, "y", "val", [0, 2], 2)]
+    plan = Plan(shards, samples, 4, "digest")
+    assert [shard.samples for shard in mixed_samples(plan, 3).shards] == [[3, 1, 0]]
+    assert [shard.samples for shard in mixed_samples(plan, 9, ["b"]).shards] == [[3, 0, 2]]
 
 
 def test_the_revision_of_raw_data_follows_every_file(tmp_path: Path) -> None:
