@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dscache import layout, manifests
-from dscache.errors import PreconditionFailed
+from dscache.errors import ConfigError, IntegrityError, PreconditionFailed, SpecError
 from dscache.manifests import HandlerVersion, Lock
 from dscache.spec import Spec
 from dscache.store import Objects
@@ -65,22 +65,27 @@ class HandlerEngine:
 
     @contextmanager
     def open(self, spec: Spec, beat: Beat) -> Iterator[Work]:
+        with ExitStack() as stack:
+            with _as_failures():
+                opened = self._opened(spec, beat, stack)
+            yield opened
+
+    def _opened(self, spec: Spec, beat: Beat, stack: ExitStack) -> Opened:
         started = time.monotonic()
         source = self._source(spec)
         lock = self._lock(spec, source, beat)
         python = self._environments.ensure(lock, beat=beat)
-        with ExitStack() as stack:
-            scratch = Path(tempfile.mkdtemp(prefix="build-", dir=self._config.scratch))
-            stack.callback(shutil.rmtree, scratch, ignore_errors=True)
-            request = self._host_request(spec, source, scratch)
-            host = stack.enter_context(HandlerHost(python, request, beat=beat))
-            description = host.describe()
-            resolved = Spec.of(
-                spec.dataset_name, spec.handler_version, description.config, spec.dataset_revision
-            )
-            self._record_options(spec, description.options)
-            spent_s = time.monotonic() - started
-            yield Opened(resolved, lock_digest(lock), spent_s, host, request.log)
+        scratch = Path(tempfile.mkdtemp(prefix="build-", dir=self._config.scratch))
+        stack.callback(shutil.rmtree, scratch, ignore_errors=True)
+        request = self._host_request(spec, source, scratch)
+        host = stack.enter_context(HandlerHost(python, request, beat=beat))
+        description = host.describe()
+        resolved = Spec.of(
+            spec.dataset_name, spec.handler_version, description.config, spec.dataset_revision
+        )
+        self._record_options(spec, description.options)
+        spent_s = time.monotonic() - started
+        return Opened(resolved, lock_digest(lock), spent_s, host, request.log)
 
     def _source(self, spec: Spec) -> DatasetSource:
         source = self._config.datasets.get(spec.dataset_name)
@@ -156,3 +161,16 @@ class HandlerEngine:
             sample_seconds=source.sample_seconds,
             max_bad_samples=source.max_bad_samples,
         )
+
+
+@contextmanager
+def _as_failures() -> Iterator[None]:
+    """What is wrong here is so for every attempt: whoever asked shall hear of it."""
+    try:
+        yield
+    except SpecError as error:
+        raise HandlerFailure("options", f"the handler's resolved options: {error}") from error
+    except (IntegrityError, ConfigError) as error:
+        raise HandlerFailure("environment", str(error)) from error
+    except OSError as error:
+        raise HandlerFailure("disk", f"the builder cannot use its own files: {error}") from error
