@@ -27,6 +27,7 @@ from .claim import NO_UPLOAD, Claim
 from .engine import Beat, Work
 from .parts import (
     MAX_PART_BYTES,
+    PARTS_PLANNED,
     FilledPart,
     FinishedShard,
     Packer,
@@ -82,6 +83,7 @@ class Building:
         """Build what is missing, upload it, and write the seal. Raises HandlerFailure, ClaimLost,
         NoSuchUpload (the upload expired: start over)."""
         started = time.monotonic()
+        _check_revision(self.work.resolved, plan)
         self._resume(plan)
         kept = [shard for part in self._parts for shard in part.shards]
         self._count_kept(plan, kept)
@@ -179,8 +181,14 @@ class Building:
         return record
 
     def _estimated_bytes(self) -> int:
-        """Bytes of the whole dataset, from those of the shards so far."""
-        share = self.counts.shards_done / max(self.counts.shards, 1)
+        """Bytes of the whole dataset, from those of the shards so far.
+
+        A plain handler plans no shards, so nobody knows what is to come: parts then grow with what
+        there is, by a thousandth of it each, and 10,000 of them hold any dataset.
+        """
+        if not self.counts.shards:
+            return PARTS_PLANNED // 1000 * self.counts.bytes
+        share = self.counts.shards_done / self.counts.shards
         return int(self.counts.bytes / share) if share else self.counts.bytes
 
     # -- parts
@@ -257,7 +265,8 @@ class Building:
         splits: dict[str, tuple[list[int], int]] = {}
         for shard in shards:
             counts, size = splits.get(shard.split, ([], 0))
-            splits[shard.split] = ([*counts, shard.records], size + shard.size)
+            counts.append(shard.records)  # in place: there may be a hundred thousand shards
+            splits[shard.split] = (counts, size + shard.size)
         spec: Spec = self.work.resolved
         info = tfds.dataset_info_json(spec.dataset_name, spec.handler_version, splits)
         features = json.dumps(self.work.features(), indent=1, sort_keys=True).encode()
@@ -286,6 +295,18 @@ class Building:
             repeatable=not any(sample.error.startswith("worker") for sample in bad),
         )
         self.claim.write(parts=list(self._parts), seal=seal, takeovers=0)
+
+
+def _check_revision(spec: Spec, plan: PlanSummary) -> None:
+    """A spec that pins the raw data is built from those and no others."""
+    pinned = spec.dataset_revision
+    if pinned is not None and pinned != plan.raw_revision:
+        raise HandlerFailure(
+            "raw-data",
+            f"dataset_revision pins the raw data to {pinned!r}, but they are at "
+            f"{plan.raw_revision!r} now; bring those of then back, or ask for the data as they are "
+            "by leaving dataset_revision out",
+        )
 
 
 def _check_all_built(plan: PlanSummary, there: int) -> None:

@@ -19,9 +19,13 @@ from dscache import layout, manifests, wait
 from dscache.errors import StoreUnreachable
 from dscache.manifests import Checkpoint, Failure, Live
 from dscache.spec import Spec
+from dscache.transfer import length
+from dscache_builder.building import Building
 from dscache_builder.claim import CLAIM_TTL_S, Claim
+from dscache_builder.parts import MAX_PART_BYTES, Packer
 from dscache_builder.report import BucketReporter
 from dscache_builder.run import MAX_TAKEOVERS, Context, KeyRun, Outcome
+from dscache_builder.worker import ShardBuilt
 from simulation.actors import SHARDS, SPEC, FakeEngine, FakeHandler, FakeWork, HereAndNow
 from simulation.store import Bucket, SimulatedStore
 
@@ -198,3 +202,43 @@ def test_the_upload_beside_an_unknown_zip_is_aborted(bench: Bench) -> None:
     assert bench.attempt() is Outcome.ANSWERED
     assert bench.bucket.uploads == {}
     bench.assert_complete()
+
+
+def test_a_pinned_revision_is_that_of_the_raw_data(tmp_path: Path) -> None:
+    """The simulated raw data have revision "raw"."""
+    bench = Bench(tmp_path, Spec.of("photos", "1.0.0", {"size": 1}, "of last year"))
+    nonce = bench.ask()
+    assert bench.attempt() is Outcome.FAILED
+    failure = bench.failure(nonce)
+    assert failure.kind == "raw-data"
+    assert "'of last year'" in failure.message
+    assert "'raw'" in failure.message
+    assert bench.handler.shards_built == 0
+    bench = Bench(tmp_path, Spec.of("photos", "1.0.0", {"size": 1}, "raw"))
+    bench.ask()
+    assert bench.attempt() is Outcome.ANSWERED
+
+
+@pytest.mark.parametrize("planned", [True, False])
+def test_ten_thousand_parts_hold_any_dataset(bench: Bench, planned: bool) -> None:
+    """Also of a plain handler, of which nobody knows before how much it will write."""
+    size, count = 6 << 20, 40_000
+    bench.ask()
+    claim = Claim.take(bench.store, SPEC.key, owner="b:1", unique=lambda: "n")
+    assert claim is not None
+    building = Building(
+        store=bench.store,
+        claim=claim,
+        work=FakeWork(bench.handler, SPEC, lambda: None),
+        uploads=HereAndNow(),
+        beat=lambda: None,
+        unique=lambda: "n",
+        scratch_bytes=1,
+    )
+    building.counts.shards = count if planned else 0
+    building._packer = Packer(next_part=1, next_shard=0)
+    for index in range(count):
+        name = f"s{index}"
+        building._shard_built(ShardBuilt(index, name, "train", Path(name), size, 0, "", 1, []))
+    assert len(building._ready_parts) < 10_000
+    assert max(length(part.segments) for part in building._ready_parts) < MAX_PART_BYTES
