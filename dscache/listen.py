@@ -1,6 +1,6 @@
 """Bucket notifications as a stream of signals. They are a hint; the bucket is the truth.
 
-`GET /<bucket>?events=…&prefix=…&ping=1`, signed with botocore's SigV4 and streamed with urllib3.
+`GET /<bucket>?events=…&prefix=…&ping=1`, streamed with urllib3.
 The response's headers prove that the subscription is live; the server then sends one JSON line an
 event and a ping a second (MINIO.md). Nothing is replayed: whoever listens looks at the bucket
 after every `Connected`.
@@ -14,14 +14,12 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import quote, urlencode
 
 import urllib3
-from botocore.auth import S3SigV4Auth
-from botocore.awsrequest import AWSRequest
-from botocore.credentials import Credentials
 
 from .config import Config
+from .errors import AccessDenied
+from .signed import Signed
 
 EVENTS = "s3:ObjectCreated:*"  # the same for everybody, because of the mask bug (MINIO.md)
 USER_METADATA = "x-amz-meta-"
@@ -117,7 +115,7 @@ class Listener:
                         heard = True
                         self._send(signal)
                     reason = "the server closed the stream"
-                except _NotStreaming as error:
+                except (_NotStreaming, AccessDenied) as error:
                     self._send(Unsupported(str(error)))
                     return
                 except (urllib3.exceptions.HTTPError, OSError) as error:
@@ -166,12 +164,8 @@ class Listener:
 
 def signed_request(config: Config, prefix: str) -> tuple[str, dict[str, str]]:
     """URL and headers of the listen request, signed for now."""
-    query = urlencode({"events": EVENTS, "ping": PING_S, "prefix": prefix}, quote_via=quote)
-    url = f"{config.require_endpoint()}/{config.bucket}?{query}"
-    request = AWSRequest("GET", url)
-    credentials = Credentials(config.access_key, config.secret_key, config.session_token or None)
-    S3SigV4Auth(credentials, "s3", config.region).add_auth(request)
-    return url, {name: str(value) for name, value in request.headers.items()}
+    query = {"events": EVENTS, "ping": str(PING_S), "prefix": prefix}
+    return Signed(config).prepare("GET", "", query=query)
 
 
 def parse_line(line: bytes) -> Iterator[Created]:

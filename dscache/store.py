@@ -6,32 +6,30 @@ nothing else, so it runs unchanged against the real store and, step by step, in 
 
 from __future__ import annotations
 
+import datetime
 import email.utils
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import unquote_plus
 
-import boto3
-import botocore.config
-import botocore.exceptions
-
-from . import transfer
+from . import s3errors, transfer
 from .config import Config
-from .errors import (
-    AccessDenied,
-    BucketMissing,
-    InvalidPart,
-    NoSuchUpload,
-    PreconditionFailed,
-    StoreError,
-    StoreUnreachable,
-)
-from .transfer import Segment
+from .errors import NoSuchUpload, PreconditionFailed, StoreError
+from .s3errors import Missing
+from .signed import Signed
+from .transfer import Answer, Segment
+
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
 
 PRESIGN_MAX_S = 7 * 86400
+PART_URL_S = 3600
+METADATA = "x-amz-meta-"
 
 
 @dataclass(frozen=True)
@@ -130,16 +128,17 @@ def multipart_etag(part_etags: Sequence[str]) -> str:
 
 
 class Store:
-    """The bucket of a configuration, over boto3. Safe to use from several threads."""
+    """The bucket of a configuration. Safe to use from several threads.
+
+    Single objects and listings are plain signed requests; boto3 is loaded for multipart uploads.
+    """
 
     def __init__(self, config: Config, *, clock: Callable[[], float] = time.time) -> None:
         self.config = config
         self.bucket = config.bucket
         self._clock = clock
         self._ahead_s = 0.0
-        self._client = _client(config, config.require_endpoint())
-        public = config.public_endpoint.rstrip("/")
-        self._signer = _client(config, public) if public else self._client
+        self._signed = Signed(config)
 
     def __repr__(self) -> str:
         return f"Store({self.config.endpoint!r}, bucket={self.bucket!r})"
@@ -148,21 +147,19 @@ class Store:
         return self._clock() + self._ahead_s
 
     def get(self, name: str) -> Object | None:
-        answer = self._call("get_object", name, missing=True)
-        if answer is None:
-            return None
-        try:
-            body = answer["Body"].read()
-        except (botocore.exceptions.BotoCoreError, OSError) as error:
-            raise StoreUnreachable(f"{name}: the answer broke off: {error}") from error
-        return Object(body, _etag(answer))
+        answer = self._send("GET", name)
+        return None if answer is None else Object(answer.body, _etag(answer))
 
     def head(self, name: str) -> Head | None:
-        answer = self._call("head_object", name, missing=True)
+        answer = self._send("HEAD", name)
         if answer is None:
             return None
-        metadata = {k.lower(): v for k, v in answer.get("Metadata", {}).items()}
-        return Head(_etag(answer), answer["ContentLength"], metadata)
+        metadata = {
+            header.removeprefix(METADATA): value
+            for header, value in answer.headers.items()
+            if header.startswith(METADATA)
+        }
+        return Head(_etag(answer), int(answer.headers["content-length"]), metadata)
 
     def put(
         self,
@@ -174,36 +171,32 @@ class Store:
         metadata: Mapping[str, str] | None = None,
         content_type: str = "application/json",
     ) -> str:
-        extra: dict[str, Any] = {"Body": body, "ContentType": content_type}
+        headers = {"content-type": content_type}
         if if_none_match:
-            extra["IfNoneMatch"] = "*"
+            headers["if-none-match"] = "*"
         if if_match is not None:
-            extra["IfMatch"] = if_match
-        if metadata:
-            extra["Metadata"] = dict(metadata)
-        try:
-            answer = self._call("put_object", name, **extra)
-        except _Missing:  # If-Match on an absent object
-            raise PreconditionFailed(f"{name}: it is not there any more") from None
+            headers["if-match"] = if_match
+        for key, value in (metadata or {}).items():
+            if not value.isascii():
+                raise StoreError(f"{name}: metadata {key}: {value!r} is not ASCII, as headers are")
+            headers[f"{METADATA}{key}"] = value
+        answer = self._send("PUT", name, headers=headers, body=body)
+        if answer is None:  # If-Match on an absent object
+            raise PreconditionFailed(f"{name}: it is not there any more")
         return _etag(answer)
 
     def delete(self, name: str) -> None:
-        self._call("delete_object", name)
+        self._send("DELETE", name)
 
     def entries(self, prefix: str) -> Iterator[Entry]:
-        token: dict[str, Any] = {}
+        query = {"list-type": "2", "prefix": prefix, "encoding-type": "url"}
         while True:
-            page = self._call("list_objects_v2", None, Prefix=prefix, **token)
-            for item in page.get("Contents", ()):
-                yield Entry(
-                    item["Key"],
-                    item["ETag"].strip('"'),
-                    item["Size"],
-                    item["LastModified"].timestamp(),
-                )
-            if not page.get("IsTruncated"):
+            answer = self._send("GET", "", where=f"listing of {prefix!r}", query=query)
+            page = _Page(answer.body if answer else b"", prefix)
+            yield from page.entries()
+            if not page.next:
                 return
-            token = {"ContinuationToken": page["NextContinuationToken"]}
+            query["continuation-token"] = page.next
 
     def create_upload(self, name: str, metadata: Mapping[str, str]) -> str:
         answer = self._call(
@@ -212,12 +205,14 @@ class Store:
         return str(answer["UploadId"])
 
     def upload_part(self, name: str, upload_id: str, number: int, body: Sequence[Segment]) -> str:
-        params = {"Bucket": self.bucket, "Key": name, "UploadId": upload_id, "PartNumber": number}
-        url = self._client.generate_presigned_url("upload_part", params, ExpiresIn=3600)
+        query = {"partNumber": str(number), "uploadId": upload_id}
+        url = self._signed.presign("PUT", name, PART_URL_S, query=query)
         answer = transfer.put(url, body)
         if answer.status != 200:
-            raise _status_error(answer, f"{name}, part {number}")
-        return answer.headers["etag"].strip('"')
+            raise s3errors.answered(
+                answer.status, answer.body, f"{name}, part {number}", self.config
+            )
+        return _etag(answer)
 
     def list_parts(self, name: str, upload_id: str) -> list[Part]:
         parts: list[Part] = []
@@ -239,7 +234,7 @@ class Store:
             MultipartUpload={"Parts": listed},
             IfNoneMatch="*",
         )
-        return _etag(answer)
+        return str(answer["ETag"]).strip('"')
 
     def abort_upload(self, name: str, upload_id: str) -> None:
         try:
@@ -254,127 +249,95 @@ class Store:
         """
         if not 1 <= expires_s <= PRESIGN_MAX_S:
             raise ValueError(f"expires_s: {expires_s} is not within 1 s and 7 days")
-        params = {"Bucket": self.bucket, "Key": name}
-        url = self._signer.generate_presigned_url("get_object", params, ExpiresIn=expires_s)
-        return str(url)
+        return self._signed.presign("GET", name, expires_s)
 
-    def _call(
-        self, operation: str, name: str | None, *, missing: bool = False, **extra: Any
-    ) -> Any:
-        where = name if name is not None else f"listing of {extra.get('Prefix', '')!r}"
-        if name is not None:
-            extra["Key"] = name
+    def _send(self, method: str, name: str, *, where: str = "", **how: Any) -> Answer | None:
+        """The answer, None for an object that is not there."""
+        answer = self._signed.send(method, name, **how)
+        if "date" in answer.headers:
+            date = email.utils.parsedate_to_datetime(answer.headers["date"])
+            self._ahead_s = date.timestamp() - self._clock()
+        if answer.status < 300:
+            return answer
+        error = s3errors.answered(answer.status, answer.body, where or name, self.config)
+        if isinstance(error, Missing) and name:
+            return None
+        raise error
+
+    @cached_property
+    def _client(self) -> Any:
+        with mapped_errors("", self.config):
+            return _client(self.config, self.config.require_endpoint())
+
+    def _call(self, operation: str, name: str, **extra: Any) -> Any:
+        with mapped_errors(name, self.config):
+            return getattr(self._client, operation)(Bucket=self.bucket, Key=name, **extra)
+
+
+class _Page:
+    """One page of a listing. `next` is the token of the following one, "" on the last."""
+
+    def __init__(self, body: bytes, prefix: str) -> None:
+        from xml.etree import ElementTree
+
         try:
-            with mapped_errors(where, self.config):
-                answer = getattr(self._client, operation)(Bucket=self.bucket, **extra)
-        except _Missing:
-            if missing:
-                return None
-            raise
-        self._learn_clock(answer["ResponseMetadata"]["HTTPHeaders"].get("date"))
-        return answer
+            self._root = ElementTree.fromstring(body)
+        except ElementTree.ParseError as error:
+            raise StoreError(
+                f"listing of {prefix!r}: the answer is no S3 listing ({error}); "
+                "is the endpoint that of an object store?"
+            ) from error
+        self._space = self._root.tag.partition("}")[0] + "}" if "}" in self._root.tag else ""
+        self.next = self._text(self._root, "NextContinuationToken")
 
-    def _learn_clock(self, date: str | None) -> None:
-        if date:
-            self._ahead_s = email.utils.parsedate_to_datetime(date).timestamp() - self._clock()
+    def entries(self) -> Iterator[Entry]:
+        for item in self._root.iter(f"{self._space}Contents"):
+            modified = datetime.datetime.fromisoformat(self._text(item, "LastModified"))
+            yield Entry(
+                unquote_plus(self._text(item, "Key")),
+                self._text(item, "ETag").strip('"'),
+                int(self._text(item, "Size")),
+                modified.timestamp(),
+            )
 
-
-class _Missing(StoreError):
-    """404 on an object (internal to this module)."""
-
-
-_CODES: dict[str, type[StoreError]] = {
-    "NoSuchKey": _Missing,
-    "404": _Missing,
-    "NoSuchBucket": BucketMissing,
-    "PreconditionFailed": PreconditionFailed,
-    "ConditionalRequestConflict": PreconditionFailed,
-    "412": PreconditionFailed,
-    "NoSuchUpload": NoSuchUpload,
-    "InvalidPart": InvalidPart,
-    "InvalidPartOrder": InvalidPart,
-    "AccessDenied": AccessDenied,
-    "403": AccessDenied,
-    "InvalidAccessKeyId": AccessDenied,
-    "SignatureDoesNotMatch": AccessDenied,
-    "ExpiredToken": AccessDenied,
-    "SlowDown": StoreUnreachable,
-    "SlowDownRead": StoreUnreachable,
-    "SlowDownWrite": StoreUnreachable,
-    "InternalError": StoreUnreachable,
-    "ServiceUnavailable": StoreUnreachable,
-    "XMinioServerNotInitialized": StoreUnreachable,
-    "500": StoreUnreachable,
-    "502": StoreUnreachable,
-    "503": StoreUnreachable,
-    "504": StoreUnreachable,
-}
+    def _text(self, element: Element, name: str) -> str:
+        return element.findtext(f"{self._space}{name}") or ""
 
 
 @contextmanager
 def mapped_errors(where: str, config: Config) -> Iterator[None]:
     """Turn botocore's exceptions into ours, chained, with a remedy in the message."""
+    import botocore.exceptions as theirs
+
     try:
         yield
-    except botocore.exceptions.ClientError as error:
-        raise _client_error(error, where, config) from error
-    except (
-        botocore.exceptions.NoCredentialsError,
-        botocore.exceptions.PartialCredentialsError,
-    ) as error:
-        raise AccessDenied(
-            f"no credentials for {config.endpoint}; set access_key and secret_key in a profile, "
-            "or DSCACHE_ACCESS_KEY and DSCACHE_SECRET_KEY"
-        ) from error
-    except (botocore.exceptions.HTTPClientError, botocore.exceptions.ConnectionError) as error:
-        raise StoreUnreachable(
-            f"no answer from {config.endpoint} "
-            f"(from {config.origin.get('endpoint', 'the caller')}): {_reason(error)}; "
-            "is the store running? (`dscache up` starts a local one, `dscache doctor` checks)"
-        ) from error
-    except (botocore.exceptions.BotoCoreError, ValueError) as error:
+    except theirs.ClientError as error:
+        details = error.response.get("Error", {})
+        code, message = str(details.get("Code", "")), str(details.get("Message") or "")
+        raise s3errors.error_of(code, message, where, config) from error
+    except (theirs.NoCredentialsError, theirs.PartialCredentialsError) as error:
+        raise s3errors.no_credentials(config) from error
+    except (theirs.HTTPClientError, theirs.ConnectionError) as error:
+        raise s3errors.unreachable(_reason(error), config) from error
+    except (theirs.BotoCoreError, ValueError) as error:
         raise StoreError(f"{where}: {error}") from error
 
 
-def _client_error(error: botocore.exceptions.ClientError, where: str, config: Config) -> StoreError:
-    details = error.response.get("Error", {})
-    code = str(details.get("Code", ""))
-    kind = _CODES.get(code, StoreError)
-    message = f"{where}: {details.get('Message') or code}"
-    if kind is AccessDenied:
-        message = (
-            f"{where}: access denied ({code}) at {config.endpoint} "
-            f"as {config.access_key or 'nobody'!r}; "
-            "check the profile's access_key and secret_key and the user's policy"
-        )
-    if kind is BucketMissing:
-        message = (
-            f"bucket {config.bucket!r} does not exist at {config.endpoint}; "
-            "create it or set `bucket`"
-        )
-    return kind(message)
-
-
-def _status_error(answer: transfer.Answer, where: str) -> StoreError:
-    """The error of an answer to a presigned request (its body is S3's XML)."""
-    text = answer.body.decode("utf-8", "replace")
-    code = text.partition("<Code>")[2].partition("</Code>")[0] or str(answer.status)
-    kind = _CODES.get(code, StoreError)
-    return kind(f"{where}: {code} ({answer.status})")
-
-
-def _reason(error: botocore.exceptions.BotoCoreError) -> str:
+def _reason(error: Any) -> str:
     cause = error.kwargs.get("error") if hasattr(error, "kwargs") else None
     inner = getattr(cause, "reason", None) or cause or error
-    return str(getattr(inner, "__context__", None) or inner).splitlines()[0][:200]
+    return str(getattr(inner, "__context__", None) or inner)
 
 
-def _etag(answer: Mapping[str, Any]) -> str:
-    return str(answer["ETag"]).strip('"')
+def _etag(answer: Answer) -> str:
+    return answer.headers["etag"].strip('"')
 
 
 def _client(config: Config, endpoint: str) -> Any:
     """An S3 client: SigV4, path addressing, explicit region, no flexible checksums (MINIO.md)."""
+    import boto3
+    import botocore.config
+
     session = boto3.session.Session()
     return session.client(
         "s3",

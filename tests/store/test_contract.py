@@ -28,6 +28,7 @@ from dscache.errors import (
     InvalidPart,
     NoSuchUpload,
     PreconditionFailed,
+    StoreError,
     StoreUnreachable,
 )
 from dscache.store import PRESIGN_MAX_S, Part, Store, multipart_etag
@@ -140,6 +141,11 @@ def test_metadata_and_size(store: Store) -> None:
     assert head is not None
     assert head.size == 5
     assert dict(head.metadata) == {"phase": "build", "done": "3"}
+
+
+def test_metadata_travel_as_headers_which_are_ascii(store: Store) -> None:
+    with pytest.raises(StoreError, match="not ASCII"):
+        store.put("datasets/x.progress", b"1", metadata={"phase": "Größe"})
 
 
 def test_upload_keeps_its_metadata(store: Store) -> None:

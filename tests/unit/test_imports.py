@@ -27,8 +27,8 @@ MAY_IMPORT = {
 # inside dscache: a module may import only those of an earlier row, or of its own
 LAYERS = [
     {"errors", "units", "canonical"},
-    {"spec", "layout", "manifests", "state", "config", "transfer"},
-    {"buildlog", "zipcheck", "recordcheck"},
+    {"spec", "layout", "manifests", "state", "config", "transfer", "s3errors"},
+    {"buildlog", "zipcheck", "recordcheck", "signed"},
     {"store", "listen", "registers", "markers", "retire", "selftest"},
     {"wait", "catalog", "download", "cache", "dataset", "verify"},
     {"client"},

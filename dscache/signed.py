@@ -1,0 +1,146 @@
+"""Single signed requests to one bucket, over urllib3.
+
+boto3 costs a quarter to half a second to import and several times the CPU of a request like these
+(docs/benchmarks.md); most commands send a handful of them.
+"""
+
+from __future__ import annotations
+
+import datetime
+import random
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import urllib3
+
+from . import s3errors, sigv4
+from .config import Config
+from .sigv4 import Keys
+from .transfer import Answer
+
+CONNECT_TIMEOUT_S = 5.0
+READ_TIMEOUT_S = 60.0
+ATTEMPTS = 3
+RETRIED = frozenset({429, 500, 502, 503, 504})
+CONNECTIONS = 32  # kept open between requests; more threads than that open their own
+
+
+class Signed:
+    """Sends requests about one bucket. Safe to use from several threads.
+
+    Errors of the connection and answers of an overloaded server are tried again, so a write whose
+    answer is lost may meet its own first success (see `registers`).
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        sleep: Callable[[float], object] = time.sleep,
+        uniform: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        self._config = config
+        self._endpoint = config.require_endpoint()
+        self._sleep, self._uniform = sleep, uniform
+        self._credentials: Any = None
+        self._pool = urllib3.PoolManager(
+            maxsize=CONNECTIONS,
+            retries=False,
+            timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=READ_TIMEOUT_S),
+        )
+
+    def send(
+        self,
+        method: str,
+        name: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: bytes = b"",
+    ) -> Answer:
+        """Send and return the answer, whatever its status; `name` "" is the bucket itself.
+
+        Raises StoreUnreachable, AccessDenied (no credentials).
+        """
+        for attempt in range(ATTEMPTS):
+            if attempt:
+                self._sleep(self._uniform(0, 2 ** (attempt - 1)))
+            last = attempt == ATTEMPTS - 1
+            try:
+                answer = self._once(method, name, query or {}, headers or {}, body)
+            except (urllib3.exceptions.HTTPError, OSError) as error:
+                if last:
+                    raise s3errors.unreachable(_reason(error), self._config) from error
+                continue
+            if answer.status not in RETRIED or last:
+                return answer
+        raise AssertionError("the last attempt returns or raises")
+
+    def presign(
+        self, method: str, name: str, expires_s: int, *, query: Mapping[str, str] | None = None
+    ) -> str:
+        """A URL for one request without credentials, for the public endpoint if it is a GET.
+
+        No request is made. The URL carries a signature: never log it.
+        """
+        public = self._config.public_endpoint.rstrip("/") if method == "GET" else ""
+        url = _url(self._config, public or self._endpoint, name, query or {})
+        return sigv4.presign(method, url, self._keys(), self._config.region, expires_s, _now())
+
+    def prepare(
+        self,
+        method: str,
+        name: str,
+        *,
+        query: Mapping[str, str],
+        headers: Mapping[str, str] | None = None,
+        body: bytes = b"",
+    ) -> tuple[str, dict[str, str]]:
+        """URL and headers of a request, signed for now. Raises AccessDenied (no credentials)."""
+        url = _url(self._config, self._endpoint, name, query)
+        region = self._config.region
+        return url, sigv4.sign(method, url, headers or {}, body, self._keys(), region, _now())
+
+    def _once(
+        self,
+        method: str,
+        name: str,
+        query: Mapping[str, str],
+        headers: Mapping[str, str],
+        body: bytes,
+    ) -> Answer:
+        url, signed = self.prepare(method, name, query=query, headers=headers, body=body)
+        response = self._pool.request(method, url, headers=signed, body=body, redirect=False)
+        found = {name.lower(): value for name, value in response.headers.items()}
+        return Answer(response.status, found, response.data)
+
+    def _keys(self) -> Keys:
+        """The configured credentials, else what botocore finds on this machine."""
+        config = self._config
+        if config.access_key:
+            return Keys(config.access_key, config.secret_key, config.session_token)
+        if self._credentials is None:
+            import botocore.session
+
+            self._credentials = botocore.session.get_session().get_credentials()
+        if self._credentials is None:
+            raise s3errors.no_credentials(config)
+        frozen = self._credentials.get_frozen_credentials()  # they may be renewed now and then
+        return Keys(frozen.access_key, frozen.secret_key, frozen.token or "")
+
+
+def _url(config: Config, base: str, name: str, query: Mapping[str, str]) -> str:
+    """The URL of an object, or of the bucket when `name` is "", percent-encoded."""
+    url = f"{base}/{config.bucket}" + (f"/{quote(name, safe='/~')}" if name else "")
+    return f"{url}?{urlencode(query, quote_via=quote, safe='~')}" if query else url
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
+
+
+def _reason(error: Exception) -> str:
+    inner = getattr(error, "reason", None) or error
+    return str(getattr(inner, "__cause__", None) or inner) or repr(error)
