@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from dscache.errors import NoSuchUpload, SpecError
@@ -24,13 +25,14 @@ from .building import Building
 from .claim import Claim, ClaimLost
 from .engine import Engine, Work
 from .publish import ReadyRegister, Step
-from .report import Reporter
-from .worker import HandlerFailure
+from .report import PREVIEW_EXAMPLES, Reporter
+from .worker import HandlerFailure, PlanSummary
 
 log = logging.getLogger("dscache_builder")
 
 MAX_TAKEOVERS = 8
 LOOK_FOR_CANCEL_S = 2.0
+SMALL_EXAMPLES = 2 * PREVIEW_EXAMPLES  # fewer take hardly longer to build than to draw
 RETRY_PAUSES_S = (1.0, 5.0, 15.0)
 
 
@@ -82,6 +84,9 @@ class KeyRun:
         self.store = context.store
         self.key = key
         self._looked_at = context.clock()
+        self._opened = ExitStack()  # the handler of a preview that is still to be drawn
+        self._to_draw: Work | None = None
+        self._answered = False
 
     def run(self) -> Outcome:
         """Claim the key, answer everybody who asks for it, release. StoreUnreachable passes."""
@@ -96,6 +101,8 @@ class KeyRun:
         except ClaimLost:
             log.warning("%s: somebody else holds the claim now; stopped", self.key)
             return Outcome.LOST
+        finally:
+            self._opened.close()
 
     def _until_answered(self) -> Outcome:
         while True:
@@ -199,32 +206,55 @@ class KeyRun:
         raise AssertionError("the last round returns")
 
     def _open(self, request: Request, before: ReadyRegister, asked: Asked) -> Outcome | Step:
+        self._opened.close()
+        self._to_draw = None
         self.report.phase("environment")
-        with self.context.engine.open(request.spec, self._beat) as work:
+        with ExitStack() as opened:
+            work = opened.enter_context(self.context.engine.open(request.spec, self._beat))
             if work.resolved.key != self.key:
                 return self._alias(work.resolved, before, asked)
             self.report.phase("planning")
-            started = self.context.clock()
-            plan = work.plan()
-            building = Building(
-                store=self.store,
-                claim=self.claim,
-                work=work,
-                uploads=self.context.uploads,
-                beat=self._beat,
-                unique=self.context.unique,
-                scratch_bytes=self.context.scratch_bytes,
-            )
-            with self.report.following(work.log_tail):
-                self.report.building(building.counts)
-                self._preview(work)
-                building.seal(plan, self.context.clock() - started)
+            self._build_planned(work)
+            if self._to_draw is not None:
+                self._opened = opened.pop_all()
         return Step.COMPLETE
 
-    def _preview(self, work: Work) -> None:
-        """A hint: what goes wrong in it will go wrong, and be reported, in the build."""
-        if not self.claim.value.parts:
+    def _build_planned(self, work: Work) -> None:
+        started = self.context.clock()
+        plan = work.plan()
+        building = Building(
+            store=self.store,
+            claim=self.claim,
+            work=work,
+            uploads=self.context.uploads,
+            beat=self._beat,
+            unique=self.context.unique,
+            scratch_bytes=self.context.scratch_bytes,
+        )
+        with self.report.following(work.log_tail):
+            self.report.building(building.counts)
+            self._preview(work, plan)
+            building.seal(plan, self.context.clock() - started)
+
+    def _preview(self, work: Work, plan: PlanSummary) -> None:
+        """A hint: what goes wrong in it will go wrong, and be reported, in the build.
+
+        It comes first, so that people see early what they will get; but nobody shall wait for a
+        picture of a dataset that is built as fast as it is drawn. (A plain handler, which has no
+        plan, can be drawn only after it ran.)
+        """
+        if self.claim.value.parts:
+            return
+        if plan.examples <= SMALL_EXAMPLES:
+            self._to_draw = work
+        else:
             self.report.preview(work)
+
+    def _preview_late(self) -> None:
+        """Everybody has been answered; draw what was put off."""
+        if self._to_draw is not None:
+            self._answered = True
+            self.report.preview(self._to_draw)
 
     def _beat(self) -> None:
         """At least once a second: stop when told to, renew, report, and see who still waits."""
@@ -233,7 +263,7 @@ class KeyRun:
         self.claim.renew_if_due()
         self.report.tick()
         now = self.context.clock()
-        if now - self._looked_at >= LOOK_FOR_CANCEL_S:
+        if not self._answered and now - self._looked_at >= LOOK_FOR_CANCEL_S:
             self._looked_at = now
             asked = answers.list_asked(self.store, self.key)
             if not asked.nonces:
@@ -269,6 +299,7 @@ class KeyRun:
         if isinstance(ready.value, Alias):
             answers.forward(self.store, self.key, asked.nonces, ready.value.spec)
         answers.delete(self.store, self.key, asked.nonces, asked.cancels)
+        self._preview_late()
         self.report.done()
         self.claim.release(keep=False)
         return Outcome.ANSWERED

@@ -1,0 +1,378 @@
+"""Measure builds: throughput, the time after the last sample, latency of small ones, memory.
+
+    python -m benchmarks.build [--runs 5] [--only throughput,tail,latency] [--json]
+
+It starts a store and a builder of its own (2 workers). QUICK=1 shortens everything.
+
+throughput  photos (JPEG in, resize, crop, flip, exposure, JPEG out; without rotation and with up
+            to 10 degrees), 2 variations of each picture:
+              bare      the handler's load and example, and the compression of the picture, in 2
+                        plain processes that throw the result away
+              shards    the same processes write the shards with checksums: bare and our records
+              dscache   a build, from the first shard to the seal (`timings.build_s`); its CPU is
+                        that of `shards` and that of the builder's process
+              TensorFlow  one process: the handler, TFRecordWriter, zipfile, boto3's upload_file
+tail        records of 200 KB that cannot be compressed, 64 in a file: seconds from the end of the
+            last sample until somebody who listens knows of the ready marker, and the peak memory of
+            the builder's process, at two sizes of the dataset
+latency     from the request to the beginning of the first sample, and `dscache get` of ten pictures
+            as a process of its own; environments are warm, every run is a new dataset
+
+Variants take turns in another order each round after one warm-up; medians and extremes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.harness import QUICK, Cost, Spread, cpu_of, spread, table, take_turns
+from benchmarks.stack import Ready, Stack, stack
+from dscache import layout, manifests
+from dscache.client import Client
+from dscache.manifests import Live
+from dscache.spec import load_spec
+from dscache_builder.scrubbed import handler_environment
+
+WORKERS = 2
+PICTURES = 40 if QUICK else 400
+RECORD_BYTES = 200_000
+TAIL_GB = (0.05, 0.2) if QUICK else (0.2, 2.0)
+ROTATIONS = (0, 10)
+SMALL = 10
+OWN_SCRIPT = "benchmarks.build_process"
+
+
+class Tail(NamedTuple):
+    """One build of `speed`."""
+
+    after_last_s: float
+    total_s: float
+    builder_rss: int
+    handler_rss: int
+
+
+def main() -> None:
+    """Parse, run, print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--runs", type=int, default=1 if QUICK else 5)
+    parser.add_argument("--only", default="throughput,tail,latency")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    wanted = options.only.split(",")
+    with tempfile.TemporaryDirectory(prefix="dscache-bench-raw-") as name:
+        raw = make_pictures(Path(name) / "photos", PICTURES)
+        few = make_pictures(Path(name) / "few", SMALL)
+        results: dict[str, Any] = {}
+        if "throughput" in wanted:
+            with stack({"photos": raw}, WORKERS) as made:
+                results["throughput"] = [
+                    throughput(made, raw, rotation, options.runs) for rotation in ROTATIONS
+                ]
+        if "tail" in wanted or "latency" in wanted:
+            with stack({"photos": few}, WORKERS) as made:
+                if "tail" in wanted:
+                    results["tail"] = tail(made, options.runs)
+                if "latency" in wanted:
+                    results["latency"] = latency(made, 2 * options.runs)
+    print(json.dumps(results, indent=1) if options.json else shown(results))
+
+
+# -- throughput
+
+
+def make_pictures(folder: Path, count: int) -> Path:
+    """JPEG files of about 1024 x 1024 pixels, cut from the photographs in scikit-image."""
+    folder.mkdir(parents=True)
+    package = find_spec("skimage")
+    assert package is not None and package.origin is not None, "scikit-image is needed"
+    data = Path(package.origin).parent / "data"
+    names = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "retina.jpg")
+    photographs = [Image.open(data / name).convert("RGB") for name in names]
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        photograph = photographs[number % len(photographs)]
+        side = int(min(photograph.size) * rng.uniform(0.6, 1.0))
+        left, top = (int(rng.integers(0, size - side + 1)) for size in photograph.size)
+        cut = photograph.crop((left, top, left + side, top + side)).resize((1024, 1024))
+        cut.save(folder / f"{number:05d}.jpg", quality=90)
+    return folder
+
+
+def photos_options(rotation: int, seed: int) -> dict[str, Any]:
+    """The dataset_config of the workload."""
+    return {
+        "image_size": [1024, 1024],
+        "crop_size": [800, 800],
+        "flip": 0.5,
+        "exposure": 0.5,
+        "rotation": rotation,
+        "variations_per_sample": 2,
+        "batch_size": 20,
+        "seed": seed,
+    }
+
+
+def throughput(made: Stack, raw: Path, rotation: int, runs: int) -> dict[str, Any]:
+    """Figures of one rotation: wall and CPU seconds of each variant."""
+    serial = iter(range(1, 1000))
+    variants: dict[str, Callable[[], Cost]] = {
+        "bare": lambda: _processes(made, raw, rotation, "bare"),
+        "shards": lambda: _processes(made, raw, rotation, "shards"),
+        "dscache": lambda: _our_build(made, rotation, next(serial)),
+    }
+    costs = take_turns(variants, runs)
+    shards_cpu_s = statistics.median(cost.cpu_s for cost in costs["shards"])
+    costs["dscache"] = [Cost(c.wall_s, c.cpu_s + shards_cpu_s) for c in costs["dscache"]]
+    costs["TensorFlow"] = [_tensorflow(made, raw, rotation) for _ in range(min(runs, 2))]
+    examples = 2 * len(list(raw.iterdir()))
+    rows = {
+        name: {
+            "wall_s": spread(cost.wall_s for cost in each),
+            "cpu_s": spread(cost.cpu_s for cost in each),
+        }
+        for name, each in costs.items()
+    }
+    return {"rotation": rotation, "examples": examples, "variants": rows}
+
+
+def _processes(made: Stack, raw: Path, rotation: int, what: str) -> Cost:
+    """Plain processes that begin at the same time; each prints its CPU seconds."""
+    with tempfile.TemporaryDirectory(dir=made.folder) as name:
+        environ = handler_environment(Path(sys.executable), Path(name), os.environ)
+        environ["PYTHONPATH"] = str(Path(__file__).resolve().parents[1])
+        options = json.dumps(photos_options(rotation, 0))
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-m", OWN_SCRIPT, what, options, str(raw), f"{part}/{WORKERS}"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                env=environ,
+                cwd=name,
+            )
+            for part in range(WORKERS)
+        ]
+        for process in processes:
+            assert process.stdout is not None
+            process.stdout.readline()  # imported and planned
+        began = time.perf_counter()
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        outputs = [process.communicate() for process in processes]
+        wall_s = time.perf_counter() - began
+        return Cost(wall_s, sum(float(out) for out, _ in outputs))
+
+
+def _our_build(made: Stack, rotation: int, seed: int) -> Cost:
+    """Wall seconds from the first shard to the seal, CPU seconds of the builder's process."""
+    assert made.process is not None
+    made.settle()
+    before = cpu_of(made.process.pid) or 0.0
+    live = _built(made, made.spec("photos", _version(), photos_options(rotation, seed)))
+    cpu_s = (cpu_of(made.process.pid) or 0.0) - before
+    made.store.delete(live.zip_key)
+    return Cost(live.timings.build_s, cpu_s)
+
+
+def _built(made: Stack, cfg: Path) -> Live:
+    client = Client(made.client)
+    key = client.wait(cfg)
+    found = made.store.get(layout.ready(key))
+    assert found is not None
+    live = manifests.decode_ready(found.body, where=key)
+    assert isinstance(live, Live)
+    return live
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("dataset-handlers")
+
+
+def _tensorflow(made: Stack, raw: Path, rotation: int) -> Cost:
+    config = made.server.config
+    store = json.dumps(
+        [config.endpoint, config.region, config.access_key, config.secret_key, config.bucket]
+    )
+    with tempfile.TemporaryDirectory(dir=made.folder) as name:
+        done = subprocess.run(
+            [
+                sys.executable, "-m", OWN_SCRIPT, "tensorflow",
+                json.dumps(photos_options(rotation, 0)), str(raw), "0/1", store,
+            ],
+            input="go\n", capture_output=True, text=True, check=True, cwd=name,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])},
+        )  # fmt: skip
+    wall_s, cpu_s = map(float, done.stdout.split()[1:])
+    return Cost(wall_s, cpu_s)
+
+
+# -- the end of a build, and memory
+
+
+def tail(made: Stack, runs: int) -> list[dict[str, Any]]:
+    """Figures at each size."""
+    serial = iter(range(1, 1000))
+    variants = {f"{size:g}": lambda size=size: _tail(made, size, next(serial)) for size in TAIL_GB}
+    taken = take_turns(variants, runs)
+    return [
+        {
+            "gb": float(size),
+            "after_last_s": spread(one.after_last_s for one in each),
+            "total_s": spread(one.total_s for one in each),
+            "builder_rss_mib": spread(one.builder_rss / 2**20 for one in each),
+            "handler_rss_mib": spread(one.handler_rss / 2**20 for one in each),
+        }
+        for size, each in taken.items()
+    ]
+
+
+def _tail(made: Stack, size_gb: float, run: int) -> Tail:
+    options = {"examples": round(size_gb * 1e9 / RECORD_BYTES), "bytes": RECORD_BYTES,
+               "batch_size": 64, "run": run}  # fmt: skip
+    asked_at, ready_at, times, usage = _speed_build(made, options)
+    return Tail(ready_at - times[-1], ready_at - asked_at, usage.builder_rss, usage.handler_rss)
+
+
+def _speed_build(made: Stack, options: dict[str, Any]) -> tuple[float, float, list[float], Any]:
+    """(asked at, ready at, times at which samples began and ended, usage); Unix times."""
+    for file in made.raw.iterdir():
+        file.unlink()
+    spec = load_spec(made.spec("speed", "1.0.0", options))
+    client = Client(made.client)
+    made.settle()
+    with Ready(made.server.config, spec.key) as ready, made.watched() as usage:
+        asked_at = time.time()
+        client.request(spec)
+        ready_at = ready.wait()
+    times = sorted(float(t) for f in made.raw.iterdir() for t in f.read_text().split())
+    made.store.delete(layout.archive(spec.key, 0))
+    return asked_at, ready_at, times, usage
+
+
+# -- latency
+
+
+def latency(made: Stack, runs: int) -> dict[str, Any]:
+    """Seconds until the first sample begins, and of `dscache get` of ten pictures."""
+    serial = iter(range(10_000, 20_000))
+
+    def first() -> tuple[float, ...]:
+        options = {"examples": SMALL, "bytes": RECORD_BYTES, "batch_size": 64, "run": next(serial)}
+        asked_at, _, times, _ = _speed_build(made, options)
+        return (times[0] - asked_at,)
+
+    variants: dict[str, Callable[[], tuple[float, ...]]] = {
+        "first": first,
+        "get": lambda: _get(made, next(serial)),
+    }
+    taken = take_turns(variants, runs)
+    return {
+        "first_sample_s": spread(one[0] for one in taken["first"]),
+        "get_s": spread(one[0] for one in taken["get"]),
+        "hit_s": spread(one[1] for one in taken["get"]),
+    }
+
+
+def _get(made: Stack, seed: int) -> tuple[float, float]:
+    """Seconds of two processes: the first has the dataset built, the second finds it here."""
+    cfg = made.spec("photos", _version(), photos_options(10, seed))
+    config = made.client
+    made.settle()
+    began = time.perf_counter()
+    _dscache(made, config, cfg)
+    built_at = time.perf_counter()
+    _dscache(made, config, cfg)
+    return built_at - began, time.perf_counter() - built_at
+
+
+def _dscache(made: Stack, config: Any, cfg: Path) -> None:
+    program = [sys.executable, "-c", "from dscache.cli import main; main()", "get", str(cfg)]
+    subprocess.run(program, env=made.environ(config), check=True, capture_output=True, cwd="/")
+
+
+# -- the report
+
+
+def shown(results: dict[str, Any]) -> str:
+    """The tables, as Markdown."""
+    parts = [_throughput_table(one) for one in results.get("throughput", ())]
+    if "tail" in results:
+        parts.append(_tail_table(results["tail"]))
+    if "latency" in results:
+        parts.append(_latency_table(results["latency"]))
+    return "\n\n".join(parts)
+
+
+def _throughput_table(one: dict[str, Any]) -> str:
+    variants = one["variants"]
+    bare = variants["bare"]
+    rows = [
+        [
+            name,
+            spread_of(found["wall_s"]).shown(),
+            f"{bare['wall_s'][0] / found['wall_s'][0]:.2f}",
+            spread_of(found["cpu_s"]).shown(),
+            f"{100 * (found['cpu_s'][0] / bare['cpu_s'][0] - 1):+.1f} %",
+        ]
+        for name, found in variants.items()
+    ]
+    head = [
+        f"rotation {one['rotation']}, {one['examples']} examples", "wall s",
+        "speed ÷ bare", "CPU s", "CPU on top",
+    ]  # fmt: skip
+    return table(head, rows)
+
+
+def _tail_table(rows: list[dict[str, Any]]) -> str:
+    head = [
+        "dataset", "last sample → ready known, ms", "whole build, s",
+        "builder RSS, MiB", "handler processes RSS, MiB",
+    ]  # fmt: skip
+    body = [
+        [
+            f"{row['gb']:g} GB",
+            spread_of([1000 * figure for figure in row["after_last_s"]]).shown(0),
+            spread_of(row["total_s"]).shown(1),
+            spread_of(row["builder_rss_mib"]).shown(0),
+            spread_of(row["handler_rss_mib"]).shown(0),
+        ]
+        for row in rows
+    ]
+    return table(head, body)
+
+
+def _latency_table(found: dict[str, Any]) -> str:
+    names = {
+        "first_sample_s": "request → first sample begun",
+        "get_s": "`dscache get`, ten pictures, built",
+        "hit_s": "`dscache get`, cached here",
+    }
+    rows = [[names[name], spread_of(figures).shown()] for name, figures in found.items()]
+    return table(["", "s"], rows)
+
+
+def spread_of(figures: Any) -> Spread:
+    """Figures that went through JSON, or not."""
+    return Spread(*figures)
+
+
+if __name__ == "__main__":
+    main()

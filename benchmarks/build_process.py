@@ -1,0 +1,94 @@
+"""A plain process for `benchmarks.build`: the same handler code as a build, without a builder.
+
+    python -m benchmarks.build_process bare|shards|tensorflow OPTIONS RAW PART/PARTS [STORE]
+
+It imports and plans, prints a line, waits for one, works, and prints CPU seconds (`tensorflow`:
+wall and CPU seconds).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from dscache_sdk.plain import load_handler
+
+
+def bare(handler: Any, plan: Any, indices: range) -> None:
+    """Load, example, and the compression of the picture; nothing is kept."""
+    for index in indices:
+        for example in examples(handler, plan, index):
+            handler.features["image"].encode(example["image"])
+
+
+def shards(handler: Any, plan: Any, indices: range) -> None:
+    """Records with checksums, written to files, as a worker does it."""
+    from dscache_builder.host.checksums import Checksums
+
+    for index in indices:
+        sums, path = Checksums(), Path(plan.shards[index].name)
+        handler.write_shard(plan, index, path, observers=[sums.update], on_sample=lambda _: None)
+        path.unlink()
+
+
+def tensorflow(handler: Any, plan: Any, indices: range, store: str) -> None:
+    """TFRecordWriter and tf.train.Example, zipfile, boto3's upload_file: one after the other."""
+    import boto3
+    import tensorflow as tf
+
+    for index in indices:
+        with tf.io.TFRecordWriter(plan.shards[index].name) as writer:
+            for example in examples(handler, plan, index):
+                record = tf.train.Example()
+                picture = handler.features["image"].encode(example["image"])
+                record.features.feature["image"].bytes_list.value.append(picture)
+                writer.write(record.SerializeToString())
+    with zipfile.ZipFile("all.zip", "w", zipfile.ZIP_STORED) as archive:
+        for shard in plan.shards:
+            archive.write(shard.name)
+    endpoint, region, access_key, secret_key, bucket = json.loads(store)
+    client = boto3.client(
+        "s3", endpoint_url=endpoint, region_name=region,
+        aws_access_key_id=access_key, aws_secret_access_key=secret_key,
+    )  # fmt: skip
+    client.upload_file("all.zip", bucket, "baseline.zip")
+
+
+def examples(handler: Any, plan: Any, index: int) -> Any:
+    """The examples of a shard, by the handler's own methods."""
+    from dscache_sdk.samples import rng_for
+
+    for number in plan.shards[index].samples:
+        sample = plan.samples[number]
+        loaded = handler.load(sample)
+        for variation in range(handler.options.variations_per_sample):
+            yield handler.example(loaded, sample, rng_for(handler.seed, sample.id, variation))
+
+
+def main() -> None:
+    """See the module."""
+    what, options, raw, share, *store = sys.argv[1:]
+    part, parts = map(int, share.split("/"))
+    handler = load_handler("photos")(json.loads(options), raw)
+    plan = handler.plan("photos")
+    if what == "tensorflow":
+        import boto3  # noqa: F401 - importing it and TensorFlow is not what is compared
+        import tensorflow as tf  # noqa: F401
+    print("ready", flush=True)
+    sys.stdin.readline()
+    wall, cpu = time.perf_counter(), time.process_time()
+    indices = range(part, len(plan.shards), parts)
+    if what == "tensorflow":
+        tensorflow(handler, plan, indices, *store)
+        print(time.perf_counter() - wall, time.process_time() - cpu)
+        return
+    {"bare": bare, "shards": shards}[what](handler, plan, indices)
+    print(time.process_time() - cpu)
+
+
+if __name__ == "__main__":
+    main()
