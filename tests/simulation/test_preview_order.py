@@ -1,0 +1,101 @@
+"""When the preview is drawn: first, unless the dataset is built as fast as it is drawn."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dscache import layout, wait
+from dscache.errors import DscacheError
+from dscache_builder.engine import Work
+from dscache_builder.report import Reporter
+from dscache_builder.run import SMALL_EXAMPLES, Context, KeyRun, Outcome
+from dscache_builder.worker import PlanSummary
+from simulation.actors import SPEC, FakeEngine, FakeHandler, FakeWork, HereAndNow
+from simulation.store import Bucket, SimulatedStore
+
+
+class Drawing(Reporter):
+    """Notes what was in the bucket when the preview was drawn."""
+
+    def __init__(self, store: SimulatedStore, drawn: list[tuple[bool, bool]]) -> None:
+        self._store, self._drawn = store, drawn
+
+    def preview(self, work: Work) -> None:
+        ready = self._store.get(layout.ready(SPEC.key)) is not None
+        asked = any(self._store.entries(layout.REQUESTS))
+        self._drawn.append((ready, asked))
+        work.preview(16, Path("unused"))
+
+
+@pytest.mark.parametrize(
+    ("examples", "ready", "asked"),
+    [(SMALL_EXAMPLES + 1, False, True), (SMALL_EXAMPLES, True, False), (0, True, False)],
+)
+def test_nobody_waits_for_the_picture_of_a_small_dataset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, examples: int, ready: bool, asked: bool
+) -> None:
+    plan = FakeWork.plan
+
+    def planned(work: FakeWork) -> PlanSummary:
+        return replace(plan(work), examples=examples)
+
+    store = SimulatedStore(Bucket(), lambda label: None, lambda: False)
+    drawn: list[tuple[bool, bool]] = []
+    monkeypatch.setattr(FakeWork, "plan", planned)
+    monkeypatch.setattr(FakeWork, "preview", lambda *_: "")
+    assert _run(store, tmp_path, drawn) is Outcome.ANSWERED
+    assert drawn == [(ready, asked)]
+    assert _run(store, tmp_path, drawn) is Outcome.ANSWERED
+    assert len(drawn) == 1, "it is there already"
+
+
+def test_the_handler_is_closed_when_a_late_preview_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any) -> str:
+        raise DscacheError("nothing to draw")
+
+    closed: list[bool] = []
+    monkeypatch.setattr(FakeWork, "preview", fails)
+    store = SimulatedStore(Bucket(), lambda label: None, lambda: False)
+    with pytest.raises(DscacheError):
+        _run(store, tmp_path, [], closed)
+    assert closed == [True]
+
+
+def _run(
+    store: SimulatedStore,
+    folder: Path,
+    drawn: list[tuple[bool, bool]],
+    closed: list[bool] | None = None,
+) -> Outcome:
+    engine = FakeEngine(FakeHandler(folder))
+    opened = engine.open
+
+    @contextmanager
+    def noted(*arguments: Any) -> Any:
+        try:
+            with opened(*arguments) as work:
+                yield work
+        finally:
+            if closed is not None:
+                closed.append(True)
+
+    engine.open = noted  # type: ignore[method-assign]
+    wait.ask(store, SPEC, nonce=f"n{len(drawn)}", client="c")
+    serial = iter(range(1000))
+    context = Context(
+        store=store,
+        engine=engine,
+        uploads=HereAndNow(),
+        owner="b:1",
+        builder="b",
+        unique=lambda: f"u{len(drawn)}-{next(serial)}",
+        reporter=lambda _: Drawing(store, drawn),
+    )
+    return KeyRun(context, SPEC.key).run()
