@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -11,9 +11,9 @@ import msgspec
 
 from . import layout, manifests, markers
 from .errors import IntegrityError
-from .manifests import Alias, Failure, Live, Progress, RawRevision, Ready
+from .manifests import Alias, Failure, Live, Progress, RawRevision, Ready, Request, Retired
 from .spec import Spec, split_key
-from .state import State, newest_failure, state_of
+from .state import State, state_of
 from .store import Objects
 
 READERS = 16
@@ -76,20 +76,25 @@ def status(store: Objects, key: str) -> Status:
         for entry in store.entries(layout.requests_of(key))
         if (request := layout.parse_request(entry.name))
     ]
-    failures = [] if isinstance(ready, Live) else list(failures_of(store, key))
+    failure = None if isinstance(ready, Live) else newest_failure(store, key, ready)
     progress = _progress(store, key) if requests else None
-    state = state_of(ready, failures, requests, progress, store.now())
-    return Status(
-        asked, key, state, ready, newest_failure(failures), progress, requests=len(requests)
-    )
+    state = state_of(ready, [failure] if failure else [], requests, progress, store.now())
+    return Status(asked, key, state, ready, failure, progress, requests=len(requests))
 
 
-def failures_of(store: Objects, key: str) -> Iterator[Failure]:
-    """All failures of a key that can be read."""
-    for entry in store.entries(layout.failures_of(key)):
+def newest_failure(store: Objects, key: str, ready: Ready | None) -> Failure | None:
+    """The failure people should read first; one before a dataset that was cleaned away is history.
+
+    Only the newest is read: a thousand requests that fail leave a thousand failures.
+    """
+    since = ready.retired_at if isinstance(ready, Retired) else 0.0
+    entries = sorted(store.entries(layout.failures_of(key)), key=lambda entry: -entry.modified)
+    for entry in entries:
         found = store.get(entry.name)
-        if found is not None:
-            yield manifests.decode(found.body, Failure, where=entry.name)
+        failure = manifests.decode_known(found.body, Failure, where=entry.name) if found else None
+        if failure is not None:
+            return failure if failure.failed_at > since else None
+    return None
 
 
 def live_datasets(store: Objects) -> list[Live]:
@@ -107,8 +112,9 @@ def raw_revisions(store: Objects, names: Iterable[str]) -> dict[str, str]:
     for name in set(names):
         where = layout.raw(name)
         found = store.get(where)
-        if found is not None:
-            revisions[name] = manifests.decode(found.body, RawRevision, where=where).revision
+        raw = manifests.decode_known(found.body, RawRevision, where=where) if found else None
+        if raw is not None:
+            revisions[name] = raw.revision
     return revisions
 
 
@@ -133,8 +139,9 @@ def spec_of_key(store: Objects, key: str) -> Spec | None:
         return ready.spec
     for entry in store.entries(layout.requests_of(key)):
         found = store.get(entry.name) if layout.parse_request(entry.name) else None
-        if found is not None:
-            return manifests.decode(found.body, manifests.Request, where=entry.name).spec
+        request = manifests.decode_known(found.body, Request, where=entry.name) if found else None
+        if request is not None:
+            return request.spec
     return None
 
 
@@ -149,4 +156,4 @@ def _read_ready(store: Objects, name: str) -> Ready | None:
 def _progress(store: Objects, key: str) -> Progress | None:
     name = layout.progress(key)
     found = store.get(name)
-    return manifests.decode(found.body, Progress, where=name) if found else None
+    return manifests.decode_known(found.body, Progress, where=name) if found else None

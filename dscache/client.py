@@ -282,21 +282,21 @@ class Client:
             spec, ready = markers.resolve(self.store, spec_of(what))
             return ready.spec.key if isinstance(ready, Live) else self._ask(spec, 5)
         key, nonce = wait.split_topic(what)
-        ready = markers.read_ready(self.store, key)
-        if ready is not None:
-            return (
-                ready.spec.key if isinstance(ready, Live) else wait.Outstanding(ready.spec, nonce)
-            )
-        failure = markers.read_failure(self.store, key, nonce)
-        if failure is not None:
-            raise build_failed(failure)
         name = layout.request(key, nonce)
-        found = self.store.get(name)
-        if found is None:
-            raise NotCached(f"{name} is not there and was not answered; ask again with the config")
-        return wait.Outstanding(
-            manifests.decode(found.body, manifests.Request, where=name).spec, nonce
-        )
+        for _ in range(2):  # once more when it is gone: it may have been answered in between
+            ready = markers.read_ready(self.store, key)
+            if isinstance(ready, Live):
+                return ready.spec.key
+            if ready is not None:
+                return wait.Outstanding(ready.spec, nonce)
+            failure = markers.read_failure(self.store, key, nonce)
+            if failure is not None:
+                raise build_failed(failure)
+            found = self.store.get(name)
+            if found is not None:
+                request = manifests.decode(found.body, manifests.Request, where=name)
+                return wait.Outstanding(request.spec, nonce)
+        raise NotCached(f"{name} is not there and was not answered; ask again with the config")
 
     def cancel(self, what: What) -> int:
         """Say that nobody here needs this build any more; returns how many requests that was.
@@ -333,8 +333,8 @@ class Client:
             asked = layout.parse_request(entry.name)
             found = self.store.get(entry.name) if asked else None
             if asked and found:
-                request = manifests.decode(found.body, manifests.Request, where=entry.name)
-                mine += [asked.nonce] if request.client == self.name else []
+                request = manifests.decode_known(found.body, manifests.Request, where=entry.name)
+                mine += [asked.nonce] if request and request.client == self.name else []
         return mine
 
     def url(self, what: What, *, expires_s: int = 3600) -> str:

@@ -274,6 +274,14 @@ def decode(body: bytes, kind: type[M], *, where: str) -> M:
     return manifest
 
 
+def decode_known(body: bytes, kind: type[M], *, where: str) -> M | None:
+    """The same, or None for what cannot be read: hints, and what is somebody else's trouble."""
+    try:
+        return decode(body, kind, where=where)
+    except IntegrityError:
+        return None
+
+
 def decode_ready(body: bytes, *, where: str) -> Ready:
     """Decode a ready marker of any state. Raises IntegrityError."""
     return decode(body, Ready, where=where)  # type: ignore[arg-type]  # a union is a fine msgspec type

@@ -39,8 +39,3 @@ def state_of(
         building = progress is not None and progress.expires_at > now
         return State.BUILDING if building else State.REQUESTED
     return State.FAILED if failures else State.ABSENT
-
-
-def newest_failure(failures: Sequence[Failure]) -> Failure | None:
-    """The failure people should read first."""
-    return max(failures, key=lambda failure: failure.failed_at, default=None)

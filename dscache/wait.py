@@ -96,10 +96,7 @@ def _answer(store: Objects, out: Outstanding) -> Answer | Alias | None:
 
 def progress_of(metadata: Mapping[str, str]) -> Progress | None:
     """The progress that travels in an event's metadata, or None when it is none."""
-    try:
-        return manifests.decode(metadata["progress"].encode(), Progress, where="event")
-    except (KeyError, IntegrityError):
-        return None
+    return manifests.decode_known(metadata.get("progress", "").encode(), Progress, where="event")
 
 
 @dataclass
@@ -221,5 +218,6 @@ class _Pace:
 def _tell_progress(store: Objects, key: str, how: Waiting) -> None:
     name = layout.progress(key)
     found = store.get(name)
-    if found is not None:
-        how.on_progress(manifests.decode(found.body, Progress, where=name))
+    progress = manifests.decode_known(found.body, Progress, where=name) if found else None
+    if progress is not None:
+        how.on_progress(progress)

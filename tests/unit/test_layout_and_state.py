@@ -13,7 +13,7 @@ from dscache.errors import IntegrityError
 from dscache.layout import Question
 from dscache.manifests import Alias, Failure, Live, Progress, Ready, Request, Retired
 from dscache.spec import Spec
-from dscache.state import State, newest_failure, state_of
+from dscache.state import State, state_of
 
 SPEC = Spec.of("photos", "1.0.0-rc.1", {"a": 1})
 KEY = SPEC.key
@@ -90,13 +90,6 @@ def test_states(
     state: State,
 ) -> None:
     assert state_of(ready, failures, requests, shown, now=100.0) is state
-
-
-def test_the_newest_failure() -> None:
-    found = newest_failure([failure(1), failure(3), failure(2)])
-    assert found is not None
-    assert found.message == "at 3"
-    assert newest_failure([]) is None
 
 
 def test_manifests_are_read_back_and_carry_their_schema() -> None:

@@ -1,0 +1,127 @@
+"""The state of a key as people see it, on a simulated bucket."""
+
+from __future__ import annotations
+
+import queue
+
+import pytest
+
+from dscache import catalog, layout, manifests, retire, wait
+from dscache.client import Client
+from dscache.config import Config
+from dscache.errors import NotCached
+from dscache.manifests import Failure, Live
+from dscache.spec import Spec
+from dscache.state import State
+from dscache.wait import Outstanding, Waiting
+from simulation.store import Bucket, SimulatedStore
+
+SPEC = Spec.of("photos", "1.0.0", {})
+LIVE = Live(
+    spec=SPEC,
+    generation=0,
+    zip_key=layout.archive(SPEC.key, 0),
+    zip_etag="e",
+    zip_size=1,
+    seal="s",
+    members=[],
+)
+
+
+@pytest.fixture
+def bucket() -> Bucket:
+    return Bucket()
+
+
+@pytest.fixture
+def store(bucket: Bucket) -> SimulatedStore:
+    return SimulatedStore(bucket, lambda label: None, lambda: False)
+
+
+def fail(store: SimulatedStore, nonce: str) -> None:
+    failure = Failure(kind="handler", message="no", nonce=nonce, failed_at=store.now())
+    store.put(layout.failed(SPEC.key, nonce), manifests.encode(failure))
+
+
+def test_a_failure_before_a_dataset_that_was_cleaned_away_is_history(
+    bucket: Bucket, store: SimulatedStore
+) -> None:
+    """It was built since: asking for it again needs no --retry."""
+    fail(store, "first")
+    bucket.clock += 10
+    store.put(layout.ready(SPEC.key), manifests.encode(LIVE))
+    bucket.clock += 10
+    assert retire.retire(store, SPEC.key, nonce="r")
+    assert catalog.status(store, SPEC.key).state is State.ABSENT
+    bucket.clock += 10
+    fail(store, "second")
+    status = catalog.status(store, SPEC.key)
+    assert status.state is State.FAILED
+    assert status.failure is not None
+    assert status.failure.nonce == "second"
+
+
+def test_what_a_newer_version_wrote_does_not_keep_people_from_the_rest(
+    bucket: Bucket, store: SimulatedStore
+) -> None:
+    """Hints least of all, and a failure of a kind that nobody here knows."""
+    for i in range(20):
+        fail(store, f"old{i}")
+    bucket.clock += 10
+    fail(store, "known")
+    bucket.clock += 10
+    newer = b'{"schema":2}'
+    store.put(layout.failed(SPEC.key, "newer"), newer)
+    store.put(layout.progress(SPEC.key), newer)
+    store.put(layout.raw("photos"), newer)
+    requests: list[str] = []
+    status = catalog.status(SimulatedStore(bucket, requests.append, lambda: False), SPEC.key)
+    assert status.failure is not None
+    assert status.failure.nonce == "known"
+    assert len(requests) < 10, "the old failures need not be read"
+    wait.ask(store, SPEC, nonce="n", client="c")
+    assert catalog.status(store, SPEC.key).state is State.REQUESTED
+    assert catalog.raw_revisions(store, ["photos"]) == {}
+
+
+def test_a_request_that_cannot_be_read_hides_no_other(store: SimulatedStore) -> None:
+    store.put(layout.request(SPEC.key, "a"), b"damaged")
+    wait.ask(store, SPEC, nonce="b", client="me")
+    assert catalog.spec_of_key(store, SPEC.key) == SPEC
+    assert client_of(store).cancel(SPEC.key) == 1
+
+
+def test_waiting_goes_on_when_progress_cannot_be_read(store: SimulatedStore) -> None:
+    out = wait.ask(store, SPEC, nonce="n", client="c")
+    store.put(layout.progress(SPEC.key), b"damaged")
+
+    class Signals(queue.Queue[object]):
+        def get(self, block: bool = True, timeout: float | None = None) -> object:
+            store.put(layout.ready(SPEC.key), manifests.encode(LIVE))
+            raise queue.Empty
+
+    clock = iter(range(1000))
+    how = Waiting(Signals(), clock=lambda: float(next(clock)))  # type: ignore[arg-type]
+    assert isinstance(wait.wait(store, out, lambda spec: Outstanding(spec, "n"), how), Live)
+
+
+def test_an_answer_between_two_looks_is_found(bucket: Bucket) -> None:
+    """The builder publishes and deletes the request just after the client saw neither answer."""
+
+    def answered_meanwhile(label: str) -> None:
+        if label == f"GET {layout.request(SPEC.key, 'n')}":
+            builder.put(layout.ready(SPEC.key), manifests.encode(LIVE))
+            builder.delete(layout.request(SPEC.key, "n"))
+
+    builder = SimulatedStore(bucket, lambda label: None, lambda: False)
+    topic = wait.ask(builder, SPEC, nonce="n", client="c").topic
+    store = SimulatedStore(bucket, answered_meanwhile, lambda: False)
+    assert client_of(store).wait(topic) == SPEC.key
+    with pytest.raises(NotCached):
+        client_of(store).wait(f"{Spec.of('photos', '2.0.0', {}).key}.n")
+
+
+def client_of(store: SimulatedStore) -> Client:
+    client = Client(Config(client_name="me"))
+    client._store = store  # type: ignore[assignment]
+    return client
