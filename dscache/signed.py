@@ -1,4 +1,4 @@
-"""Single signed requests to one bucket, over urllib3.
+"""Single requests to one bucket, over urllib3 and signed by botocore.
 
 boto3 costs a quarter to half a second to import and several times the CPU of a request like these
 (docs/benchmarks.md); most commands send a handful of them.
@@ -6,19 +6,20 @@ boto3 costs a quarter to half a second to import and several times the CPU of a 
 
 from __future__ import annotations
 
-import datetime
 import random
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
 
 import urllib3
 
-from . import s3errors, sigv4
+from . import s3errors
 from .config import Config
-from .sigv4 import Keys
 from .transfer import Answer
+
+if TYPE_CHECKING:
+    from botocore.credentials import Credentials
 
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 60.0
@@ -44,7 +45,7 @@ class Signed:
         self._config = config
         self._endpoint = config.require_endpoint()
         self._sleep, self._uniform = sleep, uniform
-        self._credentials: Any = None
+        self._credentials: Credentials | None = None
         self._pool = urllib3.PoolManager(
             maxsize=CONNECTIONS,
             retries=False,
@@ -85,9 +86,15 @@ class Signed:
 
         No request is made. The URL carries a signature: never log it.
         """
+        from botocore.auth import S3SigV4QueryAuth
+        from botocore.awsrequest import AWSRequest
+
         public = self._config.public_endpoint.rstrip("/") if method == "GET" else ""
         url = _url(self._config, public or self._endpoint, name, query or {})
-        return sigv4.presign(method, url, self._keys(), self._config.region, expires_s, _now())
+        request = AWSRequest(method, url)
+        region = self._config.region
+        S3SigV4QueryAuth(self._keys(), "s3", region, expires=expires_s).add_auth(request)
+        return str(request.url)
 
     def prepare(
         self,
@@ -99,9 +106,13 @@ class Signed:
         body: bytes = b"",
     ) -> tuple[str, dict[str, str]]:
         """URL and headers of a request, signed for now. Raises AccessDenied (no credentials)."""
+        from botocore.auth import S3SigV4Auth
+        from botocore.awsrequest import AWSRequest
+
         url = _url(self._config, self._endpoint, name, query)
-        region = self._config.region
-        return url, sigv4.sign(method, url, headers or {}, body, self._keys(), region, _now())
+        request = AWSRequest(method, url, headers=dict(headers or {}), data=body)
+        S3SigV4Auth(self._keys(), "s3", self._config.region).add_auth(request)
+        return url, {name.lower(): str(value) for name, value in request.headers.items()}
 
     def _once(
         self,
@@ -116,29 +127,26 @@ class Signed:
         found = {name.lower(): value for name, value in response.headers.items()}
         return Answer(response.status, found, response.data)
 
-    def _keys(self) -> Keys:
+    def _keys(self) -> Credentials:
         """The configured credentials, else what botocore finds on this machine."""
         config = self._config
         if config.access_key:
-            return Keys(config.access_key, config.secret_key, config.session_token)
+            from botocore.credentials import Credentials
+
+            return Credentials(config.access_key, config.secret_key, config.session_token or None)
         if self._credentials is None:
             import botocore.session
 
             self._credentials = botocore.session.get_session().get_credentials()
         if self._credentials is None:
             raise s3errors.no_credentials(config)
-        frozen = self._credentials.get_frozen_credentials()  # they may be renewed now and then
-        return Keys(frozen.access_key, frozen.secret_key, frozen.token or "")
+        return self._credentials  # they renew themselves
 
 
 def _url(config: Config, base: str, name: str, query: Mapping[str, str]) -> str:
     """The URL of an object, or of the bucket when `name` is "", percent-encoded."""
     url = f"{base}/{config.bucket}" + (f"/{quote(name, safe='/~')}" if name else "")
     return f"{url}?{urlencode(query, quote_via=quote, safe='~')}" if query else url
-
-
-def _now() -> datetime.datetime:
-    return datetime.datetime.now(datetime.UTC)
 
 
 def _reason(error: Exception) -> str:
