@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from simulation.actors import SPEC, Client, FakeHandler, builder, evictor
-from simulation.world import Faults, RuleBroken, World
 
 import dscache_builder.building
 from dscache.manifests import Alias, Live
 from dscache.store import Objects
 from dscache_builder import answers, publish
 from dscache_builder.run import KeyRun, Outcome
+from simulation.actors import SPEC, Client, FakeHandler, builder, evictor
+from simulation.world import Faults, RuleBroken, World
 
 SEEDS = 400
 
