@@ -38,7 +38,8 @@ def contact_sheet(
 
     Args:
         examples: as `iter_examples` yields them.
-        features: of the examples; all pictures of an example stand next to each other. Boxes
+        features: of the examples; all pictures of an example stand next to each other, masks
+            (those of one channel) behind the others. Boxes
             are drawn into the first of them, with the names of their classes where there are
             `ClassLabels`. A mask of small numbers (classes, things) is shown in colours.
         columns: examples per row; about square when not given.
@@ -76,7 +77,7 @@ def statistics(examples: Sequence[Mapping[str, Any]], features: Mapping[str, Fea
     """One line: how many examples, and of the first picture sizes, mean, deviation; of the first
     label how many classes occur."""
     parts = [f"{len(examples)} examples"]
-    for name in _names(features, Image)[:1]:
+    for name in _pictures(features)[:1]:
         parts += _picture_statistics([example[name] for example in examples])
     for name in _names(features, ClassLabel)[:1]:
         seen = len({int(example[name]) for example in examples})
@@ -98,10 +99,16 @@ def _names(features: Mapping[str, Feature], *kinds: type[Feature]) -> list[str]:
     return [name for name, feature in features.items() if isinstance(feature, kinds)]
 
 
+def _pictures(features: Mapping[str, Feature]) -> list[str]:
+    """Names of all pictures, those in colour before masks and mattes."""
+    found = {name: item for name, item in features.items() if isinstance(item, Image)}
+    return sorted(found, key=lambda name: found[name].shape[2] == 1)
+
+
 def _cell(example: Mapping[str, Any], features: Mapping[str, Feature]) -> tuple[Picture, list[str]]:
     from PIL import Image as PillowImage
 
-    names = _names(features, Image)
+    names = _pictures(features)
     thumbs = [_thumb(example[name], place > 0) for place, name in enumerate(names)]
     for name in _names(features, BBoxes)[:1]:
         for thumb in thumbs[:1]:

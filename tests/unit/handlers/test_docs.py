@@ -7,14 +7,44 @@ from pathlib import Path
 import pytest
 import sklearn
 
-from dataset_handlers import Photos
+from dataset_handlers import Coco, Composite, Photos, Saliency
+from dscache_sdk.plain import load_handler
 
 PAGE = (Path(__file__).parents[3] / "docs" / "handlers.md").read_text("utf-8")
 
 
-@pytest.mark.parametrize("option", Photos.config_options())
-def test_every_option_of_photos_is_on_the_page(option):
-    assert re.search(rf"^\| .*`{option}`", PAGE, re.MULTILINE)
+HANDLERS = (Coco, Composite, Photos, Saliency)
+OPTIONS = [(handler, option) for handler in HANDLERS for option in handler.config_options()]
+
+
+def section(heading):
+    """The text between a heading and the next one."""
+    start = PAGE.index(f"## {heading}\n")
+    return PAGE[start : PAGE.find("\n## ", start)]
+
+
+@pytest.mark.parametrize(
+    ("handler", "option"), OPTIONS, ids=lambda value: getattr(value, "name", value)
+)
+def test_every_option_is_on_the_page(handler, option):
+    text = section("The handlers that come with it") + section(f"The `{handler.name}` handler")
+    assert re.search(rf"^\| .*`{option}`", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("handler", "option"), OPTIONS, ids=lambda value: getattr(value, "name", value)
+)
+def test_every_option_says_what_it_is(handler, option):
+    described = handler.config_options()[option]
+    assert {"type", "default", "limits", "help", "neutral"} == described.keys()
+    assert described["type"]
+    assert len(described["help"]) > 10
+    assert described["help"].endswith(".")
+
+
+def test_every_handler_is_installed_under_its_name():
+    for handler in HANDLERS:
+        assert load_handler(handler.name) is handler
 
 
 def test_the_example_runs(tmp_path, monkeypatch):

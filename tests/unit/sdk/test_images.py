@@ -260,3 +260,5 @@ def test_the_contact_sheet_without_pictures_or_examples():
 def test_statistics():
     text = statistics([example(0), example(1)], FEATURES)
     assert text == "2 examples, 50x100x3, mean 20, deviation 0, label: 2 classes"
+    with_matte = {"alpha": Image("png", (None, None, 1)), **FEATURES}
+    assert statistics([{**example(0), "alpha": 1}], with_matte).startswith("1 examples, 50x100x3")

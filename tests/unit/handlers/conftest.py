@@ -1,0 +1,56 @@
+"""Real photographs and building, for the tests of all handlers."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skimage
+import sklearn
+from PIL import Image as PillowImage
+
+from dscache_sdk.reading import iter_examples
+
+SKIMAGE = Path(skimage.__file__).parent / "data"
+SKLEARN = Path(sklearn.__file__).parent / "datasets" / "images"
+
+
+@pytest.fixture(scope="session")
+def photographs():
+    """Photographs of 200 x 300 pixels and other proportions: name -> uint8 [height, width, 3]."""
+    sizes = {
+        SKLEARN / "china.jpg": (200, 300),
+        SKLEARN / "flower.jpg": (220, 180),
+        SKIMAGE / "chelsea.png": (150, 225),
+        SKIMAGE / "coffee.png": (160, 240),
+        SKIMAGE / "astronaut.png": (200, 200),
+        SKIMAGE / "rocket.jpg": (213, 320),
+    }
+    found = {}
+    for path, (height, width) in sizes.items():
+        with PillowImage.open(path) as picture:
+            found[path.stem] = np.asarray(picture.convert("RGB").resize((width, height)))
+    return found
+
+
+@pytest.fixture
+def build():
+    """Build a handler into a folder; returns the decoded examples."""
+
+    def run(handler, folder):
+        folder.mkdir(exist_ok=True)
+        handler.output_dir = folder
+        return list(iter_examples(handler.as_tfrecord(), handler.features))
+
+    return run
+
+
+@pytest.fixture
+def save():
+    """Save pixels as a picture, with its folders."""
+
+    def write(path, pixels, **options):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        PillowImage.fromarray(pixels).save(path, **options)
+        return path
+
+    return write
