@@ -34,6 +34,8 @@ MAX_TAKEOVERS = 8
 LOOK_FOR_CANCEL_S = 2.0
 SMALL_EXAMPLES = 2 * PREVIEW_EXAMPLES  # fewer take hardly longer to build than to draw
 RETRY_PAUSES_S = (1.0, 5.0, 15.0)
+ROUNDS_AT_ONCE = 10
+REST_S = 1.0
 
 
 class Outcome(enum.Enum):
@@ -105,14 +107,25 @@ class KeyRun:
             self._opened.close()
 
     def _until_answered(self) -> Outcome:
+        rounds = 0
         while True:
+            rounds += 1
             try:
+                if rounds > ROUNDS_AT_ONCE:
+                    self._rest()
                 outcome = self._once()
             except Stopped:
                 self.claim.release(keep=True)
                 return Outcome.STOPPED
             if outcome is not None:
                 return outcome
+
+    def _rest(self) -> None:
+        """Between rounds that lead nowhere. Not a beat: a sealed build is not cancelled."""
+        if self.context.stopping():
+            raise Stopped
+        self.claim.renew_if_due()
+        self.context.sleep(REST_S)
 
     # -- steps 2 to 4: look, and decide
 
@@ -188,8 +201,11 @@ class KeyRun:
     # -- step 5: build
 
     def _build(self, request: Request, before: ReadyRegister, asked: Asked) -> Outcome | Step:
-        for pause_s in (*RETRY_PAUSES_S, None):
+        pauses = iter(RETRY_PAUSES_S)
+        pause_s = 0.0
+        while True:
             try:
+                self._pause(pause_s)
                 return self._open(request, before, asked)
             except NoSuchUpload:
                 return Step.AGAIN
@@ -199,11 +215,10 @@ class KeyRun:
                 self.claim.release(keep=True)
                 return Outcome.ANSWERED
             except HandlerFailure as failure:
-                if not failure.transient or pause_s is None:
+                pause_s = next(pauses, 0.0)
+                if not failure.transient or not pause_s:
                     return self._fail(asked, _verdict(failure))
                 log.warning("%s: %s; trying again in %g s", self.key, failure, pause_s)
-                self._pause(pause_s)
-        raise AssertionError("the last round returns")
 
     def _open(self, request: Request, before: ReadyRegister, asked: Asked) -> Outcome | Step:
         self._opened.close()

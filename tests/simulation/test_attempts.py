@@ -16,7 +16,7 @@ import pytest
 import dscache_builder.building
 import dscache_builder.run
 from dscache import layout, manifests, wait
-from dscache.errors import StoreUnreachable
+from dscache.errors import InvalidPart, StoreUnreachable
 from dscache.manifests import Checkpoint, Failure, Live
 from dscache.spec import Spec
 from dscache.transfer import length
@@ -25,7 +25,7 @@ from dscache_builder.claim import CLAIM_TTL_S, Claim
 from dscache_builder.parts import MAX_PART_BYTES, Packer
 from dscache_builder.report import BucketReporter
 from dscache_builder.run import MAX_TAKEOVERS, Context, KeyRun, Outcome
-from dscache_builder.worker import ShardBuilt
+from dscache_builder.worker import HandlerFailure, ShardBuilt
 from simulation.actors import SHARDS, SPEC, FakeEngine, FakeHandler, FakeWork, HereAndNow
 from simulation.store import Bucket, SimulatedStore
 
@@ -242,3 +242,38 @@ def test_ten_thousand_parts_hold_any_dataset(bench: Bench, planned: bool) -> Non
         building._shard_built(ShardBuilt(index, name, "train", Path(name), size, 0, "", 1, []))
     assert len(building._ready_parts) < 10_000
     assert max(length(part.segments) for part in building._ready_parts) < MAX_PART_BYTES
+
+
+@pytest.mark.parametrize("withdrawn", [True, False])
+def test_a_cancel_while_a_failure_passes_is_an_answer(bench: Bench, withdrawn: bool) -> None:
+    bench.handler.broken = [HandlerFailure("disk", "full") for _ in range(9)]
+    nonce = bench.ask()
+    bench.store.put(layout.cancel(SPEC.key, nonce), b"{}")
+
+    def withdraw(label: str) -> None:
+        if withdrawn and bench.handler.opened:
+            bench.bucket.objects.pop(layout.request(SPEC.key, nonce), None)
+
+    bench.before = withdraw
+    outcome = bench.attempt()
+    assert outcome is (Outcome.ANSWERED if withdrawn else Outcome.CANCELLED)
+    assert bench.checkpoint().owner == ""
+
+
+def test_a_store_that_refuses_what_it_lists_is_not_asked_without_pause(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parts that are invalid when completing, and valid when listed."""
+
+    def refuse(*_: object) -> str:
+        raise InvalidPart("part 1")
+
+    def not_too_often(label: str) -> None:
+        assert len(bench.requests) < 500
+
+    monkeypatch.setattr(bench.store, "complete_upload", refuse)
+    bench.before = not_too_often
+    until = bench.bucket.clock + 20
+    bench.ask()
+    assert bench.attempt(stopping=lambda: bench.bucket.clock > until) is Outcome.STOPPED
+    assert bench.checkpoint().owner == ""
