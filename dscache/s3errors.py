@@ -46,9 +46,12 @@ CODES: dict[str, type[StoreError]] = {
 }
 
 
-def error_of(code: str, message: str, where: str, config: Config) -> StoreError:
-    """The error for an S3 code (or a status, where an answer has no body), with a remedy."""
-    kind = CODES.get(code, StoreError)
+def error_of(code: str, message: str, where: str, config: Config, status: int = 0) -> StoreError:
+    """The error for an S3 code (or a status, where an answer has no body), with a remedy.
+
+    Servers have more names for "not now" than anybody can list, so `status` stands in for those.
+    """
+    kind = CODES.get(code) or (CODES.get(str(status)) if status >= 500 else None) or StoreError
     if kind is AccessDenied:
         return AccessDenied(
             f"{where}: access denied ({code}) at {config.endpoint} "
@@ -67,7 +70,7 @@ def answered(status: int, body: bytes, where: str, config: Config) -> StoreError
     """The error of an HTTP answer; S3 explains it in XML, if there is a body at all."""
     text = body.decode("utf-8", "replace")
     code = _element(text, "Code") or str(status)
-    return error_of(code, _element(text, "Message"), where, config)
+    return error_of(code, _element(text, "Message"), where, config, status)
 
 
 def unreachable(reason: str, config: Config) -> StoreUnreachable:

@@ -314,7 +314,8 @@ def mapped_errors(where: str, config: Config) -> Iterator[None]:
     except theirs.ClientError as error:
         details = error.response.get("Error", {})
         code, message = str(details.get("Code", "")), str(details.get("Message") or "")
-        raise s3errors.error_of(code, message, where, config) from error
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        raise s3errors.error_of(code, message, where, config, status) from error
     except (theirs.NoCredentialsError, theirs.PartialCredentialsError) as error:
         raise s3errors.no_credentials(config) from error
     except (theirs.HTTPClientError, theirs.ConnectionError) as error:

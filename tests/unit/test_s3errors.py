@@ -1,0 +1,38 @@
+"""What a store's refusals mean."""
+
+from __future__ import annotations
+
+import pytest
+
+from dscache import s3errors
+from dscache.config import Config
+from dscache.errors import AccessDenied, NoSuchUpload, StoreError, StoreUnreachable
+
+CONFIG = Config(endpoint="http://store.example:9000", bucket="bucket")
+
+
+def body(code: str) -> bytes:
+    return f"<Error><Code>{code}</Code><Message>as {code} says</Message></Error>".encode()
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind"),
+    [
+        (503, "SlowDown", StoreUnreachable),
+        (503, "RequestTimeout", StoreUnreachable),  # MinIO: no lock in time; nobody can list them
+        (500, "XMinioHealSomething", StoreUnreachable),
+        (507, "XMinioStorageFull", StoreError),  # waiting does not mend it
+        (501, "NotImplemented", StoreError),
+        (400, "RequestTimeTooSkewed", StoreError),
+        (403, "AccessDenied", AccessDenied),
+        (404, "NoSuchUpload", NoSuchUpload),
+    ],
+)
+def test_a_code_that_nobody_knows_means_what_its_status_says(
+    status: int, code: str, kind: type[StoreError]
+) -> None:
+    """An overloaded server is waited for, whatever it calls that."""
+    error = s3errors.answered(status, body(code), "requests/x.json", CONFIG)
+    assert type(error) is kind
+    again = s3errors.error_of(code, "", "requests/x.json", CONFIG, status)
+    assert type(again) is kind
