@@ -16,6 +16,7 @@ import urllib3
 
 from . import s3errors
 from .config import Config
+from .errors import StoreUnreachable
 from .transfer import Answer
 
 if TYPE_CHECKING:
@@ -65,15 +66,24 @@ class Signed:
 
         Raises StoreUnreachable, AccessDenied (no credentials).
         """
+        try:
+            return self.patiently(
+                lambda: self._once(method, name, query or {}, headers or {}, body)
+            )
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise s3errors.unreachable(_reason(error), self._config) from error
+
+    def patiently(self, once: Callable[[], Answer]) -> Answer:
+        """What `once` answers; asked again when the connection breaks or the server is busy."""
         for attempt in range(ATTEMPTS):
             if attempt:
                 self._sleep(self._uniform(0, 2 ** (attempt - 1)))
             last = attempt == ATTEMPTS - 1
             try:
-                answer = self._once(method, name, query or {}, headers or {}, body)
-            except (urllib3.exceptions.HTTPError, OSError) as error:
+                answer = once()
+            except (urllib3.exceptions.HTTPError, OSError, StoreUnreachable):
                 if last:
-                    raise s3errors.unreachable(_reason(error), self._config) from error
+                    raise
                 continue
             if answer.status not in RETRIED or last:
                 return answer

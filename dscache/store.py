@@ -206,8 +206,9 @@ class Store:
 
     def upload_part(self, name: str, upload_id: str, number: int, body: Sequence[Segment]) -> str:
         query = {"partNumber": str(number), "uploadId": upload_id}
-        url = self._signed.presign("PUT", name, PART_URL_S, query=query)
-        answer = transfer.put(url, body)
+        answer = self._signed.patiently(
+            lambda: transfer.put(self._signed.presign("PUT", name, PART_URL_S, query=query), body)
+        )
         if answer.status != 200:
             raise s3errors.answered(
                 answer.status, answer.body, f"{name}, part {number}", self.config
