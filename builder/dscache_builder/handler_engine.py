@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -21,6 +19,7 @@ from .config import BuilderConfig, DatasetSource
 from .engine import Beat, Work
 from .environment import Environments, lock_digest
 from .failure import EnvironmentFailed
+from .scratch import scratch_folder
 from .sources import parse_source
 from .worker import Event, HandlerFailure, HandlerHost, HostRequest, PlanSummary
 
@@ -75,8 +74,7 @@ class HandlerEngine:
         source = self._source(spec)
         lock = self._lock(spec, source, beat)
         python = self._environments.ensure(lock, beat=beat)
-        scratch = Path(tempfile.mkdtemp(prefix="build-", dir=self._config.scratch))
-        stack.callback(shutil.rmtree, scratch, ignore_errors=True)
+        scratch = stack.enter_context(scratch_folder(self._config.scratch))
         request = self._host_request(spec, source, scratch)
         host = stack.enter_context(HandlerHost(python, request, beat=beat))
         description = host.describe()
