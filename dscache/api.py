@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
+import functools
+import os
 import threading
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
+from . import config as configuration
 from .client import Client
+from .config import Config
 
 if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
     from .client import Observer, What
     from .dataset import Dataset
+
+MAX_WAITING = 4096  # threads; those of asyncio are too few to wait for a sweep of configs
+
+_clients: dict[Config, Client] = {}
 
 
 def get(
@@ -26,7 +35,7 @@ def get(
     observer: Observer | None = None,
 ) -> Dataset:
     """`Client.get` with the configuration of files and environment."""
-    return Client().get(
+    return _client().get(
         what,
         build=build,
         retry=retry,
@@ -49,7 +58,7 @@ def request_dataset(
     from .spec import Spec
 
     spec = Spec.of(dataset_name, handler_version, dataset_config)
-    return Client().request(spec, priority=priority)
+    return _client().request(spec, priority=priority)
 
 
 async def wait_for_completion(topic: str, *, timeout_s: float | None = None) -> str:
@@ -58,9 +67,34 @@ async def wait_for_completion(topic: str, *, timeout_s: float | None = None) -> 
     `dscache.get(key)` then downloads it. Cancelling the coroutine ends the waiting, not the build.
     Raises BuildFailed, WaitTimeout, and what talking to the store raises.
     """
+    import asyncio  # not at the top: `get` needs none
+
     given_up = threading.Event()
+    wait = functools.partial(_client().wait, topic, timeout_s=timeout_s, given_up=given_up)
     try:
-        return await asyncio.to_thread(Client().wait, topic, timeout_s=timeout_s, given_up=given_up)
+        return await asyncio.get_running_loop().run_in_executor(_waiting(), wait)
     except asyncio.CancelledError:
         given_up.set()
         raise
+
+
+def _client() -> Client:
+    """One client for each configuration, so that all who wait share connections."""
+    config = configuration.load()
+    return _clients.setdefault(config, Client(config))
+
+
+@functools.cache
+def _waiting() -> ThreadPoolExecutor:
+    from concurrent.futures import ThreadPoolExecutor
+
+    return ThreadPoolExecutor(MAX_WAITING, "dscache-wait")
+
+
+def _begin_anew() -> None:
+    """In a forked child: threads and connections are the parent's."""
+    _waiting.cache_clear()
+    _clients.clear()
+
+
+os.register_at_fork(after_in_child=_begin_anew)

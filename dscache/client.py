@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -21,10 +21,9 @@ from .dataset import Dataset
 from .errors import BuildFailed, DatasetReplaced, DscacheError, NotCached, SpecError
 
 if TYPE_CHECKING:
-    import queue
     import threading
 
-    from .listen import Signal
+    from .hub import Waiter
     from .manifests import Failure, Live, Progress
     from .spec import Spec
     from .store import Store
@@ -356,7 +355,9 @@ class Client:
     def _ask_and_wait(
         self, spec: Spec, timeout_s: float | None, priority: int, watcher: Observer
     ) -> Live | Failure:
-        with self._listening(spec) as signals:
+        from .hub import hub_of
+
+        with hub_of(self.config).waiting(spec.key) as signals:
             out = self._ask(spec, priority)
             return self._wait_on(signals, out, timeout_s, priority, watcher, None)
 
@@ -368,12 +369,14 @@ class Client:
         watcher: Observer,
         given_up: threading.Event | None,
     ) -> Live | Failure:
-        with self._listening(out.spec) as signals:
+        from .hub import hub_of
+
+        with hub_of(self.config).waiting(out.key) as signals:
             return self._wait_on(signals, out, timeout_s, priority, watcher, given_up)
 
     def _wait_on(
         self,
-        signals: queue.Queue[Signal],
+        signals: Waiter,
         out: Outstanding,
         timeout_s: float | None,
         priority: int,
@@ -383,24 +386,15 @@ class Client:
         from .wait import Waiting, wait
 
         how = Waiting(
-            signals, timeout_s=timeout_s, on_progress=watcher.progress, on_note=watcher.note
+            signals,
+            timeout_s=timeout_s,
+            on_progress=watcher.progress,
+            on_note=watcher.note,
+            watch=signals.watch,
         )
         if given_up is not None:
             how.given_up = given_up
         return wait(self.store, out, lambda spec: self._ask(spec, priority), how)
-
-    @contextlib.contextmanager
-    def _listening(self, spec: Spec) -> Iterator[queue.Queue[Signal]]:
-        """Signals about this spec, and about whatever it resolves to: the same name and version."""
-        import queue
-
-        from .layout import DATASETS
-        from .listen import Listener
-
-        signals: queue.Queue[Signal] = queue.Queue()
-        prefix = f"{DATASETS}{spec.dataset_name}_{spec.handler_version}_"
-        with Listener(self.config, prefix, signals.put):
-            yield signals
 
 
 def _unique() -> str:

@@ -49,6 +49,17 @@ def objects_of(key: str) -> str:
     return f"{DATASETS}{key}."
 
 
+def objects_of_version(key: str) -> str:
+    """Prefix of everything under `datasets/` with the dataset_name and version of a key."""
+    return f"{DATASETS}{key.rpartition('_')[0]}_"
+
+
+def key_in(name: str) -> str | None:
+    """The key that an object under `datasets/` belongs to, or None for any other name."""
+    match = KEY.match(name, len(DATASETS)) if name.startswith(DATASETS) else None
+    return match[0] if match and name.startswith(".", match.end()) else None
+
+
 def ready(key: str) -> str:
     """`datasets/<key>.ready`: the commit point, a register."""
     return f"{DATASETS}{key}.ready"

@@ -60,6 +60,10 @@ class Unsupported:
 Signal = Connected | Created | Lost | Unsupported
 
 
+class _Renew(Exception):
+    """It is time for a new stream."""
+
+
 class _NotStreaming(Exception):
     """The server will never stream to us; its argument says why."""
 
@@ -68,9 +72,21 @@ class Listener:
     """A background thread that delivers signals about names with a prefix until it is stopped.
 
     `deliver` is called in that thread and must not block. Use as a context manager.
+
+    A stream that broke off is opened again soon, or after a pause between the two `return_s`
+    (seconds): where many listen, they should not all come back at once. Every REOPEN_S a new stream
+    replaces the old one; then there is a second Connected without a Lost before it.
     """
 
-    def __init__(self, config: Config, prefix: str, deliver: Callable[[Signal], None]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        prefix: str,
+        deliver: Callable[[Signal], None],
+        *,
+        return_s: tuple[float, float] | None = None,
+    ) -> None:
+        self._return_s = return_s
         self._config = config
         self._prefix = prefix
         self._deliver = deliver
@@ -106,28 +122,35 @@ class Listener:
         self.stop()
 
     def _run(self) -> None:
-        failures, silent = 0, 0
+        failures, silent, streams = 0, 0, False
         with urllib3.PoolManager(retries=False) as pool:
             while not self._stopped.is_set():
                 heard = False
                 try:
                     for signal in self._stream(pool):
-                        heard = True
+                        heard = streams = True
                         self._send(signal)
                     reason = "the server closed the stream"
+                except _Renew:
+                    continue
                 except (_NotStreaming, AccessDenied) as error:
                     self._send(Unsupported(str(error)))
                     return
                 except (urllib3.exceptions.HTTPError, OSError) as error:
                     reason = str(error) or repr(error)
-                    silent += not heard and isinstance(error, urllib3.exceptions.ReadTimeoutError)
+                    timed_out = isinstance(error, urllib3.exceptions.ReadTimeoutError)
+                    silent += timed_out and not streams
                 if silent >= SILENT_TRIES:
                     self._send(Unsupported(f"no answer within {READ_TIMEOUT_S:.0f} s"))
                     return
                 failures = 0 if heard else failures + 1
                 self._send(Lost(reason))
-                pause_s = RETRY_S[min(failures, len(RETRY_S) - 1)]
-                self._stopped.wait(pause_s * random.uniform(0.5, 1.5))
+                self._stopped.wait(self._pause_s(failures))
+
+    def _pause_s(self, failures: int) -> float:
+        if self._return_s is not None:
+            return random.uniform(*self._return_s)
+        return RETRY_S[min(failures, len(RETRY_S) - 1)] * random.uniform(0.5, 1.5)
 
     def _send(self, signal: Signal) -> None:
         if not self._stopped.is_set():
@@ -154,8 +177,10 @@ class Listener:
             for line in _lines(response.stream(1 << 16, decode_content=False)):
                 pings += line.startswith(b'{"Records":null')
                 yield from parse_line(line)
-                if self._stopped.is_set() or pings * PING_S >= REOPEN_S:
+                if self._stopped.is_set():
                     return
+                if pings * PING_S >= REOPEN_S:
+                    raise _Renew
         finally:
             with self._guard:
                 self._response = None

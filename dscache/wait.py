@@ -2,20 +2,26 @@
 
 `look` is the protocol: a few single requests whose order matters. `wait` decides when to look: at
 each notification, after each reconnect, and every so often whatever happens.
+
+A thousand clients may wait at one store, and all of them lose it at the same moment. So nobody
+looks at once when it is back: they come one after the other, over RETURN_S.
 """
 
 from __future__ import annotations
 
+import contextlib
+import enum
 import queue
 import random
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from . import layout, manifests, registers
 from .errors import IntegrityError, StoreUnreachable, UsageError, WaitTimeout
-from .listen import Connected, Created, Lost, Signal, Unsupported
+from .listen import Connected, Created, Lost, Signal
 from .manifests import Alias, Failure, Live, Progress, Request
 from .markers import MAX_ALIASES, read_failure, read_ready
 from .spec import Spec, split_key
@@ -23,6 +29,8 @@ from .store import Objects
 
 RECHECK_S = (15.0, 60.0)  # with notifications: bounds of the jittered interval
 RECHECK_BLIND_S = (1.0, 5.0)  # without: begins at the first and grows to the second
+RETURN_S = (10.0, 40.0)  # after the stream broke off or the store did not answer
+RENEWED_S = (0.0, 15.0)  # after a stream took the place of another: what fell in between
 GIVE_UP_S = 0.5
 
 
@@ -99,18 +107,27 @@ def progress_of(metadata: Mapping[str, str]) -> Progress | None:
     return manifests.decode_known(metadata.get("progress", "").encode(), Progress, where="event")
 
 
+class Signals(Protocol):
+    """Where signals come from; a queue is one."""
+
+    def get(self, *, timeout: float) -> Signal:
+        """The next one. Raises queue.Empty after so many seconds."""
+
+
 @dataclass
 class Waiting:
     """How to wait: where signals come from, and what to tell whom.
 
     `timeout_s` None waits for ever. `on_progress` and `on_note` are called in the waiting thread.
-    Setting `given_up` from another thread ends the waiting within half a second.
+    Setting `given_up` from another thread ends the waiting within half a second. `watch` is told
+    the key whose events are of interest from now on, when that changes.
     """
 
-    signals: queue.Queue[Signal]
+    signals: Signals
     timeout_s: float | None = None
     on_progress: Callable[[Progress], None] = lambda _: None
     on_note: Callable[[str], None] = lambda _: None
+    watch: Callable[[str], None] = lambda _: None
     given_up: threading.Event = field(default_factory=threading.Event)
     clock: Callable[[], float] = time.monotonic
     uniform: Callable[[float, float], float] = random.uniform
@@ -126,13 +143,17 @@ def wait(store: Objects, out: Outstanding, again: Again, how: Waiting) -> Answer
     pace = _Pace(how)
     seen = False
     while True:
+        pace.absorb(out)
         try:
             found = look(store, out, again)
             seen = True
             if not isinstance(found, Outstanding):
                 return found
-            out = found
-            if not pace.streaming:
+            before, out = out, found
+            if out.key != before.key:
+                how.watch(out.key)
+                continue  # its answer may have come before we listened for it
+            if pace.blind:
                 _tell_progress(store, out.key, how)
         except StoreUnreachable as error:
             if not seen:
@@ -141,18 +162,38 @@ def wait(store: Objects, out: Outstanding, again: Again, how: Waiting) -> Answer
         pace.until_next_look(out, deadline)
 
 
+class _Stream(enum.Enum):
+    UNKNOWN = "unknown"  # no word from the listener yet
+    LIVE = "live"
+    LOST = "lost"  # it will be back
+    NONE = "none"  # this store has none
+
+
 class _Pace:
     """Decides when to look again, from signals and time."""
 
     def __init__(self, how: Waiting) -> None:
         self.how = how
-        self.streaming = False
+        self._stream = _Stream.UNKNOWN
+        self._look_at = 0.0
+        self._unreachable = False
         self._blind_s = RECHECK_BLIND_S[0]
         self._noted: set[str] = set()
 
+    @property
+    def blind(self) -> bool:
+        """Whether nothing but looking tells what goes on."""
+        return self._stream in (_Stream.UNKNOWN, _Stream.NONE)
+
+    def absorb(self, out: Outstanding) -> None:
+        """Take the signals that are there already: the look that follows covers them."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._take(self.how.signals.get(timeout=0), out)
+
     def until_next_look(self, out: Outstanding, deadline: float | None) -> None:
         """Return when there is a reason to look; raise WaitTimeout at the deadline."""
-        look_at = self.how.clock() + self._interval_s()
+        self._look_at = self.how.clock() + self._interval_s()
         while True:
             now = self.how.clock()
             if deadline is not None and now >= deadline:
@@ -160,46 +201,58 @@ class _Pace:
                     f"{out.key} is not ready after {self.how.timeout_s:g} s; the build goes on: "
                     "`dscache get` again later, or `dscache wait`"
                 )
-            left = look_at - now if deadline is None else min(look_at, deadline) - now
+            left = (self._look_at if deadline is None else min(self._look_at, deadline)) - now
             if self.how.given_up.is_set():
                 raise WaitTimeout(f"nobody waits for {out.key} any more; the build goes on")
-            if now >= look_at:
+            if now >= self._look_at:
                 return
             try:
                 signal = self.how.signals.get(timeout=min(max(left, 0.001), GIVE_UP_S))
             except queue.Empty:
                 continue
-            if self._is_reason(signal, out):
+            if self._take(signal, out):
                 return
 
     def unreachable(self, error: StoreUnreachable) -> None:
-        """The store did not answer: say so once, and look again soon."""
-        self.streaming = False
+        """The store did not answer: say so once, and look again later."""
+        self._unreachable = True
         self._note(f"the store does not answer; waiting for it ({error})", once="unreachable")
 
     def _interval_s(self) -> float:
-        if self.streaming:
-            return self.how.uniform(*RECHECK_S)
-        interval_s = self._blind_s
-        self._blind_s = min(self._blind_s * 1.5, RECHECK_BLIND_S[1])
-        return interval_s * self.how.uniform(0.8, 1.0)
+        unreachable, self._unreachable = self._unreachable, False
+        if self.blind:
+            interval_s = self._blind_s
+            self._blind_s = min(self._blind_s * 1.5, RECHECK_BLIND_S[1])
+            return interval_s * self.how.uniform(0.8, 1.0)
+        lost = unreachable or self._stream is _Stream.LOST
+        return self.how.uniform(*(RETURN_S if lost else RECHECK_S))
 
-    def _is_reason(self, signal: Signal, out: Outstanding) -> bool:
+    def _take(self, signal: Signal, out: Outstanding) -> bool:
+        """Note what a signal says; whether it is a reason to look at once."""
+        if isinstance(signal, Created):
+            return self._is_news(signal, out)
+        before = self._stream
         if isinstance(signal, Connected):
-            self.streaming, self._blind_s = True, RECHECK_BLIND_S[0]
-            return True
+            self._stream, self._blind_s = _Stream.LIVE, RECHECK_BLIND_S[0]
+            if before is _Stream.LIVE:
+                self._look_within(RENEWED_S)
+            return before in (_Stream.UNKNOWN, _Stream.NONE)
         if isinstance(signal, Lost):
-            self.streaming = False
+            if before is _Stream.LIVE:
+                self._stream = _Stream.LOST
+                self._look_at = self.how.clock() + self.how.uniform(*RETURN_S)
             return False
-        if isinstance(signal, Unsupported):
-            self.streaming = False
-            self._note(
-                f"no notifications from this store ({signal.reason}); looking every "
-                f"{RECHECK_BLIND_S[0]:g}–{RECHECK_BLIND_S[1]:g} s instead",
-                once="unsupported",
-            )
-            return False
-        return self._is_news(signal, out)
+        self._stream = _Stream.NONE
+        self._look_within(RECHECK_BLIND_S)
+        self._note(
+            f"no notifications from this store ({signal.reason}); looking every "
+            f"{RECHECK_BLIND_S[0]:g}–{RECHECK_BLIND_S[1]:g} s instead",
+            once="unsupported",
+        )
+        return False
+
+    def _look_within(self, seconds: tuple[float, float]) -> None:
+        self._look_at = min(self._look_at, self.how.clock() + self.how.uniform(*seconds))
 
     def _is_news(self, event: Created, out: Outstanding) -> bool:
         if event.name == layout.progress(out.key):

@@ -30,7 +30,7 @@ LAYERS = [
     {"spec", "layout", "manifests", "state", "config", "transfer", "s3errors"},
     {"buildlog", "zipcheck", "recordcheck", "signed"},
     {"store", "listen", "registers", "markers", "retire", "selftest"},
-    {"wait", "catalog", "download", "cache", "dataset", "verify"},
+    {"hub", "wait", "catalog", "download", "cache", "dataset", "verify"},
     {"client"},
     {"api", "cli"},
 ]

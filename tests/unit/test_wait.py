@@ -87,10 +87,28 @@ def test_without_notifications_it_looks_every_one_to_five_seconds() -> None:
     assert gaps == sorted(gaps)
 
 
-def test_a_lost_stream_means_looking_often_until_it_is_back() -> None:
-    looks = looks_of([(0.5, Connected()), (10.0, Lost("x")), (70.0, Connected())], 100.0)
-    assert looks[:3] == [0.0, 0.5, 60.5]
-    assert 70.0 in looks
+def test_after_a_lost_stream_it_looks_later_for_others_have_lost_it_as_well() -> None:
+    looks = looks_of([(0.5, Connected()), (10.0, Lost("x")), (12.0, Connected())], 120.0)
+    assert looks == [0.0, 0.5, 50.0, 110.0]
+
+
+def test_while_a_stream_is_lost_it_looks_once_in_a_while() -> None:
+    story = [(0.5, Connected()), (10.0, Lost("x")), (11.0, Lost("y")), (95.0, Connected())]
+    assert looks_of(story, 140.0) == [0.0, 0.5, 50.0, 90.0, 130.0]
+
+
+def test_a_stream_that_never_came_is_no_lost_one() -> None:
+    looks = looks_of([(0.2, Lost("refused")), (8.0, Connected())], 30.0)
+    assert looks[1] <= 1.0
+    assert looks[-1] == 8.0
+
+
+def test_a_renewed_stream_is_a_reason_to_look_soon() -> None:
+    assert looks_of([(0.5, Connected()), (10.0, Connected())], 80.0) == [0.0, 0.5, 25.0]
+
+
+def test_signals_that_are_there_already_cause_no_look_of_their_own() -> None:
+    assert looks_of([(0.0, Connected()), (0.0, Created(layout.ready(SPEC.key)))], 50.0) == [0.0]
 
 
 def test_events_of_this_key_are_reasons_and_others_are_not() -> None:
@@ -178,6 +196,12 @@ def test_aliases_are_followed_but_not_for_ever() -> None:
     store.put(layout.ready(SPEC.key), manifests.encode(alias))
     wait.ask(store, resolved, nonce=NONCE, client="t")
     assert wait.look(store, Outstanding(SPEC, NONCE), never) == Outstanding(resolved, NONCE)
+    _, how, _ = story([(0.5, Connected())], limit_s=3.0)
+    watched: list[str] = []
+    how.watch = watched.append
+    with pytest.raises(EndOfStory):
+        wait.wait(store, Outstanding(SPEC, NONCE), never, how)
+    assert watched == [resolved.key]
     back = Alias(key=SPEC.key, spec=SPEC, nonce="y")
     store.put(layout.ready(resolved.key), manifests.encode(back))
     with pytest.raises(IntegrityError, match="aliases in a row"):
