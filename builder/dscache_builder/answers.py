@@ -110,9 +110,10 @@ def fail(
             continue
 
 
-def forward(store: Objects, key: str, nonces: Iterable[str], resolved: Spec) -> None:
-    """Ask for the resolved spec under the same nonces, on behalf of whoever asked for `key`."""
-    for nonce in sorted(nonces):
+def forward(store: Objects, key: str, asked: Asked, resolved: Spec) -> None:
+    """Ask for the resolved spec under the same nonces, on behalf of whoever asked for `key`; and
+    cancel there what was cancelled here."""
+    for nonce in sorted(asked.nonces):
         try:
             request = read_request(store, key, nonce)
         except SpecError:
@@ -121,10 +122,11 @@ def forward(store: Objects, key: str, nonces: Iterable[str], resolved: Spec) -> 
             continue
         moved = msgspec.structs.replace(request, spec=resolved)
         name = layout.request(resolved.key, nonce)
-        try:
+        with suppress(PreconditionFailed):  # forwarded before, with another time or priority in it
             registers.write(store, name, manifests.encode(moved), if_match=None)
-        except PreconditionFailed:
-            continue  # forwarded before, with another time or priority in it
+        cancel = store.get(layout.cancel(key, nonce)) if nonce in asked.cancels else None
+        if cancel is not None:
+            store.put(layout.cancel(resolved.key, nonce), cancel.body)
 
 
 def cancelled_by(store: Objects, key: str, nonces: Iterable[str]) -> str:

@@ -296,7 +296,7 @@ class KeyRun:
 
     def _alias(self, resolved: Spec, before: ReadyRegister, asked: Asked) -> Outcome | Step:
         """The spec resolves to another key: ask for that one, and say so in the ready marker."""
-        answers.forward(self.store, self.key, asked.nonces, resolved)
+        answers.forward(self.store, self.key, asked, resolved)
         unique = self.context.unique
         if not publish.publish_alias(self.store, self.key, resolved, before, unique):
             return Step.AGAIN
@@ -312,7 +312,7 @@ class KeyRun:
     def _answer(self, asked: Asked, ready: ReadyRegister) -> Outcome:
         """Everything that was listed before `ready` was seen live is answered by it."""
         if isinstance(ready.value, Alias):
-            answers.forward(self.store, self.key, asked.nonces, ready.value.spec)
+            answers.forward(self.store, self.key, asked, ready.value.spec)
         answers.delete(self.store, self.key, asked.nonces, asked.cancels)
         self._preview_late()
         self.report.done()

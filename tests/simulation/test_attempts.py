@@ -277,3 +277,13 @@ def test_a_store_that_refuses_what_it_lists_is_not_asked_without_pause(
     bench.ask()
     assert bench.attempt(stopping=lambda: bench.bucket.clock > until) is Outcome.STOPPED
     assert bench.checkpoint().owner == ""
+
+
+def test_a_cancel_goes_along_with_the_request_to_the_resolved_key(bench: Bench) -> None:
+    resolved = Spec.of("photos", "1.0.0", {"size": 1, "default": 2})
+    bench.handler.resolved = resolved
+    nonce = bench.ask()
+    bench.store.put(layout.cancel(SPEC.key, nonce), b"{}")
+    assert bench.attempt() is Outcome.ANSWERED
+    left = [name for name in bench.bucket.objects if name.startswith(layout.REQUESTS)]
+    assert left == [layout.request(resolved.key, nonce), layout.cancel(resolved.key, nonce)]
