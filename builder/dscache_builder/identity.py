@@ -37,7 +37,7 @@ def claimed_state(state: Path) -> Iterator[str]:
 
 
 def _builder_id(path: Path) -> str:
-    if not path.is_file():
+    if not path.is_file() or not path.read_text().strip():  # empty: cut off by a power failure
         temporary = path.with_suffix(".new")
         temporary.write_text(secrets.token_hex(8))
         temporary.replace(path)
