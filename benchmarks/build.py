@@ -1,6 +1,6 @@
 """Measure builds: throughput, the time after the last sample, latency of small ones, memory.
 
-    python -m benchmarks.build [--runs 5] [--only throughput,tail,latency] [--json]
+    python -m benchmarks.build [--runs 3] [--only throughput,tail,latency] [--json]
 
 It starts a store and a builder of its own (2 workers). QUICK=1 shortens everything.
 
@@ -31,7 +31,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -51,6 +52,7 @@ WORKERS = 2
 PICTURES = 40 if QUICK else 400
 RECORD_BYTES = 200_000
 TAIL_GB = (0.05, 0.2) if QUICK else (0.2, 2.0)
+WORK_MS = 6  # CPU time of an example: what a picture of that size takes
 ROTATIONS = (0, 10)
 SMALL = 10
 OWN_SCRIPT = "benchmarks.build_process"
@@ -68,7 +70,7 @@ class Tail(NamedTuple):
 def main() -> None:
     """Parse, run, print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--runs", type=int, default=1 if QUICK else 5)
+    parser.add_argument("--runs", type=int, default=1 if QUICK else 3)
     parser.add_argument("--only", default="throughput,tail,latency")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
@@ -184,7 +186,7 @@ def _our_build(made: Stack, rotation: int, seed: int) -> Cost:
     assert made.process is not None
     made.settle()
     before = cpu_of(made.process.pid) or 0.0
-    live = _built(made, made.spec("photos", _version(), photos_options(rotation, seed)))
+    live = _built(made, made.spec("photos", made.version, photos_options(rotation, seed)))
     cpu_s = (cpu_of(made.process.pid) or 0.0) - before
     made.store.delete(live.zip_key)
     return Cost(live.timings.build_s, cpu_s)
@@ -198,12 +200,6 @@ def _built(made: Stack, cfg: Path) -> Live:
     live = manifests.decode_ready(found.body, where=key)
     assert isinstance(live, Live)
     return live
-
-
-def _version() -> str:
-    from importlib.metadata import version
-
-    return version("dataset-handlers")
 
 
 def _tensorflow(made: Stack, raw: Path, rotation: int) -> Cost:
@@ -230,23 +226,35 @@ def _tensorflow(made: Stack, raw: Path, rotation: int) -> Cost:
 def tail(made: Stack, runs: int) -> list[dict[str, Any]]:
     """Figures at each size."""
     serial = iter(range(1, 1000))
-    variants = {f"{size:g}": lambda size=size: _tail(made, size, next(serial)) for size in TAIL_GB}
-    taken = take_turns(variants, runs)
+    small, large = TAIL_GB
+    cases = {
+        f"{small:g} GB, {WORK_MS} ms of work an example": (small, WORK_MS),
+        f"{large:g} GB, {WORK_MS} ms of work an example": (large, WORK_MS),
+        f"{large:g} GB, no work: records as fast as they can be made": (large, 0),
+    }
+    taken = take_turns(
+        {name: partial(_tail, made, *case, serial) for name, case in cases.items()}, runs
+    )
     return [
         {
-            "gb": float(size),
+            "dataset": name,
             "after_last_s": spread(one.after_last_s for one in each),
             "total_s": spread(one.total_s for one in each),
             "builder_rss_mib": spread(one.builder_rss / 2**20 for one in each),
             "handler_rss_mib": spread(one.handler_rss / 2**20 for one in each),
         }
-        for size, each in taken.items()
+        for name, each in taken.items()
     ]
 
 
-def _tail(made: Stack, size_gb: float, run: int) -> Tail:
-    options = {"examples": round(size_gb * 1e9 / RECORD_BYTES), "bytes": RECORD_BYTES,
-               "batch_size": 64, "run": run}  # fmt: skip
+def _tail(made: Stack, size_gb: float, work_ms: int, serial: Iterator[int]) -> Tail:
+    options = {
+        "examples": round(size_gb * 1e9 / RECORD_BYTES),
+        "bytes": RECORD_BYTES,
+        "batch_size": 64,
+        "work_ms": work_ms,
+        "run": next(serial),
+    }
     asked_at, ready_at, times, usage = _speed_build(made, options)
     return Tail(ready_at - times[-1], ready_at - asked_at, usage.builder_rss, usage.handler_rss)
 
@@ -293,7 +301,7 @@ def latency(made: Stack, runs: int) -> dict[str, Any]:
 
 def _get(made: Stack, seed: int) -> tuple[float, float]:
     """Seconds of two processes: the first has the dataset built, the second finds it here."""
-    cfg = made.spec("photos", _version(), photos_options(10, seed))
+    cfg = made.spec("photos", made.version, photos_options(10, seed))
     config = made.client
     made.settle()
     began = time.perf_counter()
@@ -305,7 +313,11 @@ def _get(made: Stack, seed: int) -> tuple[float, float]:
 
 def _dscache(made: Stack, config: Any, cfg: Path) -> None:
     program = [sys.executable, "-c", "from dscache.cli import main; main()", "get", str(cfg)]
-    subprocess.run(program, env=made.environ(config), check=True, capture_output=True, cwd="/")
+    done = subprocess.run(
+        program, env=made.environ(config), check=False, capture_output=True, text=True, cwd="/"
+    )
+    if done.returncode != 0:
+        raise SystemExit(f"`dscache get` ended with {done.returncode}:\n{done.stderr}")
 
 
 # -- the report
@@ -348,7 +360,7 @@ def _tail_table(rows: list[dict[str, Any]]) -> str:
     ]  # fmt: skip
     body = [
         [
-            f"{row['gb']:g} GB",
+            row["dataset"],
             spread_of([1000 * figure for figure in row["after_last_s"]]).shown(0),
             spread_of(row["total_s"]).shown(1),
             spread_of(row["builder_rss_mib"]).shown(0),

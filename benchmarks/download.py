@@ -1,6 +1,6 @@
 """Compare our download (ranges, CRC-32 and BLAKE3 checked, unpacked, synced) with what people use.
 
-    python benchmarks/download.py [--mib 512] [--shards 8] [--runs 5] [--folder DIR] [--json]
+    python -m benchmarks.download [--mib 512] [--shards 8] [--runs 5] [--folder DIR] [--json]
 
 It starts a store of its own and uploads one zip in parts of 64 MiB. Variants:
 
@@ -23,7 +23,6 @@ import argparse
 import json
 import os
 import random
-import resource
 import shutil
 import socket
 import statistics
@@ -32,6 +31,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
@@ -40,6 +40,7 @@ from urllib.parse import urlsplit
 import blake3
 import boto3
 
+from benchmarks.harness import Cost, measured, spread, take_turns
 from dscache import layout
 from dscache.devstack.build import ensure_binary
 from dscache.devstack.localstore import LocalStore
@@ -65,13 +66,6 @@ class Bench(NamedTuple):
     def url(self) -> str:
         """A fresh presigned URL of the zip."""
         return self.store.presign_get(self.live.zip_key)
-
-
-class Cost(NamedTuple):
-    """Seconds of one run."""
-
-    wall_s: float
-    cpu_s: float
 
 
 Variant = Callable[[Bench, Path], None]
@@ -221,18 +215,11 @@ def _upload(store: Store, name: str, archive: Path) -> str:
 
 def measure(variant: Variant, bench: Bench, folder: Path, *, check: bool) -> Cost:
     """One run into a fresh folder, which is removed afterwards."""
-    cpu, began = _cpu_s(), time.perf_counter()
-    variant(bench, folder)
-    cost = Cost(time.perf_counter() - began, _cpu_s() - cpu)
+    cost = measured(lambda: variant(bench, folder))
     if check:
         _check(bench, folder if folder.exists() else folder.with_name("existing"))
     shutil.rmtree(folder, ignore_errors=True)
     return cost
-
-
-def _cpu_s() -> float:
-    both = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return sum(usage.ru_utime + usage.ru_stime for usage in both)
 
 
 def _check(bench: Bench, folder: Path) -> None:
@@ -243,15 +230,14 @@ def _check(bench: Bench, folder: Path) -> None:
 
 def compare(bench: Bench, folder: Path, runs: int) -> dict[str, list[Cost]]:
     """Warm up and check, then let the variants take turns."""
-    costs: dict[str, list[Cost]] = {name: [] for name in VARIANTS}
-    order = list(VARIANTS)
-    for number in range(runs + 1):
-        for name in order:
-            cost = measure(VARIANTS[name], bench, folder / "to", check=number == 0)
-            if number:
-                costs[name].append(cost)
-        random.Random(number).shuffle(order)
-    return costs
+    checked: set[str] = set()
+
+    def once(name: str) -> Cost:
+        first = name not in checked
+        checked.add(name)
+        return measure(VARIANTS[name], bench, folder / "to", check=first)
+
+    return take_turns({name: partial(once, name) for name in VARIANTS}, runs)
 
 
 def summary(costs: dict[str, list[Cost]], mib: int) -> list[dict[str, Any]]:
@@ -259,14 +245,13 @@ def summary(costs: dict[str, list[Cost]], mib: int) -> list[dict[str, Any]]:
     limit = statistics.median(cost.wall_s for cost in costs["socket, new"])
     rows = []
     for name, each in costs.items():
-        walls = sorted(cost.wall_s for cost in each)
-        median = statistics.median(walls)
+        wall = spread(cost.wall_s for cost in each)
         rows.append(
             {
                 "variant": name,
-                "mib_per_s": mib / median,
-                "mib_per_s_spread": [mib / walls[-1], mib / walls[0]],
-                "of_socket_new": limit / median,
+                "mib_per_s": mib / wall.median,
+                "mib_per_s_spread": [mib / wall.high, mib / wall.low],
+                "of_socket_new": limit / wall.median,
                 "cpu_s_per_gib": statistics.median(cost.cpu_s for cost in each) * 1024 / mib,
             }
         )

@@ -1,10 +1,10 @@
 """Compare our record writer and encoder with TensorFlow's, on two sizes of records.
 
-    python benchmarks/record_writer.py [--runs 7] [--folder DIR] [--json]
+    python -m benchmarks.record_writer [--runs 7] [--folder DIR] [--json]
 
 Base: tf.io.TFRecordWriter with tf.train.Example, filled by appending (the way TensorFlow's guide
 shows, with constructors, is slower still). Ours: RecordWriter with compile_pieces. The two
-alternate, after one warm-up each; medians of wall and CPU seconds. Before the figures count,
+take turns, after a warm-up; medians of wall and CPU seconds. Before the figures count,
 TensorFlow reads both files and compares the records.
 """
 
@@ -13,15 +13,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import tempfile
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.harness import measured, spread, take_turns
 from dscache_sdk import Feature, Image, Scalar, Tensor, Text
 from dscache_sdk.example import compile_pieces
 from dscache_sdk.records import RecordWriter
@@ -90,13 +90,6 @@ def _put(feature: Any, value: Any) -> None:
         feature.float_list.value.extend(value)
 
 
-def measure(write: Write, path: Path, examples: list[Example]) -> tuple[float, float]:
-    """(wall, CPU) seconds of one run."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    write(path, examples)
-    return time.perf_counter() - wall, time.process_time() - cpu
-
-
 def check(base: Path, ours: Path) -> None:
     """Raise AssertionError unless TensorFlow finds the same examples in both files."""
     import tensorflow as tf
@@ -117,17 +110,20 @@ def compare(
     ways: dict[str, Write] = {"base": write_tensorflow, "ours": write_ours(features)}
     paths = {way: folder / f"{name}-{way}.tfrecord" for way in ways}
     for way, write in ways.items():
-        measure(write, paths[way], examples)
+        write(paths[way], examples)
     check(paths["base"], paths["ours"])
-    taken: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
-    for _ in range(runs):
-        for way, write in ways.items():
-            taken[way].append(measure(write, paths[way], examples))
+    taken = take_turns(
+        {
+            way: partial(measured, partial(write, paths[way], examples))
+            for way, write in ways.items()
+        },
+        runs,
+    )
     figures: dict[str, Any] = {"name": name, "records": len(examples), "runs": runs}
     figures["record_bytes"] = round(paths["ours"].stat().st_size / len(examples))
-    for way, pairs in taken.items():
-        figures[f"{way}_wall_s"] = statistics.median(wall for wall, _ in pairs)
-        figures[f"{way}_cpu_s"] = statistics.median(cpu for _, cpu in pairs)
+    for way, costs in taken.items():
+        figures[f"{way}_wall_s"] = spread(cost.wall_s for cost in costs).median
+        figures[f"{way}_cpu_s"] = spread(cost.cpu_s for cost in costs).median
     figures["faster_wall"] = figures["base_wall_s"] / figures["ours_wall_s"]
     figures["faster_cpu"] = figures["base_cpu_s"] / figures["ours_cpu_s"]
     for path in paths.values():

@@ -46,6 +46,7 @@ class Speed(DatasetHandler, name="speed"):
         examples: int = 10
         bytes: int = 200_000
         batch_size: int | None = 64
+        work_ms: int = 0
         run: int = 0
 
     features = {"image": Image("jpeg")}
@@ -59,6 +60,9 @@ class Speed(DatasetHandler, name="speed"):
             times.write(f"{time.time()}\\n")
 
     def example(self, loaded, sample, rng):
+        until = time.perf_counter() + self.options.work_ms / 1000
+        while time.perf_counter() < until:
+            pass
         record = b"\\xff\\xd8\\xff" + rng.bytes(self.options.bytes)
         with open(f"{self.base_data_path}/times-{os.getpid()}", "a") as times:
             times.write(f"{time.time()}\\n")
@@ -105,6 +109,12 @@ class Stack:
         """Configuration of a client with an empty cache."""
         self._serial[0] += 1
         return replace(self.server.client_config, home=self.folder / f"home{self._serial[0]}")
+
+    @property
+    def version(self) -> str:
+        """The version of the handlers in the checkout when the stack was made."""
+        (wheel,) = (self.folder / "wheels").glob("dataset_handlers-*.whl")
+        return wheel.name.split("-")[1]
 
     @property
     def store(self) -> Store:
