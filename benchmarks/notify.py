@@ -1,0 +1,301 @@
+"""Measure waiting: how soon 1, 100, 1,000 waiters are told, what they cost, and a restart.
+
+    python -m benchmarks.notify [--waiters 1,100,1000] [--runs 20] [--only latency,idle,restart]
+                                [--json]
+
+It starts a store of its own. Waiters are spread over 8 processes; each has a connection of its own,
+as if it were a process of its own.
+
+latency   from the end of the PUT of a ready marker until the last waiter's listener delivered the
+          event (`told`), and until the last waiter that then reads the marker had it (`answered`:
+          `dscache.wait.wait`, one more request each)
+idle      CPU seconds a second of one waiter (a process with one `wait`), and of the store's server
+          for each of the waiters
+restart   the server is killed and started again: seconds until the last waiter listens again, and
+          the most requests in any one second until all have looked, counted by a proxy
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness import QUICK, cpu_of, spread, table
+from dscache import layout, manifests
+from dscache.config import Config
+from dscache.devstack.build import ensure_binary
+from dscache.devstack.localstore import LocalStore
+from dscache.hub import Hub, Opened, listening
+from dscache.listen import Connected, Created, Listener, Signal
+from dscache.manifests import Live
+from dscache.spec import Spec
+from dscache.store import Store
+from dscache.wait import Outstanding, Waiting, ask, wait
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
+from support.countingproxy import CountingProxy
+
+PROCESSES = 8
+IDLE_S = 5.0 if QUICK else 20.0
+SETTLE_S = 3.0
+RETURNED_S = 55.0  # all have connected and looked by then
+LIMIT_S = 120.0
+
+
+def spec(number: int) -> Spec:
+    """A dataset that no other run uses."""
+    return Spec.of("photos", "1.0.0", {"number": number})
+
+
+def publish(store: Store, asked: Spec) -> float:
+    """PUT the ready marker; when that was done (time.monotonic, which processes share)."""
+    name = layout.archive(asked.key, 0)
+    live = Live(
+        spec=asked, generation=0, zip_key=name, zip_etag="e", zip_size=0, seal="", members=[]
+    )
+    store.put(layout.ready(asked.key), manifests.encode(live))
+    return time.monotonic()
+
+
+# -- in the processes of the waiters
+
+
+def serve_listeners(pipe: Connection, config: Config, count: int) -> None:
+    """Listen `count` times; for each event, send when the last of them had it."""
+    lock = threading.Lock()
+    connected, told = [0], dict[str, int]()
+
+    def deliver(signal: Signal) -> None:
+        now = time.monotonic()
+        with lock:
+            if isinstance(signal, Connected):
+                connected[0] += 1
+                if connected[0] == count:
+                    pipe.send(now)
+            elif isinstance(signal, Created):
+                told[signal.name] = told.get(signal.name, 0) + 1
+                if told[signal.name] == count:
+                    pipe.send(now)
+
+    listeners = [Listener(config, "datasets/photos_1.0.0_", deliver) for _ in range(count)]
+    for listener in listeners:
+        listener.start()
+    pipe.recv()
+    os._exit(0)  # stopping a thousand threads one after the other is nothing to wait for
+
+
+def serve_waiters(pipe: Connection, config: Config, count: int) -> None:
+    """Wait `count` times for each dataset whose number is received; send when the last had it."""
+    store = Store(config)
+    lock = threading.Lock()
+    connected = [0]
+
+    def opened(config: Config, prefix: str, deliver: Callable[[Signal], None]) -> Opened:
+        def noted(signal: Signal) -> None:
+            with lock:
+                connected[0] += isinstance(signal, Connected)
+                if isinstance(signal, Connected) and connected[0] % count == 0:
+                    pipe.send(time.monotonic())
+            deliver(signal)
+
+        return listening(config, prefix, noted)
+
+    def one(out: Outstanding) -> None:
+        with Hub(config, opened).waiting(out.key) as signals:
+            how = Waiting(signals)
+            wait(store, out, lambda _: out, how)
+            ended.append(time.monotonic())
+
+    while (number := pipe.recv()) is not None:
+        ended: list[float] = []
+        out = ask(store, spec(number), nonce=f"{os.getpid()}-{number}", client="benchmark")
+        threads = [threading.Thread(target=one, args=(out,), daemon=True) for _ in range(count)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        pipe.send(max(ended))
+    os._exit(0)
+
+
+class Crowd:
+    """The processes of `count` waiters."""
+
+    def __init__(self, serve: Callable[..., None], config: Config, count: int) -> None:
+        self.processes = min(PROCESSES, count)
+        spawn = multiprocessing.get_context("spawn")
+        self.pipes, self.pids = [], []
+        for index in range(self.processes):
+            here, there = spawn.Pipe()
+            share = count // self.processes + (index < count % self.processes)
+            process = spawn.Process(target=serve, args=(there, config, share), daemon=True)
+            process.start()
+            self.pipes.append(here)
+            self.pids.append(process.pid or 0)
+
+    def send(self, message: Any) -> None:
+        """To every process."""
+        for pipe in self.pipes:
+            pipe.send(message)
+
+    def last(self) -> float:
+        """The greatest of what all processes send next."""
+        times = []
+        for pipe in self.pipes:
+            if not pipe.poll(LIMIT_S):
+                raise SystemExit("a process of waiters does not answer")
+            times.append(pipe.recv())
+        return float(max(times))
+
+    def cpu_s(self) -> float:
+        """CPU seconds of all processes so far."""
+        return sum(cpu_of(pid) or 0.0 for pid in self.pids)
+
+
+@contextmanager
+def crowd(serve: Callable[..., None], config: Config, count: int) -> Iterator[Crowd]:
+    """Waiters that are ended afterwards."""
+    waiters = Crowd(serve, config, count)
+    yield waiters
+    waiters.send(None)
+    time.sleep(SETTLE_S)  # the server notices that they are gone
+
+
+# -- what is measured
+
+
+def latency(server: LocalStore, counts: list[int], runs: int) -> list[dict[str, Any]]:
+    """Milliseconds until the last one is told, and until the last one has its answer."""
+    store, rows, serial = Store(server.config), [], iter(range(1 << 30))
+    for count in counts:
+        told, answered = [], []
+        with crowd(serve_listeners, server.client_config, count) as listeners:
+            listeners.last()
+            for _ in range(runs):
+                time.sleep(0.2)
+                done = publish(store, spec(next(serial)))
+                told.append((listeners.last() - done) * 1000)
+        with crowd(serve_waiters, server.client_config, count) as waiters:
+            for _ in range(max(runs // 4, 1)):
+                number = next(serial)
+                waiters.send(number)
+                waiters.last()
+                time.sleep(SETTLE_S)  # all have looked
+                done = publish(store, spec(number))
+                answered.append((waiters.last() - done) * 1000)
+        rows.append({"waiters": count, "told_ms": spread(told), "answered_ms": spread(answered)})
+    return rows
+
+
+def idle(server: LocalStore, count: int) -> dict[str, Any]:
+    """CPU of waiting for nothing, in percent of a core."""
+    shares = {}
+    for waiters in (1, count):
+        with crowd(serve_waiters, server.client_config, waiters) as waiting:
+            waiting.send(10_000_000 + waiters)
+            waiting.last()
+            time.sleep(SETTLE_S)
+            before = waiting.cpu_s(), cpu_of(server.pid or 0) or 0.0
+            time.sleep(IDLE_S)
+            after = waiting.cpu_s(), cpu_of(server.pid or 0) or 0.0
+            publish(Store(server.config), spec(10_000_000 + waiters))
+            waiting.last()
+        shares[waiters] = [(b - a) / IDLE_S * 100 for a, b in zip(before, after, strict=True)]
+    return {
+        "one_waiter_percent": shares[1][0],
+        "waiters": count,
+        "each_percent": shares[count][0] / count,
+        "server_percent": shares[count][1],
+    }
+
+
+def restart(server: LocalStore, count: int) -> dict[str, Any]:
+    """Kill the server, start it again, count what comes."""
+    with CountingProxy(server.endpoint) as proxy:
+        config = replace(server.client_config, endpoint=proxy.url)
+        with crowd(serve_waiters, config, count) as waiters:
+            waiters.send(20_000_000)
+            waiters.last()
+            time.sleep(2 * SETTLE_S)
+            server.kill()
+            server.start()
+            back = time.monotonic()
+            connected = waiters.last()
+            time.sleep(max(0.0, RETURNED_S - (time.monotonic() - back)))
+            until = time.monotonic()
+            publish(Store(server.config), spec(20_000_000))
+            waiters.last()
+        asked = [each for each in proxy.asked if back <= each.at < until]
+        return {
+            "waiters": count,
+            "connected_s": connected - back,
+            "requests": len(asked),
+            "busiest_second": proxy.busiest_second(back, until),
+            "per_second": proxy.per_second(back)[: int(RETURNED_S)],
+        }
+
+
+def report(results: dict[str, Any]) -> str:
+    """The figures as Markdown."""
+    parts = []
+    if "latency" in results:
+        rows = [
+            (f"{row['waiters']:,}", row["told_ms"].shown(1), row["answered_ms"].shown(1))
+            for row in results["latency"]
+        ]
+        parts.append(table(("waiters", "last one told, ms", "last one answered, ms"), rows))
+    if "idle" in results:
+        found = results["idle"]
+        parts.append(
+            f"Idle: one waiter {found['one_waiter_percent']:.3f} % of a core; "
+            f"{found['waiters']:,} of them {found['each_percent']:.3f} % each, "
+            f"and the server {found['server_percent']:.1f} %."
+        )
+    if "restart" in results:
+        found = results["restart"]
+        parts.append(
+            f"Restart: {found['waiters']:,} waiters listen again after "
+            f"{found['connected_s']:.1f} s, at most {found['busiest_second']} requests in any one "
+            f"second ({found['requests']:,} in all until everybody has looked)."
+        )
+    return "\n\n".join(parts)
+
+
+def main() -> None:
+    """Parse, run, print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--waiters", default="1,100" if QUICK else "1,100,1000")
+    parser.add_argument("--runs", type=int, default=5 if QUICK else 20)
+    parser.add_argument("--only", default="latency,idle,restart")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    counts = [int(count) for count in options.waiters.split(",")]
+    binary = ensure_binary(os.environ, lambda line: print(line, file=sys.stderr))
+    measures: dict[str, Callable[[LocalStore], Any]] = {
+        "latency": lambda server: latency(server, counts, options.runs),
+        "idle": lambda server: idle(server, max(counts)),
+        "restart": lambda server: restart(server, max(counts)),
+    }
+    results = {}
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        server = stack.enter_context(LocalStore(folder / "store", binary))
+        for name in options.only.split(","):
+            results[name] = measures[name](server)
+    print(json.dumps(results, indent=1) if options.json else report(results))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""Many who wait at once, on the real server: what they cost it, and that nobody is forgotten."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dscache import api, hub, layout, manifests, wait
+from dscache.client import Client
+from dscache.config import Config
+from dscache.devstack.localstore import LocalStore
+from dscache.errors import WaitTimeout
+from dscache.manifests import Live
+from dscache.spec import Spec
+from dscache.store import Store
+from support.countingproxy import CountingProxy
+from support.running import wait_until
+
+WAITERS = 150
+PATIENCE_S = 60.0
+
+
+def spec(number: int) -> Spec:
+    return Spec.of("photos", "1.0.0", {"number": number})
+
+
+def publish(store: Store, asked: Spec) -> None:
+    """The ready marker of a dataset whose zip nobody will read."""
+    name = layout.archive(asked.key, 0)
+    live = Live(
+        spec=asked, generation=0, zip_key=name, zip_etag="e", zip_size=0, seal="", members=[]
+    )
+    store.put(layout.ready(asked.key), manifests.encode(live))
+
+
+class Waiters:
+    """Threads of this process that wait, each for a dataset of its own, until they are given up."""
+
+    def __init__(self, count: int) -> None:
+        self._pool = ThreadPoolExecutor(count)
+        self.count = count
+        self.given_up = threading.Event()
+        self.keys: list[Future[str]] = []
+
+    def start(self, config: Config) -> None:
+        client = Client(config)
+        self.keys = [
+            self._pool.submit(client.wait, spec(number).members, given_up=self.given_up)
+            for number in range(self.count)
+        ]
+
+    def done(self) -> int:
+        return sum(key.done() for key in self.keys)
+
+    def stop(self) -> None:
+        self.given_up.set()
+        self._pool.shutdown()
+
+
+@pytest.fixture
+def waiters() -> Iterator[Waiters]:
+    waiters = Waiters(WAITERS)
+    yield waiters
+    waiters.stop()
+
+
+def requests(store: Store) -> int:
+    return len(list(store.entries(layout.REQUESTS)))
+
+
+def test_many_keys_in_one_process_share_one_stream_and_are_all_told(
+    waiters: Waiters, client_config: Config, store: Store
+) -> None:
+    with CountingProxy(client_config.endpoint) as proxy:
+        waiters.start(replace(client_config, endpoint=proxy.url))
+        wait_until(lambda: requests(store) == WAITERS, "all have asked")
+        wait_until(lambda: any(asked.listens for asked in proxy.asked), "they listen")
+        for number in range(WAITERS):
+            publish(store, spec(number))
+        found = [key.result(PATIENCE_S) for key in waiters.keys]
+    assert found == [spec(number).key for number in range(WAITERS)]
+    assert sum(asked.listens for asked in proxy.asked) == 1
+
+
+def test_awaiting_more_topics_than_asyncio_has_threads(
+    monkeypatch: pytest.MonkeyPatch, client_config: Config, store: Store, tmp_path: Path
+) -> None:
+    for name in ("endpoint", "bucket", "access_key", "secret_key"):
+        monkeypatch.setenv(f"DSCACHE_{name.upper()}", getattr(client_config, name))
+    monkeypatch.setenv("DSCACHE_CONFIG", str(tmp_path / "none.toml"))
+    monkeypatch.setenv("DSCACHE_HOME", str(tmp_path / "home"))
+    count = 60
+    topics = [api.request_dataset("photos", "1.0.0", {"number": n}) for n in range(count)]
+
+    async def last_first() -> list[str]:
+        waiting = [asyncio.ensure_future(api.wait_for_completion(topic)) for topic in topics]
+        publish(store, spec(count - 1))
+        await asyncio.wait_for(waiting[-1], PATIENCE_S)
+        assert sum(each.done() for each in waiting) == 1
+        for number in range(count - 1):
+            publish(store, spec(number))
+        return list(await asyncio.wait_for(asyncio.gather(*waiting), PATIENCE_S))
+
+    assert asyncio.run(last_first()) == [spec(number).key for number in range(count)]
+
+
+def test_a_restarted_store_is_not_overrun_and_nobody_is_forgotten(
+    waiters: Waiters, new_store: Callable[..., LocalStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five times as fast as it is in life; benchmarks/notify.py has a thousand at full length."""
+    monkeypatch.setattr(hub, "RETURN_S", (0.0, 1.6))
+    monkeypatch.setattr(wait, "RETURN_S", (2.0, 8.0))
+    server = new_store()
+    store = Store(server.config)
+    with CountingProxy(server.endpoint) as proxy:
+        waiters.start(replace(server.client_config, endpoint=proxy.url))
+        wait_until(lambda: requests(store) == WAITERS, "all have asked")
+        wait_until(lambda: any(asked.listens for asked in proxy.asked), "they listen")
+        wait_until(lambda: quiet(proxy), "they have looked")
+        server.kill()
+        server.start()
+        came_back = time.monotonic()
+        publish(store, spec(0))  # while nobody listens
+        wait_until(lambda: listens_since(proxy, came_back), "they listen again", 12.0)
+        assert waiters.keys[0].result(15.0) == spec(0).key
+        assert proxy.busiest_second(came_back) < WAITERS  # 150 × 3 looks over 6 s: 75 on average
+        assert waiters.done() == 1
+        waiters.stop()
+        with pytest.raises(WaitTimeout):
+            waiters.keys[1].result(PATIENCE_S)
+
+
+def listens_since(proxy: CountingProxy, since: float) -> bool:
+    return any(asked.listens and asked.at >= since for asked in proxy.asked)
+
+
+def quiet(proxy: CountingProxy) -> bool:
+    return bool(proxy.asked) and time.monotonic() - proxy.asked[-1].at > 1.0
