@@ -15,8 +15,9 @@ from .config import Config
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
-    from .client import Observer, What
     from .dataset import Dataset
+    from .observer import Observer
+    from .what import What
 
 MAX_WAITING = 4096  # threads; those of asyncio are too few to wait for a sweep of configs
 

@@ -6,58 +6,31 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
-from . import canonical
 from . import config as configuration
 from .cache import Cache
-from .canonical import split_key
+from .canonical import key_of, split_key
 from .config import Config
 from .dataset import Dataset
-from .errors import BuildFailed, DatasetReplaced, DscacheError, NotCached, SpecError
+from .errors import BuildFailed, DatasetReplaced, DscacheError, NotCached
+from .observer import Observer, Silent
+from .what import is_topic, members_of, spec_of
 
 if TYPE_CHECKING:
     import threading
 
     from .hub import Waiter
-    from .manifests import Failure, Live, Progress
+    from .manifests import Failure, Live
     from .spec import Spec
     from .store import Store
     from .wait import Outstanding
-
-    What = Spec | Mapping[str, Any] | str | os.PathLike[str]
+    from .what import What
 
 REPLACED_TRIES = 5
-
-
-class Observer(Protocol):
-    """Is told what goes on while one waits. All methods may do nothing."""
-
-    def progress(self, progress: Progress) -> None:
-        """The builder's progress."""
-
-    def transferred(self, done: int, total: int) -> None:
-        """Bytes downloaded, of how many."""
-
-    def note(self, text: str) -> None:
-        """A line for people."""
-
-
-class Silent:
-    """The observer that tells nobody."""
-
-    def progress(self, progress: Progress) -> None:
-        """Nothing."""
-
-    def transferred(self, done: int, total: int) -> None:
-        """Nothing."""
-
-    def note(self, text: str) -> None:
-        """Nothing."""
 
 
 class Client:
@@ -118,7 +91,7 @@ class Client:
         watcher = observer or Silent()
         key = what if isinstance(what, str) and split_key(what) else None
         members = None if key else members_of(what)
-        asked = key or canonical.key_of(members or {})
+        asked = key or key_of(members or {})
         path = self.cache.find(asked, splits=splits, shards=shards)
         if path is not None:
             return Dataset(path)
@@ -303,38 +276,10 @@ class Client:
         A topic cancels that request; anything else all requests of this client for the key. The
         builder stops only when everybody who asked has cancelled.
         """
-        from . import layout, manifests, wait
+        from .cancel import cancel
 
-        if isinstance(what, str) and is_topic(what):
-            key, nonce = wait.split_topic(what)
-            nonces = [nonce] if self.store.head(layout.request(key, nonce)) else []
-        else:
-            given = what if isinstance(what, str) and split_key(what) else spec_of(what).key
-            key = self._resolved_key(given)
-            nonces = self._my_requests(key)
-        for nonce in nonces:
-            cancel = manifests.Cancel(nonce=nonce, client=self.name, cancelled_at=self.store.now())
-            self.store.put(layout.cancel(key, nonce), manifests.encode(cancel))
-        return len(nonces)
-
-    def _resolved_key(self, key: str) -> str:
-        from .manifests import Alias
-        from .markers import read_ready
-
-        ready = read_ready(self.store, key)
-        return ready.key if isinstance(ready, Alias) else key
-
-    def _my_requests(self, key: str) -> list[str]:
-        from . import layout, manifests
-
-        mine = []
-        for entry in self.store.entries(layout.requests_of(key)):
-            asked = layout.parse_request(entry.name)
-            found = self.store.get(entry.name) if asked else None
-            if asked and found:
-                request = manifests.decode_known(found.body, manifests.Request, where=entry.name)
-                mine += [asked.nonce] if request and request.client == self.name else []
-        return mine
+        named = isinstance(what, str) and (is_topic(what) or split_key(what))
+        return cancel(self.store, str(what) if named else spec_of(what).key, client=self.name)
 
     def url(self, what: What, *, expires_s: int = 3600) -> str:
         """A URL that downloads the zip of a ready dataset without credentials. Raises NotCached."""
@@ -402,32 +347,6 @@ def _unique() -> str:
     import secrets  # not at the top: a cache hit needs none, and it loads OpenSSL
 
     return secrets.token_hex(8)
-
-
-def spec_of(what: What) -> Spec:
-    """The spec that a Spec, its members as a dict, or a file's path tells. Raises SpecError."""
-    from .spec import Spec
-
-    return what if isinstance(what, Spec) else Spec(**members_of(what))
-
-
-def members_of(what: What) -> dict[str, Any]:
-    """The checked members of a spec, for its key; light. Raises SpecError."""
-    if isinstance(what, Mapping):
-        return canonical.members_of(what)
-    if isinstance(what, (str, os.PathLike)):
-        return canonical.load(Path(what))
-    from .spec import Spec
-
-    if isinstance(what, Spec):
-        return what.members
-    raise SpecError(f"expected a config file, a dict or a Spec, got {type(what).__name__}")
-
-
-def is_topic(text: str) -> bool:
-    """Whether `text` is `<key>.<nonce>`."""
-    key, _, nonce = text.rpartition(".")
-    return bool(nonce) and split_key(key) is not None
 
 
 def build_failed(failure: Failure, *, earlier: bool = False) -> BuildFailed:

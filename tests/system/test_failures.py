@@ -248,3 +248,18 @@ def test_two_builders_cannot_share_a_state_folder(new_builder: NewBuilder) -> No
     second.start()
     assert second.wait() == 2
     assert "in use by another builder" in second.text()
+
+
+def test_cancel_by_topic_finds_a_request_that_moved_to_the_resolved_key(
+    new_builder: NewBuilder, client_config: Config, store: Store, tmp_path: Path, numbers: Path
+) -> None:
+    (numbers / "000.hold").touch()
+    short = write_spec(tmp_path / "short.json", "counting", padding=5)
+    topic = dscache(client_config, "request", str(short)).out.strip()
+    new_builder().start()
+    wait_until(lambda: (numbers / "loads.log").exists(), "the resolved spec is being built")
+    ran = dscache(client_config, "cancel", "--json", topic)
+    assert json.loads(ran.out) == {"cancelled": 1}
+    wait_until(lambda: not list(store.entries(layout.REQUESTS)), "stopped and answered")
+    (numbers / "000.hold").unlink()
+    assert "cancelled by" in dscache(client_config, "wait", topic).err
