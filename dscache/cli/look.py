@@ -244,7 +244,7 @@ def cancel(app: App, config: str) -> None:
 def status_of(client: Client, config: str) -> Status:
     """The state of what a command's argument names: a JSON file, a key, or a topic."""
     from ..catalog import status as look
-    from ..client import is_topic, spec_of
+    from ..what import is_topic, spec_of
 
     if is_topic(config):
         config = config.rpartition(".")[0]
