@@ -8,6 +8,7 @@ after every `Connected`.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import threading
@@ -111,7 +112,9 @@ class Listener:
         with self._guard:
             connected = self._response is not None
             if self._response is not None:
-                self._response.shutdown()
+                # it may have ended by itself just now, which urllib3 tells in three ways
+                with contextlib.suppress(OSError, RuntimeError, ValueError):
+                    self._response.shutdown()
         if connected and self._thread.is_alive():
             self._thread.join(READ_TIMEOUT_S + 1)
 

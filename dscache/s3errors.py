@@ -39,6 +39,7 @@ CODES: dict[str, type[StoreError]] = {
     "InternalError": StoreUnreachable,
     "ServiceUnavailable": StoreUnreachable,
     "XMinioServerNotInitialized": StoreUnreachable,
+    "499": StoreUnreachable,  # MinIO, when it is being shut down
     "500": StoreUnreachable,
     "502": StoreUnreachable,
     "503": StoreUnreachable,

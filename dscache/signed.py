@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 60.0
 ATTEMPTS = 3
-RETRIED = frozenset({429, 500, 502, 503, 504})
+RETRIED = frozenset({429, 499, 500, 502, 503, 504})
 CONNECTIONS = 32  # kept open between requests; more threads than that open their own
 
 
