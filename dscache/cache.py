@@ -65,6 +65,10 @@ class Cache:
             return None
         return path
 
+    def has(self, key: str) -> bool:
+        """Whether the dataset (or a part of it) is here; does not count as using it."""
+        return (self._home.folder(key) / MANIFEST).exists()
+
     def open(
         self,
         key: str,

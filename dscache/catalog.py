@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -97,13 +97,37 @@ def newest_failure(store: Objects, key: str, ready: Ready | None) -> Failure | N
     return None
 
 
-def live_datasets(store: Objects) -> list[Live]:
-    """The ready markers of all live datasets, newest first."""
-    names = [e.name for e in store.entries(layout.DATASETS) if layout.parse_ready(e.name)]
+def live_keys(store: Objects, name: str | None = None) -> list[str]:
+    """The keys of all datasets (of that dataset_name), newest first, from names alone.
+
+    Those that have a ready marker and a zip: no alias and, but for a moment, none that was cleaned
+    away. Costs one request for a thousand objects.
+    """
+    built_at: dict[str, float] = {}
+    zips = set()
+    for entry in store.entries(f"{layout.DATASETS}{name}_" if name else layout.DATASETS):
+        if key := layout.parse_ready(entry.name):
+            built_at[key] = entry.modified
+        elif key := layout.parse_archive(entry.name):
+            zips.add(key)
+    return sorted(zips & built_at.keys(), key=lambda key: (-built_at[key], key))
+
+
+def live_datasets(store: Objects, keys: Sequence[str], limit: int | None = None) -> list[Live]:
+    """The ready markers of the first `limit` of these keys that are live, newest first.
+
+    One request each; no more are read than it takes.
+    """
+    found: list[Live] = []
+    wanted = len(keys) if limit is None else limit
+    begin = 0
     with ThreadPoolExecutor(READERS) as pool:
-        markers = pool.map(lambda name: _read_ready(store, name), names)
-    live = [marker for marker in markers if isinstance(marker, Live)]
-    return sorted(live, key=lambda marker: -marker.timings.finished_at)
+        while begin < len(keys) and len(found) < wanted:
+            some = keys[begin : begin + max(wanted - len(found), READERS)]
+            read = pool.map(lambda key: _read_ready(store, layout.ready(key)), some)
+            found += [marker for marker in read if isinstance(marker, Live)]
+            begin += len(some)
+    return sorted(found[:wanted], key=lambda marker: -marker.timings.finished_at)
 
 
 def raw_revisions(store: Objects, names: Iterable[str]) -> dict[str, str]:
@@ -124,11 +148,12 @@ def raw_changed(live: Live, revisions: Mapping[str, str]) -> bool | None:
     return None if not (now and live.raw_revision) else now != live.raw_revision
 
 
-def outstanding(store: Objects) -> list[Status]:
-    """The keys somebody waits for."""
-    entries = store.entries(layout.REQUESTS)
+def outstanding(store: Objects, name: str | None = None) -> list[Status]:
+    """The keys (of that dataset_name) somebody waits for."""
+    entries = store.entries(f"{layout.REQUESTS}{name}_" if name else layout.REQUESTS)
     keys = {request.key for e in entries if (request := layout.parse_request(e.name))}
-    return [status(store, key) for key in sorted(keys)]
+    with ThreadPoolExecutor(READERS) as pool:
+        return list(pool.map(lambda key: status(store, key), sorted(keys)))
 
 
 def spec_of_key(store: Objects, key: str) -> Spec | None:

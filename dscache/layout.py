@@ -123,6 +123,11 @@ def parse_failure(name: str) -> Question | None:
     return Question(key, nonce) if mark and KEY.fullmatch(key) and nonce else None
 
 
+def parse_archive(name: str) -> str | None:
+    """The key of `datasets/<key>.zip` or `datasets/<key>.g<n>.zip`, or None for any other name."""
+    return key_in(name) if name.endswith(".zip") else None
+
+
 def parse_ready(name: str) -> str | None:
     """The key of `datasets/<key>.ready`, or None for any other name."""
     if not (name.startswith(DATASETS) and name.endswith(".ready")):

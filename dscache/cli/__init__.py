@@ -17,7 +17,7 @@ COMMANDS = {
     "run": "get",
     "cancel": "look",
     "status": "look",
-    "ls": "look",
+    "ls": "ls",
     "show": "look",
     "url": "look",
     "logs": "look",

@@ -1,8 +1,7 @@
-"""`dscache status`, `ls`, `show`, `logs`, `preview`, `url` and `cancel`: what is in the bucket."""
+"""`dscache status`, `show`, `logs`, `preview`, `url` and `cancel`: what is in the bucket."""
 
 from __future__ import annotations
 
-import datetime
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,11 +12,12 @@ from ..canonical import split_key
 from ..errors import NotCached, UsageError
 from ..units import format_bytes
 from .common import App, common
+from .ls import line
 
 if TYPE_CHECKING:
     from ..catalog import Status
     from ..client import Client
-    from ..manifests import Failure, Live
+    from ..manifests import Failure
 
 FOLLOW_S = 1.0  # between two looks at the bucket
 LAST_LOG_S = 3.0
@@ -47,39 +47,6 @@ def status(app: App, config: str) -> None:
         click.echo(f"  {found.failure.kind}: {found.failure.message}")
 
 
-@click.command("ls")
-@click.option("--name", help="Only this dataset_name.")
-@common
-def list_(app: App, name: str | None) -> None:
-    """List the datasets in the bucket, newest first, and what is being built."""
-    from ..catalog import live_datasets, outstanding, raw_changed, raw_revisions, summary
-
-    client = app.client()
-    live = [marker for marker in live_datasets(client.store) if _named(marker.spec, name)]
-    waiting = outstanding(client.store)
-    waiting = [found for found in waiting if not name or found.key.startswith(f"{name}_")]
-    local = {marker.spec.key for marker in live if client.cache.find(marker.spec.key)}
-    raw = raw_revisions(client.store, [marker.spec.dataset_name for marker in live])
-    if app.json:
-        datasets = [
-            {
-                **summary(marker),
-                "local": marker.spec.key in local,
-                "raw_changed": raw_changed(marker, raw),
-            }
-            for marker in live
-        ]
-        app.print_json({"datasets": datasets, "waiting": [found.as_dict() for found in waiting]})
-        return
-    if not live and not waiting:
-        app.note(f"nothing in bucket {client.config.bucket!r} yet")
-    for found in waiting:
-        click.echo(f"{found.key}  {found.state.value}  {found.requests} waiting")
-    for marker in live:
-        stale = "  raw data changed since" if raw_changed(marker, raw) else ""
-        click.echo(f"{_line(marker, marker.spec.key in local)}{stale}")
-
-
 @click.command()
 @click.argument("config")
 @common
@@ -104,7 +71,7 @@ def show(app: App, config: str) -> None:
     if app.json:
         app.print_json(document)
         return
-    click.echo(_line(live, local=False).rstrip())
+    click.echo(line(live, local=False).rstrip())
     click.echo(f"  config     {json.dumps(live.spec.dataset_config, sort_keys=True)}")
     splits = ", ".join(f"{split} {count}" for split, count in live.splits.items())
     click.echo(f"  splits     {splits} examples in {len(live.shards)} shards")
@@ -250,26 +217,3 @@ def status_of(client: Client, config: str) -> Status:
         config = config.rpartition(".")[0]
     key = config if split_key(config) else spec_of(config).key
     return look(client.store, key)
-
-
-def _named(spec: object, name: str | None) -> bool:
-    return name is None or getattr(spec, "dataset_name", None) == name
-
-
-def _line(live: Live, local: bool) -> str:
-    age = _age(time.time() - live.timings.finished_at)
-    examples = sum(live.splits.values())
-    here = "  here" if local else ""
-    bad = f"  {len(live.bad_samples)} left out" if live.bad_samples else ""
-    return (
-        f"{live.spec.key}  {examples:>8} examples  {format_bytes(live.zip_size):>10}  "
-        f"{age} ago{bad}{here}"
-    )
-
-
-def _age(seconds: float) -> str:
-    span = datetime.timedelta(seconds=max(seconds, 0))
-    if span.days:
-        return f"{span.days} d"
-    hours, rest = divmod(span.seconds, 3600)
-    return f"{hours} h" if hours else f"{rest // 60} min" if rest >= 60 else f"{rest} s"

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from unittest import mock
 
 import pytest
 
@@ -59,6 +60,17 @@ def test_stopping_is_quick_and_final(client_config: Config, store: Store) -> Non
     before = heard.signals.qsize()
     store.put("datasets/late", b"1")
     assert heard.signals.qsize() == before
+
+
+@pytest.mark.parametrize("error", [OSError(9, "closed"), RuntimeError(), ValueError()])
+def test_stopping_a_stream_that_has_just_ended(client_config: Config, error: Exception) -> None:
+    """urllib3 has three ways to say so, and none of them is the caller's trouble."""
+    listener = Listener(client_config, "datasets/", lambda signal: None)
+    ended = mock.Mock()
+    ended.shutdown.side_effect = error
+    listener._response = ended
+    listener.stop()
+    ended.shutdown.assert_called_once_with()
 
 
 def test_stopping_before_the_headers_does_not_wait(client_config: Config) -> None:

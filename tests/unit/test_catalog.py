@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import queue
 
+import msgspec
 import pytest
 
 from dscache import catalog, layout, manifests, retire, wait
 from dscache.client import Client
 from dscache.config import Config
 from dscache.errors import NotCached
-from dscache.manifests import Failure, Live
+from dscache.manifests import Alias, Failure, Live, Timings
 from dscache.spec import Spec
 from dscache.state import State
 from dscache.wait import Outstanding, Waiting
@@ -125,3 +126,46 @@ def client_of(store: SimulatedStore) -> Client:
     client = Client(Config(client_name="me"))
     client._store = store  # type: ignore[assignment]
     return client
+
+
+def live(bucket: Bucket, store: SimulatedStore, name: str, number: int) -> str:
+    """A ready dataset, a second newer than the one before."""
+    spec = Spec.of(name, "1.0.0", {"number": number})
+    bucket.clock += 1
+    marker = msgspec.structs.replace(
+        LIVE,
+        spec=spec,
+        zip_key=layout.archive(spec.key, 0),
+        timings=Timings(finished_at=bucket.clock),
+    )
+    store.put(layout.archive(spec.key, 0), b"")
+    store.put(layout.ready(spec.key), manifests.encode(marker))
+    return spec.key
+
+
+def test_listing_reads_names_and_as_many_markers_as_are_shown(bucket: Bucket) -> None:
+    asked: list[str] = []
+    store = SimulatedStore(bucket, asked.append, lambda: False)
+    keys = [live(bucket, store, "photos", number) for number in range(40)]
+    other = live(bucket, store, "faces", 0)
+    assert catalog.live_keys(store) == [other, *reversed(keys)]
+    assert catalog.live_keys(store, "photos") == keys[::-1]
+    asked.clear()
+    shown = catalog.live_datasets(store, keys[::-1], limit=20)
+    assert [marker.spec.key for marker in shown] == keys[:19:-1]
+    assert len(asked) == 20
+    assert len(catalog.live_datasets(store, keys)) == 40
+
+
+def test_a_listing_leaves_out_aliases_and_what_was_cleaned_away(
+    bucket: Bucket, store: SimulatedStore
+) -> None:
+    first, second, third = (live(bucket, store, "photos", number) for number in range(3))
+    assert retire.retire(store, second, nonce="r")
+    store.put(layout.archive(second, 0), b"its zip is still there")
+    alias = Alias(key=first, spec=Spec.of("photos", "1.0.0", {"number": 0}), nonce="a")
+    store.put(layout.ready(Spec.of("photos", "1.0.0", {}).key), manifests.encode(alias))
+    keys = catalog.live_keys(store)
+    assert set(keys) == {first, second, third}
+    shown = catalog.live_datasets(store, keys, limit=2)
+    assert [marker.spec.key for marker in shown] == [third, first]
