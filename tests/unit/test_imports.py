@@ -90,6 +90,7 @@ def test_the_builder_uses_the_client_up_to_listen() -> None:
     modules = {path.stem for path in PACKAGES["dscache"].glob("*.py")} | {"cli", "devstack"}
     assert (used & modules) <= BUILDER_USES
 
+
 HEAVY = ("boto3", "botocore", "urllib3", "requests", "minio", "tensorflow", "numpy", "PIL", "tqdm")
 
 
