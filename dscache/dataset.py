@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import holding
-from .errors import DscacheError, IntegrityError, UsageError
+from .errors import IntegrityError, UsageError
+from .examples import Examples
 from .home import hold_of
 
 if TYPE_CHECKING:
-    import tensorflow as tf
-
     from dscache_sdk.features import Feature
+    from dscache_sdk.shares import Share
 
     from .manifests import Live, Member
     from .readers import Hold
@@ -28,7 +28,7 @@ FEATURES_FILE = "features.json"
 _kept: dict[Path, Hold] = {}
 
 
-class Dataset:
+class Dataset(Examples):
     """A downloaded dataset: where it is, what is in it, and its examples.
 
     `os.fspath(dataset)` is the folder, whose layout is that of TFDS. A copy of some splits or
@@ -56,9 +56,6 @@ class Dataset:
 
     def __fspath__(self) -> str:
         return str(self.path)
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        return self.examples()
 
     @property
     def key(self) -> str:
@@ -107,7 +104,7 @@ class Dataset:
         }
 
     @cached_property
-    def features(self) -> dict[str, Feature]:
+    def features(self) -> Mapping[str, Feature]:
         """The features of every example, by name. Raises dscache_sdk.FeatureError."""
         from dscache_sdk.features import features_from_json
 
@@ -128,39 +125,10 @@ class Dataset:
         """
         return [str(self.path / member.name) for member in self._shards(split)]
 
-    def examples(self, split: str | None = None) -> Iterator[dict[str, Any]]:
-        """The examples of a split (None: of all), decoded to numpy, without TensorFlow: pictures as
-        uint8 [h, w, c], text as str, boxes as float32 [n, 4].
+    def share(self, split: str | None = None, index: int = 0, count: int = 1) -> Share:
+        from dscache_sdk.shares import share_of
 
-        Raises UsageError at once; dscache_sdk.RecordError when a damaged file is met.
-        """
-        from dscache_sdk.reading import iter_examples
-
-        return iter_examples(self.files(split), self.features)
-
-    def tfdata(
-        self,
-        split: str | None = None,
-        batch_size: int | None = None,
-        shuffle: int | None = None,
-        decode: bool = True,
-    ) -> tf.data.Dataset:
-        """A tf.data.Dataset of dicts. `shuffle` is the number of records held back for it;
-        `decode=False` leaves pictures as JPEG or PNG; batches need pictures of one size.
-
-        Raises UsageError for the split, DscacheError when TensorFlow is not installed.
-        """
-        from dscache_sdk.reading import tfdata
-
-        try:
-            return tfdata(self.files(split), self.features, batch_size, shuffle, decode)
-        except ModuleNotFoundError as error:
-            if (error.name or "").partition(".")[0] != "tensorflow":
-                raise
-            raise DscacheError(
-                "tfdata() needs TensorFlow, which is not installed: `pip install dscache[tf]`; "
-                "examples() gives the same as numpy without it"
-            ) from error
+        return share_of(self.files(split), index, count)
 
     def hold(self) -> Hold:
         """One more lock against removal, to be used in a `with` block or released."""

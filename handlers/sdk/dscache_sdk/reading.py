@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dscache_sdk.example import decode_features
 from dscache_sdk.features.base import Feature
-from dscache_sdk.records import read_records
+from dscache_sdk.shares import Share, records_of
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
+T = TypeVar("T")
+Files = Sequence[str | os.PathLike[str]] | Share
 
-def iter_examples(
-    files: Sequence[str | os.PathLike[str]], features: Mapping[str, Feature]
-) -> Iterator[dict[str, Any]]:
+
+def iter_examples(files: Files, features: Mapping[str, Feature]) -> Iterator[dict[str, Any]]:
     """Yield the examples of the files in order, decoded: pictures as uint8 [h, w, c], text as
     str, labels as int64, boxes as float32 [n, 4]. Needs no TensorFlow.
 
@@ -24,32 +26,50 @@ def iter_examples(
         RecordError: a file is damaged.
         FeatureError: a record does not hold what the features say.
     """
-    for file in files:
-        for record in read_records(file):
-            yield decode_features(record, features)
+    for record in records_of(_share(files)):
+        yield decode_features(record, features)
+
+
+def shuffled(items: Iterable[T], held_back: int, rng: random.Random) -> Iterator[T]:
+    """The items in an order drawn from `rng`; at most `held_back` are in memory at once."""
+    held: list[T] = []
+    for item in items:
+        held.append(item)
+        if len(held) > held_back:
+            at = rng.randrange(len(held))
+            held[at], held[-1] = held[-1], held[at]
+            yield held.pop()
+    rng.shuffle(held)
+    yield from held
 
 
 def tfdata(
-    files: Sequence[str | os.PathLike[str]],
+    files: Files,
     features: Mapping[str, Feature],
     batch_size: int | None = None,
     shuffle: int | None = None,
     decode: bool = True,
+    seed: int | None = None,
 ) -> tf.data.Dataset:
     """The files as a tf.data.Dataset of dicts; imports TensorFlow.
 
-    Small records are parsed many at a time, which is six times as fast as one by one.
+    Small records are parsed many at a time, which is six times as fast as one by one. Large ones
+    are read from four files at once if their order is to be shuffled anyway.
 
     Args:
-        files: in the order to read them.
+        files: in the order to read them, or the share of one of several workers.
         features: of their records.
         batch_size: examples per element; None gives single examples. In batches, features with
             one free dimension (boxes) are RaggedTensors, and pictures must be equal in size.
         shuffle: records held back for shuffling (the order of the files is shuffled too); None
             keeps the order.
+        seed: of the shuffling: the same numbers give the same order, epoch by epoch.
         decode: decode pictures; False leaves JPEG and PNG files as strings.
     """
     from dscache_sdk.tfparse import dataset
 
-    names = [os.fspath(file) for file in files]
-    return dataset(names, features, batch_size, shuffle, decode)
+    return dataset(_share(files), features, batch_size, shuffle, decode, seed)
+
+
+def _share(files: Files) -> Share:
+    return files if isinstance(files, Share) else Share([os.fspath(file) for file in files])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
@@ -10,20 +11,26 @@ import tensorflow as tf
 from dscache_sdk.features.base import Feature
 from dscache_sdk.features.basic import BBoxes, ClassLabel, Tensor, Text
 from dscache_sdk.features.image import Image
+from dscache_sdk.shares import Share
 
 _PARSE_AT_ONCE = 256
 _READ_BYTES = 1 << 20
+# Interleaving reads records of 2 to 32 KB at two thirds of the speed, those of 100 KB and more
+# 1.2 to 1.5 times as fast (8 files in memory, 2 cores).
+_INTERLEAVE_FROM_BYTES = 64 << 10
+_FILES_AT_ONCE = 4
 
 
 def dataset(
-    files: Sequence[str],
+    share: Share,
     features: Mapping[str, Feature],
     batch_size: int | None,
     shuffle: int | None,
     decode: bool,
+    seed: int | None,
 ) -> tf.data.Dataset:
     """See `dscache_sdk.reading.tfdata`."""
-    records = _records(list(files), shuffle)
+    records = _records(share, shuffle, seed)
     if batch_size is not None:
         parse = _Parser(features, decode, batched=True)
         return _mapped(records.batch(batch_size), parse)
@@ -33,14 +40,33 @@ def dataset(
     return _mapped(records, _Parser(features, decode, batched=False))
 
 
-def _records(files: list[str], shuffle: int | None) -> tf.data.Dataset:
-    # No interleave: it reads small records at a third of the speed.
-    if shuffle is None:
-        return tf.data.TFRecordDataset(files, buffer_size=_READ_BYTES)
+def _records(share: Share, shuffle: int | None, seed: int | None) -> tf.data.Dataset:
+    records = _whole(list(share.files), shuffle, seed)
+    if share.shared:
+        together = tf.data.TFRecordDataset(list(share.shared), buffer_size=_READ_BYTES)
+        records = records.concatenate(together.shard(share.count, share.index))
+    return records if shuffle is None else records.shuffle(shuffle, seed=seed)
+
+
+def _whole(files: list[str], shuffle: int | None, seed: int | None) -> tf.data.Dataset:
     names = tf.data.Dataset.from_tensor_slices(tf.constant(files, tf.string))
-    names = names.shuffle(max(1, len(files)))
-    records = tf.data.TFRecordDataset(names, buffer_size=_READ_BYTES)
-    return records.shuffle(shuffle)
+    if shuffle is None or not files:
+        return tf.data.TFRecordDataset(names, buffer_size=_READ_BYTES)
+    names = names.shuffle(len(files), seed=seed)
+    if _first_record_bytes(files[0]) < _INTERLEAVE_FROM_BYTES:
+        return tf.data.TFRecordDataset(names, buffer_size=_READ_BYTES)
+    return names.interleave(
+        lambda name: tf.data.TFRecordDataset(name, buffer_size=_READ_BYTES),
+        cycle_length=_FILES_AT_ONCE,
+        num_parallel_calls=tf.data.AUTOTUNE,
+        deterministic=True,
+    )
+
+
+def _first_record_bytes(file: str) -> int:
+    """What the file's first record takes, from its length alone; 0 for a file without records."""
+    with Path(file).open("rb") as opened:
+        return int.from_bytes(opened.read(8), "little")
 
 
 def _mapped(records: tf.data.Dataset, parse: _Parser) -> tf.data.Dataset:
