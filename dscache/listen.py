@@ -128,7 +128,7 @@ class Listener:
         failures, silent, streams = 0, 0, False
         with urllib3.PoolManager(retries=False) as pool:
             while not self._stopped.is_set():
-                heard = False
+                heard = refused = False
                 try:
                     for signal in self._stream(pool):
                         heard = streams = True
@@ -137,15 +137,14 @@ class Listener:
                 except _Renew:
                     continue
                 except (_NotStreaming, AccessDenied) as error:
-                    self._send(Unsupported(str(error)))
-                    return
+                    reason, refused = str(error), True
                 except (urllib3.exceptions.HTTPError, OSError) as error:
                     reason = str(error) or repr(error)
                     timed_out = isinstance(error, urllib3.exceptions.ReadTimeoutError)
                     silent += timed_out and not streams
-                if silent >= SILENT_TRIES:
-                    self._send(Unsupported(f"no answer within {READ_TIMEOUT_S:.0f} s"))
-                    return
+                if not streams and (refused or silent >= SILENT_TRIES):
+                    self._send(Unsupported(reason))
+                    return  # but one that has streamed will again: it only has to start up
                 failures = 0 if heard else failures + 1
                 self._send(Lost(reason))
                 self._stopped.wait(self._pause_s(failures))

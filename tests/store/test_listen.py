@@ -162,7 +162,7 @@ def test_a_server_that_never_sends_headers(
     ):
         signal = heard.until(lambda signal: isinstance(signal, Unsupported))
         released.set()
-    assert "no answer" in str(signal)
+    assert "timed out" in str(signal)
 
 
 def test_lines_may_span_chunks() -> None:
@@ -173,3 +173,24 @@ def test_lines_may_span_chunks() -> None:
 @pytest.mark.parametrize("line", [b'{"Records":null}', b"nonsense", b"[]", b'{"Records":[{}]}'])
 def test_lines_that_are_no_events(line: bytes) -> None:
     assert list(listen.parse_line(line)) == []
+
+
+def test_a_refusal_after_it_streamed_is_not_final(client_config: Config) -> None:
+    """A store that starts again answers 403 until it has read its users."""
+    answers = iter([200, 403, 403, 200])
+
+    def answer(request: http.server.BaseHTTPRequestHandler) -> None:
+        status = next(answers)
+        request.send_response(status)
+        request.send_header("content-length", "17")
+        request.end_headers()
+        request.wfile.write(b'{"Records":null}\n')
+
+    heard = Heard()
+    with (
+        server_that(answer) as endpoint,
+        Listener(replace(client_config, endpoint=endpoint), "datasets/", heard.signals.put),
+    ):
+        heard.until_connected()
+        heard.until(lambda signal: isinstance(signal, Lost) and "403" in signal.reason)
+        heard.until_connected()
