@@ -83,7 +83,8 @@ class CountingProxy:
         requests = asyncio.ensure_future(self._pass(client, forth, count=True))
         answers = asyncio.ensure_future(self._pass(server, back, count=False))
         try:
-            await asyncio.wait((requests, answers), return_when=asyncio.FIRST_COMPLETED)
+            with contextlib.suppress(asyncio.CancelledError):  # the test is over
+                await asyncio.wait((requests, answers), return_when=asyncio.FIRST_COMPLETED)
         finally:
             for task in (requests, answers):
                 task.cancel()
