@@ -7,13 +7,13 @@ what needs them imports them where it begins.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import holding
-from .errors import UsageError
-from .eviction import HANDED_OUT_S, Entry, victims
+from .errors import IntegrityError, UsageError
+from .eviction import HANDED_OUT_NETWORK_S, HANDED_OUT_S, Entry, victims
 from .holding import MANIFEST
 from .home import Home
 
@@ -35,10 +35,21 @@ class Pruned(NamedTuple):
 
 
 class Cache:
-    """The datasets below one directory, `Config.home`. `clock` gives Unix time."""
+    """The datasets below one directory, `Config.home`. `clock` gives Unix time.
 
-    def __init__(self, home: Path, *, clock: Callable[[], float] = time.time) -> None:
+    `shared` are caches of others (`Config.shared_homes`), looked at first and used in place.
+    Nothing is ever written there, no mark and no lock: who looks after them must know what is used.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        *,
+        shared: Sequence[Path] = (),
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self.path = home
+        self._shared = [Home(path, clock) for path in shared]
         self._home = Home(home, clock)
         self._clock = clock
 
@@ -56,6 +67,23 @@ class Cache:
         `key` may be one that resolves to another. `splits` None means all of them, `shards` are
         indices within each split. Files are not checked (see `verify`).
         """
+        return self._find_shared(key, splits, shards) or self._find_own(key, splits, shards)
+
+    def _find_shared(
+        self, key: str, splits: Collection[str] | None, shards: Collection[int] | None
+    ) -> Path | None:
+        for home in self._shared:
+            path = home.folder(key)
+            try:
+                if (path / MANIFEST).exists() and holding.holds(holding.read(path), splits, shards):
+                    return path
+            except (OSError, IntegrityError):  # away, or not ours to mend: there is the own one
+                continue
+        return None
+
+    def _find_own(
+        self, key: str, splits: Collection[str] | None, shards: Collection[int] | None
+    ) -> Path | None:
         path = self._home.folder(key)
         manifest = path / MANIFEST
         # marked before it is looked for: `Home.take_away` relies on that order
@@ -67,7 +95,7 @@ class Cache:
 
     def has(self, key: str) -> bool:
         """Whether the dataset (or a part of it) is here; does not count as using it."""
-        return (self._home.folder(key) / MANIFEST).exists()
+        return any((home.folder(key) / MANIFEST).exists() for home in (self._home, *self._shared))
 
     def open(
         self,
@@ -76,10 +104,14 @@ class Cache:
         shards: Collection[int] | None = None,
     ) -> Dataset | None:
         """Like `find`, as a Dataset, which is not removed before this process ends."""
+        found = self.find(key, splits, shards)
+        return None if found is None else self.dataset(found)
+
+    def dataset(self, path: Path) -> Dataset:
+        """The dataset at a path that `find` or `fetch` gave."""
         from .dataset import Dataset
 
-        found = self.find(key, splits, shards)
-        return None if found is None else Dataset(found)
+        return Dataset(path, lock=not any(path.is_relative_to(h.directory) for h in self._shared))
 
     def hold(self, key: str) -> Hold:
         """Keep a dataset from being removed until the lock is released or this process ends."""
@@ -108,7 +140,7 @@ class Cache:
         key = live.spec.key
         path = self._home.datasets / key
         with self._home.changing(key, waiting):
-            if self.find(key, splits, shards) != path:
+            if self._find_own(key, splits, shards) != path:
                 self._home.prepare()
                 if path.is_symlink():  # what is built under its own name now was an alias once
                     path.unlink()
@@ -161,18 +193,27 @@ class Cache:
         most `max_bytes` are left; also unfinished downloads nobody touched for a week.
 
         Never a dataset that is pinned, open in a process, or was handed out in the last 24 hours,
-        even if more than `max_bytes` are left then.
+        even if more than `max_bytes` are left then. On a network file system, where other machines
+        may have it open, it is the last 7 days.
         """
+        from . import filesystems
         from .workspace import discard_old
 
         now = self._clock()
-        chosen = victims(self.entries(), now, max_bytes=max_bytes, keep_days=keep_days)
+        handed_out_s = HANDED_OUT_NETWORK_S if filesystems.network_type(self.path) else HANDED_OUT_S
+        chosen = victims(
+            self.entries(),
+            now,
+            max_bytes=max_bytes,
+            keep_days=keep_days,
+            handed_out_s=handed_out_s,
+        )
         if dry_run:
             return Pruned(chosen, sum(entry.bytes for entry in chosen))
         freed = discard_old(self._home.datasets, before=now - LEFTOVER_KEEP_S)
         removed = []
         for entry in chosen:
-            since = now - HANDED_OUT_S
+            since = now - handed_out_s
             size = self._home.take_away(entry.key, force=False, unless_used_since=since)
             if size is not None:
                 removed.append(entry)

@@ -41,7 +41,7 @@ class Client:
 
     def __init__(self, config: Config | None = None) -> None:
         self.config = config or configuration.load()
-        self.cache = Cache(self.config.home)
+        self.cache = Cache(self.config.home, shared=self.config.shared_homes)
         self._store: Store | None = None
 
     def __repr__(self) -> str:
@@ -94,12 +94,12 @@ class Client:
         asked = key or key_of(members or {})
         path = self.cache.find(asked, splits=splits, shards=shards)
         if path is not None:
-            return Dataset(path)
+            return self.cache.dataset(path)
         spec = spec_of(members) if members else self._spec_of_key(asked)
         for _ in range(REPLACED_TRIES):
             live = self._live(spec, build, retry, timeout_s, priority, watcher)
             try:
-                return Dataset(self._download(asked, live, splits, shards, watcher))
+                return self.cache.dataset(self._download(asked, live, splits, shards, watcher))
             except DatasetReplaced as error:
                 watcher.note(f"{error}; looking again")
         raise DatasetReplaced(f"{asked}: replaced {REPLACED_TRIES} times while it was downloaded")

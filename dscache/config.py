@@ -33,6 +33,7 @@ ENVIRONMENT = {
     "secret_key": ("DSCACHE_SECRET_KEY", "AWS_SECRET_ACCESS_KEY"),
     "session_token": ("DSCACHE_SESSION_TOKEN", "AWS_SESSION_TOKEN"),
     "home": ("DSCACHE_HOME",),
+    "shared_homes": ("DSCACHE_SHARED_HOMES",),
     "client_name": ("DSCACHE_CLIENT_NAME",),
     "console": ("DSCACHE_CONSOLE",),
 }
@@ -43,7 +44,8 @@ class Config:
     """Settings of a client or a builder. `repr` shows no secret.
 
     `endpoint` is where this process talks to the store; `public_endpoint` (default: the same) is
-    the host in URLs that are handed to others. `home` is the local cache.
+    the host in URLs that are handed to others. `home` is the local cache; `shared_homes` are caches
+    of others that are looked at first and never written to.
     """
 
     endpoint: str = ""
@@ -54,6 +56,7 @@ class Config:
     session_token: str = field(default="", repr=False)
     public_endpoint: str = ""
     home: Path = Path()
+    shared_homes: tuple[Path, ...] = ()
     client_name: str = ""
     console: str = ""
     profile: str = ""
@@ -102,6 +105,7 @@ def load(
     given = {k: v for k, v in (overrides or {}).items() if v is not None}
     _merge(merged, origin, given, "the command line")
     merged["home"] = Path(merged.get("home") or default_home(env)).expanduser()
+    merged["shared_homes"] = _paths(merged.get("shared_homes", ""))
     return Config(profile=name, origin=origin, **merged)
 
 
@@ -172,10 +176,20 @@ def _merge(
             raise ConfigError(
                 f"{source}: unknown setting {name!r}; known are {', '.join(sorted(known))}"
             )
+        if name == "shared_homes" and _is_list_of_strings(value):
+            value = os.pathsep.join(value)
         if not isinstance(value, (str, Path)):
             raise ConfigError(f"{source}: {name}: expected a string, got {value!r}")
         merged[name] = value
         origin[name] = source
+
+
+def _is_list_of_strings(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def _paths(text: str) -> tuple[Path, ...]:
+    return tuple(Path(path).expanduser() for path in str(text).split(os.pathsep) if path)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -13,13 +13,13 @@ from . import holding
 from .errors import IntegrityError, UsageError
 from .examples import Examples
 from .home import hold_of
+from .readers import Hold
 
 if TYPE_CHECKING:
     from dscache_sdk.features import Feature
     from dscache_sdk.shares import Share
 
     from .manifests import Live, Member
-    from .readers import Hold
     from .spec import Spec
 
 FEATURES_FILE = "features.json"
@@ -35,13 +35,16 @@ class Dataset(Examples):
     shards gives what it has. Iterating yields the examples of all splits. A folder of the local
     cache is not removed before this process ends, or `close`.
 
+    `lock=False` takes no lock against that: in a cache that is not to be written to.
+
     Everything but the path is read when it is asked for. Raises IntegrityError when the folder is
     no dataset, then or later when its manifest is damaged.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, lock: bool = True) -> None:
         self.path = Path(path).absolute()
-        if self.path not in _kept:
+        self._lock = lock
+        if lock and self.path not in _kept:
             _kept[self.path] = hold_of(self.path)
         if not (self.path / holding.MANIFEST).is_file():
             self.close()
@@ -132,7 +135,7 @@ class Dataset(Examples):
 
     def hold(self) -> Hold:
         """One more lock against removal, to be used in a `with` block or released."""
-        return hold_of(self.path)
+        return hold_of(self.path) if self._lock else Hold(None)
 
     def close(self) -> None:
         """Let the folder be removed again (by `dscache cache rm` and `prune`)."""

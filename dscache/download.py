@@ -149,11 +149,23 @@ def _commit(live: Live, plan: Plan, folder: Path, destination: Path) -> None:
         else:
             workspace.write_file(destination / PARTIAL, holding.encode(held))
         return
+    if whole and _same_is_there(live, destination):
+        workspace.clear(folder)  # another machine was quicker, whose locks we do not see
+        return
     own = {MANIFEST} if whole else {MANIFEST, PARTIAL}
     if not whole:
         workspace.write_file(folder / PARTIAL, holding.encode(held))
     workspace.write_file(folder / MANIFEST, manifests.encode(live))
     workspace.move_whole(folder, destination, plan.held | own)
+
+
+def _same_is_there(live: Live, destination: Path) -> bool:
+    existing = _existing(destination)
+    return (
+        existing is not None
+        and existing[0].zip_etag == live.zip_etag
+        and existing[1] >= {member.name for member in live.members}
+    )
 
 
 def _missing_bytes(members: Sequence[Member], folder: Path) -> int:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 DAY_S = 86400.0
 HANDED_OUT_S = DAY_S  # a path printed today is likely in some running training
+HANDED_OUT_NETWORK_S = 7 * DAY_S  # that of another machine, whose locks are not seen here
 
 
 class Entry(NamedTuple):
@@ -26,19 +27,24 @@ class Entry(NamedTuple):
     aliases: tuple[str, ...] = ()
 
 
-def protection(entry: Entry, now: float) -> str:
+def protection(entry: Entry, now: float, handed_out_s: float = HANDED_OUT_S) -> str:
     """Why the dataset may not be pruned, "" when it may."""
     if entry.pinned:
         return "pinned"
     if entry.in_use:
         return "in use"
-    if now - entry.used_at < HANDED_OUT_S:
-        return "handed out in the last 24 hours"
+    if now - entry.used_at < handed_out_s:
+        return f"handed out in the last {handed_out_s / 3600:g} hours"
     return ""
 
 
 def victims(
-    entries: Sequence[Entry], now: float, *, max_bytes: int | None, keep_days: float | None
+    entries: Sequence[Entry],
+    now: float,
+    *,
+    max_bytes: int | None,
+    keep_days: float | None,
+    handed_out_s: float = HANDED_OUT_S,
 ) -> list[Entry]:
     """The datasets to remove, least recently used first.
 
@@ -46,7 +52,8 @@ def victims(
     most `max_bytes`. Protected ones count towards the size but are never chosen.
     """
     free = sorted(
-        (entry for entry in entries if not protection(entry, now)), key=lambda entry: entry.used_at
+        (entry for entry in entries if not protection(entry, now, handed_out_s)),
+        key=lambda entry: entry.used_at,
     )
     left = sum(entry.bytes for entry in entries)
     chosen = []

@@ -31,7 +31,6 @@ CACHEDIR_TAG = (
     b"Signature: 8a477f597d28d172789f06886806bc55\n"
     b"# This directory holds copies of datasets that dscache can fetch again.\n"
 )
-POLL_S = 0.05
 
 
 def hold_of(folder: Path) -> readers.Hold:
@@ -157,44 +156,23 @@ class Home:
     def changing(self, key: str, waiting: Callable[[], None] | None = None) -> Iterator[None]:
         """Be the one who downloads, repairs or removes; `waiting` is called if that takes waiting
         for another process."""
-        from filelock import FileLock, Timeout
-
-        path = self._path("locks", f"{key}.download")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            if waiting is not None:
-                waiting()
-            lock.acquire(poll_interval=POLL_S)
-        try:
+        with readers.exclusive(self._path("locks", f"{key}.download"), waiting):
             yield
-        finally:
-            lock.release()
 
     def take_away(self, key: str, *, force: bool, unless_used_since: float | None) -> int | None:
         """Remove a dataset's folder and mark, return the bytes freed; None when it is in use.
 
         `force` overrides readers (files they have open stay readable), never a download.
         """
-        from filelock import FileLock, Timeout
-
-        lock_folder = self.directory / "locks"
-        lock_folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(lock_folder / f"{key}.download")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
+        changing = readers.try_exclusive(self._path("locks", f"{key}.download"))
+        if changing is None:
             return None
-        try:
-            alone = readers.try_exclusive(lock_folder / f"{key}.readers")
+        with changing:
+            alone = readers.try_exclusive(self._path("locks", f"{key}.readers"))
             if alone is None and not force:
                 return None
             with alone or readers.Hold(None):
                 return self._take_away(key, unless_used_since)
-        finally:
-            lock.release()
 
     def _take_away(self, key: str, unless_used_since: float | None) -> int | None:
         """Remove the folder, which disappears in one step.

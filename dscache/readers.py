@@ -1,14 +1,22 @@
-"""Locks by which readers of a cached dataset keep it from being removed. Light: no import costs.
+"""Locks on the datasets of the local cache. Light: no import costs.
 
-flock on `locks/<key>.readers`: readers share it, who removes takes it exclusively. It ends with the
-process that holds it, however it ends, so a killed training never leaves one behind.
+flock on `locks/<key>.readers`: readers share it, who removes takes it exclusively; and on
+`locks/<key>.download`. They end with the process that holds them, however it ends, so a killed
+training never leaves one behind.
+
+Some network file systems have no locks (they answer so), others have locks that only this machine
+sees. Neither stops anybody: see `workspace` and `eviction` for what is done about it.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+from collections.abc import Callable
 from pathlib import Path
+
+NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.EINVAL})
 
 
 class Hold:
@@ -39,38 +47,62 @@ def share(path: Path) -> Hold:
     In a directory that cannot be written to nobody can remove anything, so nothing is locked there.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        handle = _open(path)
     except OSError:
         if os.access(path.parent.parent, os.W_OK):
             raise
         return Hold(None)
-    fcntl.flock(handle, fcntl.LOCK_SH)
+    lock(handle, fcntl.LOCK_SH)
     return Hold(handle)
 
 
 def try_exclusive(path: Path) -> Hold | None:
-    """Take the lock alone, or return None when somebody reads."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    """Take the lock alone, or return None when somebody has it."""
+    handle = _open(path)
+    if lock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB) is False:
         os.close(handle)
         return None
+    return Hold(handle)
+
+
+def exclusive(path: Path, waiting: Callable[[], None] | None = None) -> Hold:
+    """Take the lock alone; `waiting` is called if somebody has it, then it is waited for."""
+    hold = try_exclusive(path)
+    if hold is not None:
+        return hold
+    if waiting is not None:
+        waiting()
+    handle = _open(path)
+    lock(handle, fcntl.LOCK_EX)
     return Hold(handle)
 
 
 def held(path: Path) -> bool:
     """Whether somebody reads."""
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
+        handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except (FileNotFoundError, PermissionError):
         return False
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        return lock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB) is False
     finally:
         os.close(handle)
-    return False
+
+
+def lock(handle: int, how: int) -> bool | None:
+    """flock; False when somebody else has it (with LOCK_NB), None when there are no locks here."""
+    try:
+        fcntl.flock(handle, how)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno in NO_LOCKS:
+            return None
+        raise
+    return True
+
+
+def _open(path: Path) -> int:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # for writing: NFS gives an exclusive lock on nothing else
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)

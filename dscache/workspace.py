@@ -3,6 +3,10 @@
 .<name>.<etag>.tmp   members and `.part` files; what a later download of that zip goes on with
 .<name>.<etag>.rest  the same, set aside for the moment in which the finished part is moved
 .<name>.<id>.old     a replaced dataset on its way out
+
+On a network file system a lock may hold on its machine alone, or not at all. So the folders carry
+the machine's name there: two machines may download the same, each for itself, and the second finds
+the first's dataset in place.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from . import filesystems, readers
 from .errors import UsageError
 from .holding import LEFTOVER_SUFFIXES, MANIFEST, PARTIAL, TEMPORARY_SUFFIX
 
@@ -52,7 +57,7 @@ def discard_old(parent: Path, *, before: float) -> int:
     for path in leftovers(parent):
         with suppress(FileNotFoundError):  # its owner was quicker
             if path.stat().st_mtime < before:
-                freed += _discard(path)
+                freed += _discard(path, surely_unused=True)
     return freed
 
 
@@ -99,6 +104,12 @@ def move_into(folder: Path, destination: Path, names: Collection[str]) -> None:
     sync(destination)
 
 
+def clear(folder: Path) -> None:
+    """Remove what is in a temporary folder."""
+    for path in folder.iterdir():
+        path.unlink()
+
+
 def write_file(path: Path, content: bytes) -> None:
     """Replace a file in one step, synced."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -130,11 +141,13 @@ def size_of(folder: Path) -> int:
     return total
 
 
-def _discard(folder: Path) -> int:
-    handle = _try_lock(folder)
-    if handle is None:
-        return 0
+def _discard(folder: Path, *, surely_unused: bool = False) -> int:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
+        # where nothing can be locked somebody may be at it, here or on another machine
+        locked = readers.lock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if locked is False or (locked is None and not surely_unused):
+            return 0
         size = size_of(folder)
         shutil.rmtree(folder)
         return size
@@ -144,6 +157,8 @@ def _discard(folder: Path) -> int:
 
 def _path(destination: Path, etag: str) -> Path:
     safe = re.sub(r"[^0-9A-Za-z-]", "-", etag)
+    if filesystems.network_type(destination):
+        safe = f"{safe}@{filesystems.host()}"
     return destination.with_name(f".{destination.name}.{safe}{TEMPORARY_SUFFIX}")
 
 
@@ -167,8 +182,9 @@ def _tidy(folder: Path) -> None:
 def _lock(folder: Path, destination: Path) -> int:
     while True:
         folder.mkdir(exist_ok=True)
-        handle = _try_lock(folder)
-        if handle is None:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        if readers.lock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB) is False:
+            os.close(handle)
             raise UsageError(
                 f"{destination}: another process is downloading to this place; "
                 "wait for it, or choose another folder"
@@ -176,13 +192,3 @@ def _lock(folder: Path, destination: Path) -> int:
         if folder.exists() and os.path.samestat(os.fstat(handle), folder.stat()):
             return handle
         os.close(handle)  # its owner finished and renamed it between our two steps
-
-
-def _try_lock(folder: Path) -> int | None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        return None
-    return handle

@@ -57,7 +57,8 @@ def _hit(words: list[str]) -> Path | None:
     name = words[1]
     try:
         key = name if canonical.split_key(name) else canonical.key_of(canonical.load(name))
-        return Cache(config.load().home).find(key)
+        settings = config.load()
+        return Cache(settings.home, shared=settings.shared_homes).find(key)
     except DscacheError:
         return None
 

@@ -113,7 +113,14 @@ def _clock(client: Client) -> Finding:
 
 
 def _cache(client: Client) -> Finding:
+    from ..filesystems import network_type
+
     home = client.config.home
     place = next(folder for folder in (home, *home.parents) if folder.is_dir())
     free = shutil.disk_usage(place).free
-    return Finding("cache", True, f"{home} ({format_bytes(free)} free)")
+    kind = network_type(home)
+    note = f"; on {kind}: other machines do not see who reads here" if kind else ""
+    missing = [str(path) for path in client.config.shared_homes if not path.is_dir()]
+    if missing:
+        return Finding("cache", False, f"{', '.join(missing)} (shared_homes): no such folder")
+    return Finding("cache", True, f"{home} ({format_bytes(free)} free{note})")

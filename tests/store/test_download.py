@@ -63,6 +63,23 @@ def url_of(store: Store, live: Live) -> Callable[[], str]:
     return lambda: store.presign_get(live.zip_key)
 
 
+def test_another_machine_was_quicker(store: Store, files: dict[str, bytes], tmp_path: Path) -> None:
+    """Where locks do not reach other machines, both download; the first one's stays in place."""
+    live = publish(store, files)
+    destination, theirs = tmp_path / "ds", tmp_path / "theirs"
+    download(live, theirs, url_of(store, live))
+    inode = theirs.stat().st_ino
+
+    def progress(done: int, total: int) -> None:
+        if done == total and theirs.exists():
+            theirs.rename(destination)
+
+    download(live, destination, url_of(store, live), progress=progress)
+    assert destination.stat().st_ino == inode
+    assert contents(destination) == files
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
 def hidden(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.name.startswith("."))
 
