@@ -1,7 +1,7 @@
 """Single requests to one bucket, over urllib3 and signed by botocore.
 
-boto3 costs a quarter to half a second to import and several times the CPU of a request like these
-(docs/benchmarks.md); most commands send a handful of them.
+boto3 and its client take a quarter to half a second to import; most commands send a handful of
+requests, and a marker should be read in less time than that.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Send bytes and runs of files to a presigned URL without copying them through Python.
 
-http.client with `sendfile` costs a fifth of boto3's CPU time per byte (docs/benchmarks.md).
+http.client with `sendfile` took 0.24 s of CPU per GiB where boto3's upload_file took 2 to 2.9 s
+(measured against two servers on loopback).
 """
 
 from __future__ import annotations
