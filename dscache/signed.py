@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote, urlencode
 
 import urllib3
@@ -27,6 +27,14 @@ READ_TIMEOUT_S = 60.0
 ATTEMPTS = 3
 RETRIED = frozenset({429, 499, 500, 502, 503, 504})
 CONNECTIONS = 32  # kept open between requests; more threads than that open their own
+
+
+class Keys(NamedTuple):
+    """What botocore's signers read of credentials; its own class takes longer to import."""
+
+    access_key: str
+    secret_key: str
+    token: str | None
 
 
 class Signed:
@@ -137,13 +145,11 @@ class Signed:
         found = {name.lower(): value for name, value in response.headers.items()}
         return Answer(response.status, found, response.data)
 
-    def _keys(self) -> Credentials:
+    def _keys(self) -> Keys | Credentials:
         """The configured credentials, else what botocore finds on this machine."""
         config = self._config
         if config.access_key:
-            from botocore.credentials import Credentials
-
-            return Credentials(config.access_key, config.secret_key, config.session_token or None)
+            return Keys(config.access_key, config.secret_key, config.session_token or None)
         if self._credentials is None:
             import botocore.session
 
