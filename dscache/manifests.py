@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -250,6 +251,8 @@ class Usage(Manifest, kw_only=True):
 
 
 M = TypeVar("M")
+_making = threading.Lock()
+_decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
 
 
 def encode(manifest: Manifest) -> bytes:
@@ -261,7 +264,7 @@ def encode(manifest: Manifest) -> bytes:
 def decode(body: bytes, kind: type[M], *, where: str) -> M:
     """Decode an object of the bucket. Raises IntegrityError naming the object `where`."""
     try:
-        manifest = msgspec.json.decode(body, type=kind)
+        manifest = _decoder(kind).decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise IntegrityError(
             f"{where}: not a manifest of this version of dscache: {error}"
@@ -272,6 +275,15 @@ def decode(body: bytes, kind: type[M], *, where: str) -> M:
             f"{where}: schema {schema}, but this dscache knows {SCHEMA}; upgrade dscache"
         )
     return manifest
+
+
+def _decoder(kind: type[M]) -> msgspec.json.Decoder[M]:
+    """The decoder of a kind, made by one thread at a time: msgspec looks at a structure's fields
+    when it first meets it, and crashes the process when a second thread decodes one meanwhile."""
+    with _making:
+        if kind not in _decoders:
+            _decoders[kind] = msgspec.json.Decoder(kind)
+        return _decoders[kind]
 
 
 def decode_known(body: bytes, kind: type[M], *, where: str) -> M | None:
