@@ -9,7 +9,8 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
 
 import urllib3
@@ -29,12 +30,13 @@ RETRIED = frozenset({429, 499, 500, 502, 503, 504})
 CONNECTIONS = 32  # kept open between requests; more threads than that open their own
 
 
-class Keys(NamedTuple):
+@dataclass(frozen=True)
+class Keys:
     """What botocore's signers read of credentials; its own class takes longer to import."""
 
     access_key: str
-    secret_key: str
-    token: str | None
+    secret_key: str = field(repr=False)
+    token: str | None = field(repr=False)
 
 
 class Signed:
