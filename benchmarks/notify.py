@@ -8,7 +8,8 @@ as if it were a process of its own.
 
 latency   from the end of the PUT of a ready marker until the last waiter's listener delivered the
           event (`told`), and until the last waiter that then reads the marker had it (`answered`:
-          `dscache.wait.wait`, one more request each)
+          `dscache.wait.wait`, one more request each). `lost`: runs in which a listener was not
+          told within 5 s
 idle      CPU seconds a second of one waiter (a process with one `wait`), and of the store's server
           for each of the waiters
 restart   the server is killed and started again: seconds until the last waiter listens again, and
@@ -52,6 +53,8 @@ IDLE_S = 5.0 if QUICK else 20.0
 SETTLE_S = 3.0
 RETURNED_S = 55.0  # all have connected and looked by then
 LIMIT_S = 120.0
+EVENT_S = 5.0  # an event that is later than this was dropped, which the server may do
+CONNECTED = "connected"
 
 
 def spec(number: int) -> Spec:
@@ -83,11 +86,11 @@ def serve_listeners(pipe: Connection, config: Config, count: int) -> None:
             if isinstance(signal, Connected):
                 connected[0] += 1
                 if connected[0] == count:
-                    pipe.send(now)
+                    pipe.send((CONNECTED, now))
             elif isinstance(signal, Created):
                 told[signal.name] = told.get(signal.name, 0) + 1
                 if told[signal.name] == count:
-                    pipe.send(now)
+                    pipe.send((signal.name, now))
 
     listeners = [Listener(config, "datasets/photos_1.0.0_", deliver) for _ in range(count)]
     for listener in listeners:
@@ -106,8 +109,8 @@ def serve_waiters(pipe: Connection, config: Config, count: int) -> None:
         def noted(signal: Signal) -> None:
             with lock:
                 connected[0] += isinstance(signal, Connected)
-                if isinstance(signal, Connected) and connected[0] % count == 0:
-                    pipe.send(time.monotonic())
+                if isinstance(signal, Connected) and connected[0] >= count:
+                    pipe.send((CONNECTED, time.monotonic()))
             deliver(signal)
 
         return listening(config, prefix, noted)
@@ -120,13 +123,14 @@ def serve_waiters(pipe: Connection, config: Config, count: int) -> None:
 
     while (number := pipe.recv()) is not None:
         ended: list[float] = []
+        connected[0] = 0
         out = ask(store, spec(number), nonce=f"{os.getpid()}-{number}", client="benchmark")
         threads = [threading.Thread(target=one, args=(out,), daemon=True) for _ in range(count)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        pipe.send(max(ended))
+        pipe.send((layout.ready(spec(number).key), max(ended)))
     os._exit(0)
 
 
@@ -150,14 +154,31 @@ class Crowd:
         for pipe in self.pipes:
             pipe.send(message)
 
-    def last(self) -> float:
-        """The greatest of what all processes send next."""
+    def last(self, what: str, *, limit_s: float = LIMIT_S) -> float | None:
+        """When the last process was through with it; None when one is not within the limit."""
+        deadline = time.monotonic() + limit_s
         times = []
         for pipe in self.pipes:
-            if not pipe.poll(LIMIT_S):
-                raise SystemExit("a process of waiters does not answer")
-            times.append(pipe.recv())
-        return float(max(times))
+            message = ("", 0.0)
+            while message[0] != what:
+                if not pipe.poll(max(deadline - time.monotonic(), 0)):
+                    return None
+                message = pipe.recv()
+            times.append(message[1])
+        return max(times)
+
+    def connected(self) -> None:
+        """Wait until all of them are connected."""
+        if self.last(CONNECTED) is None:
+            raise SystemExit(f"not all are connected after {LIMIT_S:g} s")
+
+    def connections(self, since: float) -> list[float]:
+        """When any of them was connected again, of what has been sent so far."""
+        messages = []
+        for pipe in self.pipes:
+            while pipe.poll():
+                messages.append(pipe.recv())
+        return [at for what, at in messages if what == CONNECTED and at >= since]
 
     def cpu_s(self) -> float:
         """CPU seconds of all processes so far."""
@@ -182,21 +203,33 @@ def latency(server: LocalStore, counts: list[int], runs: int) -> list[dict[str, 
     for count in counts:
         told, answered = [], []
         with crowd(serve_listeners, server.client_config, count) as listeners:
-            listeners.last()
+            listeners.connected()
             for _ in range(runs):
                 time.sleep(0.2)
-                done = publish(store, spec(next(serial)))
-                told.append((listeners.last() - done) * 1000)
+                told.append(_latency_ms(listeners, store, next(serial), EVENT_S))
         with crowd(serve_waiters, server.client_config, count) as waiters:
             for _ in range(max(runs // 4, 1)):
                 number = next(serial)
                 waiters.send(number)
-                waiters.last()
+                waiters.connected()
                 time.sleep(SETTLE_S)  # all have looked
-                done = publish(store, spec(number))
-                answered.append((waiters.last() - done) * 1000)
-        rows.append({"waiters": count, "told_ms": spread(told), "answered_ms": spread(answered)})
+                answered.append(_latency_ms(waiters, store, number, LIMIT_S))
+        heard = [ms for ms in told if ms is not None]
+        rows.append(
+            {
+                "waiters": count,
+                "told_ms": spread(heard),
+                "lost": len(told) - len(heard),
+                "answered_ms": spread(ms for ms in answered if ms is not None),
+            }
+        )
     return rows
+
+
+def _latency_ms(waiters: Crowd, store: Store, number: int, limit_s: float) -> float | None:
+    done = publish(store, spec(number))
+    last = waiters.last(layout.ready(spec(number).key), limit_s=limit_s)
+    return None if last is None else (last - done) * 1000
 
 
 def idle(server: LocalStore, count: int) -> dict[str, Any]:
@@ -205,13 +238,12 @@ def idle(server: LocalStore, count: int) -> dict[str, Any]:
     for waiters in (1, count):
         with crowd(serve_waiters, server.client_config, waiters) as waiting:
             waiting.send(10_000_000 + waiters)
-            waiting.last()
+            waiting.connected()
             time.sleep(SETTLE_S)
             before = waiting.cpu_s(), cpu_of(server.pid or 0) or 0.0
             time.sleep(IDLE_S)
             after = waiting.cpu_s(), cpu_of(server.pid or 0) or 0.0
-            publish(Store(server.config), spec(10_000_000 + waiters))
-            waiting.last()
+            _latency_ms(waiting, Store(server.config), 10_000_000 + waiters, LIMIT_S)
         shares[waiters] = [(b - a) / IDLE_S * 100 for a, b in zip(before, after, strict=True)]
     return {
         "one_waiter_percent": shares[1][0],
@@ -227,20 +259,21 @@ def restart(server: LocalStore, count: int) -> dict[str, Any]:
         config = replace(server.client_config, endpoint=proxy.url)
         with crowd(serve_waiters, config, count) as waiters:
             waiters.send(20_000_000)
-            waiters.last()
+            waiters.connected()
             time.sleep(2 * SETTLE_S)
             server.kill()
             server.start()
             back = time.monotonic()
-            connected = waiters.last()
-            time.sleep(max(0.0, RETURNED_S - (time.monotonic() - back)))
+            time.sleep(RETURNED_S)
             until = time.monotonic()
-            publish(Store(server.config), spec(20_000_000))
-            waiters.last()
+            connected = waiters.connections(back)
+            if len(connected) < count:
+                raise SystemExit(f"{len(connected)} of {count} came back")
+            _latency_ms(waiters, Store(server.config), 20_000_000, LIMIT_S)
         asked = [each for each in proxy.asked if back <= each.at < until]
         return {
             "waiters": count,
-            "connected_s": connected - back,
+            "connected_s": max(connected) - back,
             "requests": len(asked),
             "busiest_second": proxy.busiest_second(back, until),
             "per_second": proxy.per_second(back)[: int(RETURNED_S)],
@@ -252,10 +285,16 @@ def report(results: dict[str, Any]) -> str:
     parts = []
     if "latency" in results:
         rows = [
-            (f"{row['waiters']:,}", row["told_ms"].shown(1), row["answered_ms"].shown(1))
+            (
+                f"{row['waiters']:,}",
+                row["told_ms"].shown(1),
+                str(row["lost"]),
+                row["answered_ms"].shown(1),
+            )
             for row in results["latency"]
         ]
-        parts.append(table(("waiters", "last one told, ms", "last one answered, ms"), rows))
+        head = ("waiters", "last one told, ms", "events lost", "last one answered, ms")
+        parts.append(table(head, rows))
     if "idle" in results:
         found = results["idle"]
         parts.append(
