@@ -20,6 +20,7 @@ demo: $(READY)  ## the whole story on this machine: a store, a builder, a datase
 test: $(READY)  ## everything that has to be there, then all tests (TESTS="-k word" for some)
 	@infra/tools
 	@$(BIN)/python -m dscache.devstack.build > /dev/null
+	@PYTHONPATH=tests $(BIN)/python -m support.gotools toxiproxy > /dev/null
 	@$(BIN)/python -m pytest $(TESTS)
 
 check: $(READY)  ## ruff, formatting and types
@@ -29,6 +30,7 @@ check: $(READY)  ## ruff, formatting and types
 
 bench: $(READY)  ## every figure of docs/benchmarks.md
 	@$(BIN)/python -m dscache.devstack.build > /dev/null
+	@PYTHONPATH=tests $(BIN)/python -m support.gotools toxiproxy mc rclone > /dev/null
 	$(BIN)/python -m benchmarks
 
 up: $(READY)  ## a local store and builder (ARGS="--raw photos=DIR")

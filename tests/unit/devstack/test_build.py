@@ -145,6 +145,11 @@ def test_which_go_is_new_enough(line: str, enough: bool) -> None:
     assert toolchain.new_enough(line) is enough
 
 
+def test_other_programs_may_ask_for_a_later_go() -> None:
+    assert toolchain.new_enough("go version go1.26.0 linux/amd64", (1, 26))
+    assert not toolchain.new_enough("go version go1.25.9 linux/amd64", (1, 26))
+
+
 def test_an_old_go_is_passed_over_for_one_of_our_own(machine: Machine) -> None:
     machine.compiler(None, version="go1.19.8")
     own = (
