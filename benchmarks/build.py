@@ -40,8 +40,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from benchmarks.harness import QUICK, Cost, Spread, cpu_of, spread, table, take_turns
-from benchmarks.stack import Ready, Stack, stack
+from benchmarks.harness import (
+    DSCACHE,
+    QUICK,
+    Cost,
+    Spread,
+    cpu_of,
+    output_of,
+    spread,
+    table,
+    take_turns,
+)
+from benchmarks.stack import Ready, Stack, client_environ, stack
 from dscache import layout, manifests
 from dscache.client import Client
 from dscache.manifests import Live
@@ -309,20 +319,12 @@ def _get(made: Stack, seed: int) -> tuple[float, float]:
     cfg = made.spec("photos", made.version, photos_options(10, seed))
     config = made.client
     made.settle()
+    get = [DSCACHE, "get", str(cfg)]
     began = time.perf_counter()
-    _dscache(made, config, cfg)
+    output_of(get, client_environ(config))
     built_at = time.perf_counter()
-    _dscache(made, config, cfg)
+    output_of(get, client_environ(config))
     return built_at - began, time.perf_counter() - built_at
-
-
-def _dscache(made: Stack, config: Any, cfg: Path) -> None:
-    program = [sys.executable, "-c", "from dscache.cli import main; main()", "get", str(cfg)]
-    done = subprocess.run(
-        program, env=made.environ(config), check=False, capture_output=True, text=True, cwd="/"
-    )
-    if done.returncode != 0:
-        raise SystemExit(f"`dscache get` ended with {done.returncode}:\n{done.stderr}")
 
 
 # -- the report

@@ -7,6 +7,8 @@ import platform
 import random
 import resource
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
@@ -15,6 +17,7 @@ from typing import NamedTuple, TypeVar
 
 T = TypeVar("T")
 QUICK = bool(os.environ.get("QUICK"))
+DSCACHE = str(Path(sys.executable).with_name("dscache"))  # as users start it
 CLOCK_TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 
@@ -62,6 +65,15 @@ def measured(action: Callable[[], object]) -> Cost:
     cpu, began = own_cpu_s(), time.perf_counter()
     action()
     return Cost(time.perf_counter() - began, own_cpu_s() - cpu)
+
+
+def output_of(words: Sequence[str], environ: Mapping[str, str]) -> bytes:
+    """What a program prints. Ends this one, with what the program said, when it fails."""
+    done = subprocess.run(words, env=environ, check=False, capture_output=True, cwd="/")
+    if done.returncode != 0:
+        errors = done.stderr.decode(errors="replace")
+        raise SystemExit(f"{' '.join(words)} ended with {done.returncode}:\n{errors}")
+    return done.stdout
 
 
 def own_cpu_s() -> float:

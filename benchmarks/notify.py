@@ -23,20 +23,19 @@ import json
 import multiprocessing
 import os
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import QUICK, cpu_of, spread, table
+from benchmarks.stack import own_store
 from dscache import layout, manifests
 from dscache.config import Config
-from dscache.devstack.build import ensure_binary
 from dscache.devstack.localstore import LocalStore
 from dscache.hub import Hub, Opened, listening
 from dscache.listen import Connected, Created, Listener, Signal
@@ -321,16 +320,13 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     counts = [int(count) for count in options.waiters.split(",")]
-    binary = ensure_binary(os.environ, lambda line: print(line, file=sys.stderr))
     measures: dict[str, Callable[[LocalStore], Any]] = {
         "latency": lambda server: latency(server, counts, options.runs),
         "idle": lambda server: idle(server, max(counts)),
         "restart": lambda server: restart(server, max(counts)),
     }
     results = {}
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        server = stack.enter_context(LocalStore(folder / "store", binary))
+    with own_store() as (_, server):
         for name in options.only.split(","):
             results[name] = measures[name](server)
     print(json.dumps(results, indent=1) if options.json else report(results))

@@ -144,19 +144,6 @@ class Stack:
             self.process.send_signal(signal.SIGTERM)
             self.process.wait(40)
 
-    def environ(self, config: Config) -> dict[str, str]:
-        """The environment of a client process."""
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("DSCACHE_", "AWS_"))}
-        return {
-            **kept,
-            "DSCACHE_ENDPOINT": config.endpoint,
-            "DSCACHE_BUCKET": config.bucket,
-            "DSCACHE_ACCESS_KEY": config.access_key,
-            "DSCACHE_SECRET_KEY": config.secret_key,
-            "DSCACHE_HOME": str(config.home),
-            "DSCACHE_CONFIG": str(self.folder / "none.toml"),
-        }
-
     def spec(self, name: str, version: str, options: Mapping[str, Any]) -> Path:
         """A config file."""
         self._serial[0] += 1
@@ -186,25 +173,46 @@ class Stack:
 
 
 @contextlib.contextmanager
-def stack(raw: Mapping[str, Path], workers: int = 2) -> Iterator[Stack]:
-    """A store, wheels of this checkout's handlers, and a builder that runs."""
+def own_store() -> Iterator[tuple[Path, LocalStore]]:
+    """A folder for whatever is needed, and a store that runs; both are gone afterwards."""
     binary = ensure_binary(os.environ, lambda line: print(line, file=sys.stderr))
     with tempfile.TemporaryDirectory(prefix="dscache-bench-") as name:
         folder = Path(name)
+        with LocalStore(folder / "store", binary) as server:
+            yield folder, server
+
+
+def client_environ(config: Config) -> dict[str, str]:
+    """The environment of a client process with this configuration and no other."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("DSCACHE_", "AWS_"))}
+    return {
+        **kept,
+        "DSCACHE_ENDPOINT": config.endpoint,
+        "DSCACHE_BUCKET": config.bucket,
+        "DSCACHE_ACCESS_KEY": config.access_key,
+        "DSCACHE_SECRET_KEY": config.secret_key,
+        "DSCACHE_HOME": str(config.home),
+        "DSCACHE_CONFIG": os.devnull,
+    }
+
+
+@contextlib.contextmanager
+def stack(raw: Mapping[str, Path], workers: int = 2) -> Iterator[Stack]:
+    """A store, wheels of this checkout's handlers, and a builder that runs."""
+    with own_store() as (folder, server):
         links = folder / "wheels"
         wheels.build(
             [*wheels.projects(), _speed(folder / "speed")], links, os.environ, folder / "wheels.log"
         )
         times = folder / "times"
         times.mkdir()
-        with LocalStore(folder / "store", binary) as server:
-            toml = _builder_toml(folder, server, {**raw, "speed": times}, links, workers)
-            made = Stack(folder, server, toml, times)
-            try:
-                made.start_builder()
-                yield made
-            finally:
-                made.stop_builder()
+        toml = _builder_toml(folder, server, {**raw, "speed": times}, links, workers)
+        made = Stack(folder, server, toml, times)
+        try:
+            made.start_builder()
+            yield made
+        finally:
+            made.stop_builder()
 
 
 def _speed(folder: Path) -> Path:
