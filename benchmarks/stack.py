@@ -184,7 +184,8 @@ def own_store() -> Iterator[tuple[Path, LocalStore]]:
 
 def client_environ(config: Config) -> dict[str, str]:
     """The environment of a client process with this configuration and no other."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("DSCACHE_", "AWS_"))}
+    hidden = ("DSCACHE_", "AWS_", "PYTHONDONTWRITEBYTECODE")
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(hidden)}
     return {
         **kept,
         "DSCACHE_ENDPOINT": config.endpoint,
