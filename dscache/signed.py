@@ -1,4 +1,4 @@
-"""Single requests to one bucket, over urllib3 and signed by botocore.
+"""Single requests to one bucket, over urllib3.
 
 boto3 and its client take a quarter to half a second to import; most commands send a handful of
 requests, and a marker should be read in less time than that.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
 
@@ -18,6 +17,7 @@ import urllib3
 from . import s3errors
 from .config import Config
 from .errors import StoreUnreachable
+from .sigv4 import Keys, presigned, signed_headers
 from .transfer import Answer
 
 if TYPE_CHECKING:
@@ -28,15 +28,6 @@ READ_TIMEOUT_S = 60.0
 ATTEMPTS = 3
 RETRIED = frozenset({429, 499, 500, 502, 503, 504})
 CONNECTIONS = 32  # kept open between requests; more threads than that open their own
-
-
-@dataclass(frozen=True)
-class Keys:
-    """What botocore's signers read of credentials; its own class takes longer to import."""
-
-    access_key: str
-    secret_key: str = field(repr=False)
-    token: str | None = field(repr=False)
 
 
 class Signed:
@@ -106,15 +97,10 @@ class Signed:
 
         No request is made. The URL carries a signature: never log it.
         """
-        from botocore.auth import S3SigV4QueryAuth
-        from botocore.awsrequest import AWSRequest
-
         public = self._config.public_endpoint.rstrip("/") if method == "GET" else ""
         url = _url(self._config, public or self._endpoint, name, query or {})
-        request = AWSRequest(method, url)
         region = self._config.region
-        S3SigV4QueryAuth(self._keys(), "s3", region, expires=expires_s).add_auth(request)
-        return str(request.url)
+        return presigned(self._keys(), region, method, url, expires_s=expires_s, at=time.time())
 
     def prepare(
         self,
@@ -126,13 +112,11 @@ class Signed:
         body: bytes = b"",
     ) -> tuple[str, dict[str, str]]:
         """URL and headers of a request, signed for now. Raises AccessDenied (no credentials)."""
-        from botocore.auth import S3SigV4Auth
-        from botocore.awsrequest import AWSRequest
-
         url = _url(self._config, self._endpoint, name, query)
-        request = AWSRequest(method, url, headers=dict(headers or {}), data=body)
-        S3SigV4Auth(self._keys(), "s3", self._config.region).add_auth(request)
-        return url, {name.lower(): str(value) for name, value in request.headers.items()}
+        keys, region = self._keys(), self._config.region
+        return url, signed_headers(
+            keys, region, method, url, headers=headers or {}, body=body, at=time.time()
+        )
 
     def _once(
         self,
@@ -147,7 +131,7 @@ class Signed:
         found = {name.lower(): value for name, value in response.headers.items()}
         return Answer(response.status, found, response.data)
 
-    def _keys(self) -> Keys | Credentials:
+    def _keys(self) -> Keys:
         """The configured credentials, else what botocore finds on this machine."""
         config = self._config
         if config.access_key:
@@ -158,7 +142,8 @@ class Signed:
             self._credentials = botocore.session.get_session().get_credentials()
         if self._credentials is None:
             raise s3errors.no_credentials(config)
-        return self._credentials  # they renew themselves
+        now = self._credentials.get_frozen_credentials()  # they renew themselves
+        return Keys(now.access_key, now.secret_key, now.token)
 
 
 def _url(config: Config, base: str, name: str, query: Mapping[str, str]) -> str:

@@ -27,7 +27,7 @@ MAY_IMPORT = {
 # inside dscache: a module may import only those of an earlier row, or of its own
 LAYERS = [
     {"errors", "units", "canonical", "filesystems"},
-    {"spec", "layout", "manifests", "state", "config", "transfer", "s3errors"},
+    {"spec", "layout", "manifests", "state", "config", "transfer", "s3errors", "sigv4"},
     {"buildlog", "zipcheck", "recordcheck", "signed"},
     {"store", "listen", "registers", "markers", "retire", "selftest"},
     {

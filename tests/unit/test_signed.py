@@ -12,7 +12,7 @@ import pytest
 
 from dscache.config import Config
 from dscache.errors import AccessDenied, StoreUnreachable
-from dscache.signed import Keys, Signed
+from dscache.signed import Signed
 
 CONFIG = Config(endpoint="http://127.0.0.1:1", access_key="a", secret_key="b")
 
@@ -81,7 +81,3 @@ def test_no_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> No
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     url = Signed(replace(CONFIG, access_key="")).presign("GET", "datasets/x", 60)
     assert "X-Amz-Credential=of-this-machine" in url
-
-
-def test_keys_show_no_secret() -> None:
-    assert repr(Keys("who", "secret", "token")) == "Keys(access_key='who')"
