@@ -69,7 +69,7 @@ def _build(name: str, path: Path, environ: Mapping[str, str], say: Say) -> None:
     say(f"building {name} {program.version}, once per machine ({program.usual}); log: {log}")
     go = find_go(environ, say, log, program.go)
     with tempfile.TemporaryDirectory(prefix="build-", dir=path.parent) as scratch:
-        argv = [str(go), "install", "-ldflags", "-s -w", f"{program.package}@{program.version}"]
+        argv = [str(go), "install", "-v", "-ldflags", "-s -w", f"{program.package}@{program.version}"]
         settings = {**environ, **SETTINGS, "GOBIN": scratch}
         with log.open("ab") as output:
             done = subprocess.run(

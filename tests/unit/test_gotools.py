@@ -57,7 +57,7 @@ def test_two_at_once_build_once(machine: Machine) -> None:
     assert first == second == machine.folder / "cache/dscache/tools/toxiproxy-v2.5.0/toxiproxy"
     assert first.read_text() == "a program"
     assert machine.calls.read_text().splitlines() == [
-        "install -ldflags -s -w github.com/Shopify/toxiproxy/v2/cmd/server@v2.5.0"
+        "install -v -ldflags -s -w github.com/Shopify/toxiproxy/v2/cmd/server@v2.5.0"
     ]
 
 
