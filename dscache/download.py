@@ -14,9 +14,10 @@ from typing import NamedTuple
 
 from . import holding, manifests, workspace
 from .errors import IntegrityError, NoSpace, UsageError
-from .fetch import MAX_RANGES, Fetch, Options, Progress
+from .fetch import Fetch, Options, Progress
 from .holding import MANIFEST, PART_SUFFIX, PARTIAL
 from .manifests import Live, Member
+from .pacing import MAX_RANGES
 from .ranges import Source
 from .selection import check_members, held_names, holding_of, select
 from .units import format_bytes

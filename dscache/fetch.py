@@ -1,16 +1,18 @@
 """Fetch members of a zip into a folder: several ranges at once, retried, checked.
 
-Workers take runs (see `selection.plan_runs`) from a queue, in zip order. The thread that asked does
+Workers take runs (see `selection.plan_runs`) from a queue, in zip order; one that finds the queue
+empty takes the later half of what a slow neighbour has still to fetch. The thread that asked does
 not transfer: it reports progress, starts more workers while that helps, and stops them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,43 +20,18 @@ from .errors import IntegrityError, StoreUnreachable
 from .finisher import Finisher
 from .holding import PART_SUFFIX
 from .manifests import Member
+from .pacing import FIRST_RANGES, Look, backoff_s, long_enough, ranges_wanted, worth_sharing
 from .partfile import PartFile
 from .ranges import Interrupted, RangeReader, Source
 from .selection import plan_runs
+from .stretches import Run, Stretch, run_of
 
 Progress = Callable[[int, int], None]
 
-MAX_RANGES = 8
-FIRST_RANGES = 2
-FAST_RANGE_BYTES_PER_S = 200_000_000  # from here on a second range only costs CPU time
-WORTHWHILE_GAIN = 1.15
-LOOK_S = 1.5
 REPORT_S = 0.1
 MAX_FAILURES = 8
-FIRST_BACKOFF_S = 0.25
-MAX_BACKOFF_S = 10.0
 ADVANCE_BYTES = 64 << 10
 HALT_S = 6.0  # an attempt to connect may last 5 s; whoever wakes later writes nothing any more
-
-
-def backoff_s(failure: int, jitter: float) -> float:
-    """Seconds to wait after the `failure`th failure in a row (from 1); `jitter` is in [0, 1).
-
-    Between half and all of 0.25 s, 0.5 s, 1 s … 10 s, so that clients of a store that was down do
-    not come back in step.
-    """
-    return min(FIRST_BACKOFF_S * 2.0 ** (failure - 1), MAX_BACKOFF_S) * (0.5 + jitter / 2)
-
-
-def one_more(rates: Sequence[float], ranges: int) -> bool:
-    """Whether to add a range. `rates` are bytes/s, one for each number of ranges tried so far.
-
-    It pays where a single connection is limited (distance, shaping), and is harmless elsewhere:
-    the first one is tried unless a range is fast already, further ones while the last one helped.
-    """
-    if ranges >= MAX_RANGES or rates[-1] / ranges >= FAST_RANGE_BYTES_PER_S:
-        return False
-    return len(rates) == 1 or rates[-1] >= WORTHWHILE_GAIN * rates[-2]
 
 
 @dataclass(frozen=True)
@@ -86,15 +63,21 @@ class Fetch:
         self._source, self._folder, self._options = source, folder, options
         self._total = sum(member.size for member in members)
         ordered = sorted(members, key=lambda member: member.offset)
-        self._queue = deque(plan_runs(ordered, alone=_begun(folder)))
+        self._queue = deque(
+            run_of(folder, self._settle, run) for run in plan_runs(ordered, alone=_begun(folder))
+        )
         self._changed = threading.Condition()
         self._stop = threading.Event()
         self._finisher = Finisher()
         self._threads: list[threading.Thread] = []
         self._readers: list[RangeReader] = []
+        self._runs: set[Run] = set()  # that are open
+        self._waiting: deque[Stretch] = deque()  # of those, without a worker
+        self._active: list[Stretch] = []  # with one
         self._working = 0
         self._done = 0
         self._received = 0
+        self._range_bytes_per_s: float | None = None  # what a range brings; None: not known yet
         self._damaged: set[str] = set()
         self._error: BaseException | None = None
 
@@ -106,9 +89,8 @@ class Fetch:
         """
         wanted = self._options.parallel or FIRST_RANGES
         try:
-            for _ in range(min(wanted, len(self._queue))):
-                self._add_worker()
-            self._oversee()
+            self._add_workers(wanted)
+            self._oversee(wanted)
             if self._error is not None:
                 raise self._error
             self._finisher.finish()
@@ -116,19 +98,25 @@ class Fetch:
             self._halt()
         self._report()
 
-    def _oversee(self) -> None:
-        rates: list[float] = []
+    # -- the thread that asked
+
+    def _oversee(self, wanted: int) -> None:
+        looks: list[Look] = []
         adapting = self._options.parallel is None
         since, before = self._options.clock(), 0
         while not self._wait():
             self._report()
-            now = self._options.clock()
-            if adapting and now - since >= LOOK_S:
-                rates.append((self._received - before) / (now - since))
-                adapting = bool(self._queue) and one_more(rates, len(self._threads))
-                since, before = now, self._received
-                if adapting:
-                    self._add_worker()
+            seconds, received = self._options.clock() - since, self._received - before
+            working = max(self._working, 1)
+            if long_enough(seconds, received, working):
+                look = Look(working, received / seconds)
+                self._range_bytes_per_s = look.bytes_per_s / working
+                if adapting and working == wanted:
+                    looks.append(look)
+                    wanted = ranges_wanted(looks)
+                    adapting = wanted > working
+                since, before = self._options.clock(), self._received
+            self._add_workers(wanted - working)
 
     def _wait(self) -> bool:
         """Wait for the end, a moment at most; whether it has come."""
@@ -146,24 +134,35 @@ class Fetch:
             reader.abort()
         for thread in self._threads:
             thread.join(timeout=HALT_S)
+        for run in self._runs:
+            run.close()
         self._finisher.close()
 
-    def _add_worker(self) -> None:
-        reader = RangeReader(self._source, self._options.stall_s)
-        thread = threading.Thread(
-            target=self._work, args=(reader,), name=f"dscache-range-{len(self._threads)}"
-        )
-        thread.daemon = True
+    def _add_workers(self, count: int) -> None:
+        """Start so many, if there is something for each of them to do."""
+        for _ in range(min(count, self._chances())):
+            reader = RangeReader(self._source, self._options.stall_s)
+            thread = threading.Thread(
+                target=self._work, args=(reader,), name=f"dscache-range-{len(self._threads)}"
+            )
+            thread.daemon = True
+            with self._changed:
+                self._working += 1
+            self._readers.append(reader)
+            self._threads.append(thread)
+            thread.start()
+
+    def _chances(self) -> int:
         with self._changed:
-            self._working += 1
-        self._readers.append(reader)
-        self._threads.append(thread)
-        thread.start()
+            shared = sum(self._may_share(stretch) for stretch in self._active)
+            return 0 if self._stop.is_set() else len(self._queue) + len(self._waiting) + shared
+
+    # -- workers
 
     def _work(self, reader: RangeReader) -> None:
         try:
-            while (run := self._next()) is not None:
-                self._fetch(reader, run)
+            while (stretch := self._next()) is not None:
+                self._fetch(reader, stretch)
         except _Stopped:
             pass
         except BaseException as error:  # noqa: BLE001  carried to the thread that asked
@@ -174,10 +173,6 @@ class Fetch:
                 self._working -= 1
                 self._changed.notify_all()
 
-    def _next(self) -> list[Member] | None:
-        with self._changed:
-            return self._queue.popleft() if self._queue and not self._stop.is_set() else None
-
     def _fail(self, error: BaseException) -> None:
         with self._changed:
             if self._error is None:
@@ -186,34 +181,84 @@ class Fetch:
         for reader in list(self._readers):
             reader.abort()
 
-    def _fetch(self, reader: RangeReader, run: Sequence[Member]) -> None:
-        """Bring a run onto the disk, with retries; damaged members go back into the queue."""
-        writer = _RunWriter(self._folder, run, self._finisher, self._count)
+    def _next(self) -> Stretch | None:
+        """What to fetch next: the rest of what is begun, the next run, a neighbour's half."""
+        while True:
+            with self._changed:
+                if self._stop.is_set():
+                    return None
+                if self._waiting or not self._queue:
+                    stretch = self._waiting.popleft() if self._waiting else self._share()
+                    if stretch is not None:
+                        self._active.append(stretch)
+                    return stretch
+                run = self._queue.popleft()
+                self._runs.add(run)
+            self._begin(run)
+
+    def _begin(self, run: Run) -> None:
+        """Open a run; its stretches wait for workers, this one first of all."""
+        there, stretches = run.open()
+        with self._changed:
+            self._done += there
+            self._waiting.extend(stretches)
+        if not stretches:
+            self._finish(run)
+
+    def _share(self) -> Stretch | None:
+        """Half of what the worker with most to do has left, if it is slow. Under the lock, like
+        every advance: what it is receiving ends long before the cut."""
+        chances = [stretch for stretch in self._active if self._may_share(stretch)]
+        if not chances:
+            return None
+        longest = max(chances, key=lambda stretch: stretch.left)
+        return longest.run.halve(longest)
+
+    def _may_share(self, stretch: Stretch) -> bool:
+        rate = self._range_bytes_per_s
+        return rate is not None and stretch.run.shareable and worth_sharing(stretch.left, rate)
+
+    def _fetch(self, reader: RangeReader, stretch: Stretch) -> None:
+        """Bring a stretch onto the disk, with retries."""
         failures = 0
-        try:
-            writer.begin(reader.buffer)
-            while not writer.complete:
-                start = writer.position
-                try:
-                    for data in reader.read(start, writer.stop):
-                        self._check_stop()
-                        self._received += len(data)  # a hint for pacing: races lose a little
-                        writer.write(data)
-                except Interrupted as error:
-                    self._check_stop()
-                    failures = 1 if writer.position - start >= ADVANCE_BYTES else failures + 1
-                    self._pause(failures, error)
-        finally:
-            writer.close()
-        self._again(writer.damaged)
+        while stretch.left > 0:
+            start = stretch.position
+            try:
+                self._receive(reader, stretch)
+            except Interrupted as error:
+                self._check_stop()
+                failures = 1 if stretch.position - start >= ADVANCE_BYTES else failures + 1
+                self._pause(failures, error)
+        with self._changed:
+            self._active.remove(stretch)
+            last = stretch.run.ended()
+        if last:
+            self._finish(stretch.run)
+
+    def _receive(self, reader: RangeReader, stretch: Stretch) -> None:
+        """One request. Another worker may take the later half of the stretch meanwhile: then it is
+        broken off where that begins."""
+        asked_for = stretch.stop
+        with contextlib.closing(reader.read(stretch.position, asked_for)) as pieces:
+            for data in pieces:
+                self._check_stop()
+                data = data[: stretch.left]
+                taken = stretch.run.write(data, stretch.position)
+                with self._changed:
+                    stretch.position += len(data)
+                    self._received += len(data)
+                    self._done += taken
+                if stretch.left <= 0 and stretch.stop < asked_for:
+                    return
+
+    def _finish(self, run: Run) -> None:
+        run.finish()
+        with self._changed:
+            self._runs.discard(run)
 
     def _check_stop(self) -> None:
         if self._stop.is_set():
             raise _Stopped
-
-    def _count(self, size: int) -> None:
-        with self._changed:
-            self._done += size
 
     def _pause(self, failures: int, error: Interrupted) -> None:
         if failures > MAX_FAILURES:
@@ -224,88 +269,27 @@ class Fetch:
         (self._options.sleep or self._stop.wait)(backoff_s(failures, self._options.jitter()))
         self._check_stop()
 
-    def _again(self, damaged: Collection[Member]) -> None:
-        """Queue damaged members once more. Raises IntegrityError for the second time."""
-        for member in damaged:
-            if member.name in self._damaged:
-                raise IntegrityError(
-                    f"{member.name} in {self._source.name}: its bytes are not what the ready "
-                    f"marker says (expected crc32 {member.crc32:08x}, BLAKE3 {member.digest}), "
-                    "twice; the copy in the store is damaged: have the dataset retired and "
-                    "built again"
-                )
-            with self._changed:
-                self._damaged.add(member.name)
-                self._queue.appendleft([member])
+    def _settle(self, part: PartFile) -> None:
+        """Compare a member that has come with the table; a damaged one is fetched once more.
 
-
-class _RunWriter:
-    """Spreads the bytes of a range over the members in it; bytes between them are dropped."""
-
-    def __init__(
-        self,
-        folder: Path,
-        members: Sequence[Member],
-        finisher: Finisher,
-        count: Callable[[int], None],
-    ) -> None:
-        self._folder, self._finisher, self._count = folder, finisher, count
-        self._left = deque(members)
-        self._part: PartFile | None = None
-        self.position = members[0].offset
-        self.stop = members[-1].offset + members[-1].size
-        self.damaged: list[Member] = []
-
-    @property
-    def complete(self) -> bool:
-        return not self._left
-
-    def begin(self, buffer: memoryview) -> None:
-        """Open the first member, and go on where its `.part` ends."""
-        self._part = PartFile(self._folder, self._left[0])
-        found = self._part.resume(buffer)
-        self._count(found)
-        self.position += found
-        self._settle()
-
-    def write(self, data: memoryview) -> None:
-        """Take the bytes at `position`."""
-        while data:
-            member = self._left[0]
-            gap = min(member.offset - self.position, len(data))
-            if gap > 0:
-                self.position += gap
-                data = data[gap:]
-                continue
-            taken = min(member.offset + member.size - self.position, len(data))
-            self._open().write(data[:taken])
-            self._count(taken)
-            self.position += taken
-            data = data[taken:]
-            self._settle()
-
-    def close(self) -> None:
-        if self._part is not None:
-            self._part.close()
-
-    def _open(self) -> PartFile:
-        if self._part is None:
-            self._part = PartFile(self._folder, self._left[0])
-        return self._part
-
-    def _settle(self) -> None:
-        """Finish the member whose end was reached."""
-        member, part = self._left[0], self._open()
-        if part.size < member.size:
-            return
-        self._left.popleft()
-        self._part = None
+        Raises IntegrityError when it is damaged for the second time.
+        """
         if part.check():
             self._finisher.submit(part)
-        else:
-            part.close()
-            self._count(-member.size)
-            self.damaged.append(member)
+            return
+        part.close()
+        member = part.member
+        if member.name in self._damaged:
+            raise IntegrityError(
+                f"{member.name} in {self._source.name}: its bytes are not what the ready "
+                f"marker says (expected crc32 {member.crc32:08x}, BLAKE3 {member.digest}), "
+                "twice; the copy in the store is damaged: have the dataset retired and "
+                "built again"
+            )
+        with self._changed:
+            self._damaged.add(member.name)
+            self._done -= member.size
+            self._queue.appendleft(run_of(self._folder, self._settle, [member]))
 
 
 def _begun(folder: Path) -> set[str]:

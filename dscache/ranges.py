@@ -14,7 +14,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from urllib.parse import urlsplit
 
 from .errors import (
@@ -86,7 +86,7 @@ class RangeReader:
         self._aborted = False
         self.buffer = memoryview(bytearray(CHUNK_BYTES))
 
-    def read(self, start: int, stop: int) -> Iterator[memoryview]:
+    def read(self, start: int, stop: int) -> Generator[memoryview, None, None]:
         """Yield the bytes [start, stop) in order, in pieces of the one buffer: use each before the
         next is asked for.
 

@@ -463,6 +463,61 @@ class TestReplaced:
         assert hidden(tmp_path) == []
 
 
+class TestShared:
+    """A large member whose connections are slow is fetched over several of them."""
+
+    SIZE = 24 * MIB
+
+    @pytest.fixture
+    def live(self, store: Store, proxy: FaultProxy) -> Live:
+        proxy.always = Throttle(6 * MIB)
+        return publish(store, random_files([self.SIZE]))
+
+    def test_by_several_connections(
+        self, live: Live, via: Store, proxy: FaultProxy, tmp_path: Path
+    ) -> None:
+        began = time.monotonic()
+        download(live, tmp_path / "ds", url_of(via, live))
+        assert contents(tmp_path / "ds") == random_files([self.SIZE])
+        assert 4 <= proxy.connections <= 16
+        assert time.monotonic() - began < 3  # one connection needs 4 s
+
+    def test_one_range_is_one_connection(
+        self, live: Live, via: Store, proxy: FaultProxy, tmp_path: Path
+    ) -> None:
+        download(live, tmp_path / "ds", url_of(via, live), parallel=1)
+        assert proxy.ranges == [(live.members[0].offset, live.members[0].offset + self.SIZE - 1)]
+
+    def test_a_wrong_byte_in_the_half_that_was_taken(
+        self, live: Live, via: Store, proxy: FaultProxy, tmp_path: Path
+    ) -> None:
+        proxy.faults += [Throttle(6 * MIB), Flip(1000)]
+        download(live, tmp_path / "ds", url_of(via, live), parallel=2)
+        assert contents(tmp_path / "ds") == random_files([self.SIZE])
+        begin = live.members[0].offset
+        assert [first for first, _ in proxy.ranges].count(begin) == 2  # from its beginning again
+
+    @pytest.mark.parametrize("kill", [True, False])
+    def test_what_several_had_fetched_is_kept(
+        self, live: Live, via: Store, proxy: FaultProxy, tmp_path: Path, kill: bool
+    ) -> None:
+        to = tmp_path / "cache" / "ds"
+        to.parent.mkdir()
+        process = start(live, via, to, parallel=4)
+        wait_until(lambda: len(proxy.ranges) >= 4, "four ranges have begun")
+        (part,) = to.parent.glob(".ds.*.tmp/*.part")
+        last = max(first for first, _ in proxy.ranges) - live.members[0].offset
+        wait_until(lambda: part.stat().st_size > last, "all of them have brought something")
+        process.send_signal(signal.SIGKILL if kill else signal.SIGINT)
+        process.communicate()
+        proxy.always = None
+        proxy.ranges.clear()
+        download(live, to, url_of(via, live), parallel=1)
+        assert contents(to) == random_files([self.SIZE])
+        assert len(proxy.ranges) >= 3  # the gaps, each by itself
+        assert proxy.requested_bytes < self.SIZE - 2 * MIB
+
+
 class TestFullDisk:
     def test_it_is_seen_before_the_first_request(
         self, store: Store, via: Store, proxy: FaultProxy, files: dict[str, bytes], tmp_path: Path

@@ -18,9 +18,17 @@ from dscache.errors import (
     StoreError,
     UsageError,
 )
-from dscache.fetch import FAST_RANGE_BYTES_PER_S, MAX_RANGES, backoff_s, one_more
 from dscache.holding import SplitHolding
 from dscache.manifests import Live, Member
+from dscache.pacing import (
+    FAST_RANGE_BYTES_PER_S,
+    MAX_RANGES,
+    Look,
+    backoff_s,
+    long_enough,
+    ranges_wanted,
+    worth_sharing,
+)
 from dscache.ranges import Interrupted, Source, refusal
 from dscache.selection import (
     MAX_GAP_BYTES,
@@ -184,21 +192,41 @@ class TestBackoff:
         assert full / 2 <= backoff_s(failure, jitter) <= full <= 10
 
 
-class TestOneMore:
+class TestRangesWanted:
     @pytest.mark.parametrize(
-        ("rates", "ranges", "expected"),
+        ("looks", "expected"),
         [
-            ([10e6], 2, True),
-            ([10e6, 15e6], 3, True),
-            ([10e6, 11e6], 3, False),
-            ([10e6, 15e6, 14e6], 4, False),
-            ([10e6, 90e6], MAX_RANGES, False),
-            ([2.0 * FAST_RANGE_BYTES_PER_S], 2, False),
-            ([0.0], 2, True),
+            ([(2, 10e6)], 4),
+            ([(2, 10e6), (4, 18e6)], 8),
+            ([(2, 10e6), (4, 11e6)], 4),
+            ([(2, 10e6), (4, 18e6), (8, 34e6)], MAX_RANGES),
+            ([(2, 2.0 * FAST_RANGE_BYTES_PER_S)], 2),
+            ([(2, 10e6), (4, 4.0 * FAST_RANGE_BYTES_PER_S)], 4),
+            ([(2, 0.0)], 4),
         ],
     )
-    def test_table(self, rates: list[float], ranges: int, expected: bool) -> None:
-        assert one_more(rates, ranges) is expected
+    def test_table(self, looks: list[tuple[int, float]], expected: int) -> None:
+        assert ranges_wanted([Look(*look) for look in looks]) == expected
+
+    def test_a_look_takes_longer_while_little_arrives(self) -> None:
+        assert not long_enough(0.2, 1 << 30, 2)
+        assert long_enough(0.25, 4 * MIB, 2)
+        assert not long_enough(0.25, 4 * MIB, 4)
+        assert long_enough(1.5, 0, 4)
+
+
+class TestWorthSharing:
+    @pytest.mark.parametrize(
+        ("left", "rate", "expected"),
+        [
+            (64 * MIB, 25e6, True),  # 2.7 s to go
+            (64 * MIB, 800e6, False),  # 0.08 s
+            (2 * MIB, 0.1e6, False),  # too small to be cut
+            (1 << 40, 800e6, True),
+        ],
+    )
+    def test_table(self, left: int, rate: float, expected: bool) -> None:
+        assert worth_sharing(left, rate) is expected
 
 
 def xml(code: str, message: str = "") -> bytes:
