@@ -69,7 +69,8 @@ def _build(name: str, path: Path, environ: Mapping[str, str], say: Say) -> None:
     say(f"building {name} {program.version}, once per machine ({program.usual}); log: {log}")
     go = find_go(environ, say, log, program.go)
     with tempfile.TemporaryDirectory(prefix="build-", dir=path.parent) as scratch:
-        argv = [str(go), "install", "-v", "-ldflags", "-s -w", f"{program.package}@{program.version}"]
+        source = f"{program.package}@{program.version}"
+        argv = [str(go), "install", "-v", "-ldflags", "-s -w", source]
         settings = {**environ, **SETTINGS, "GOBIN": scratch}
         with log.open("ab") as output:
             done = subprocess.run(
