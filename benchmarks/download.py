@@ -1,20 +1,21 @@
 """Compare our download (ranges, CRC-32 and BLAKE3 checked, unpacked, synced) with what people use.
 
-    python -m benchmarks.download [--mib 512] [--shards 8] [--runs 5] [--folder DIR] [--json]
+    python -m benchmarks.download [--mib 512] [--shards 8] [--runs 5] [--json]
 
 It starts a store of its own and uploads one zip in parts of 64 MiB. Variants:
 
     dscache 1, 2, auto   `dscache.download.download` with that many ranges: verified and synced
     dscache, no sync     the same (auto) without fdatasync, which none of the others does either
-    curl + unzip         checks CRC-32 while unpacking; the zip is written first
+    curl, mc, rclone     they write the zip, then `unzip` checks CRC-32 while unpacking
     boto3 + zipfile      download_file, then extractall, which checks CRC-32
     socket, new          the limit: recv_into and pwrite of each shard's range into new files with
                          their space allocated, one connection, nothing verified
     socket, existing     the same into files that were written before
 
 They take turns in a different order each round, after one warm-up round; medians and the spread of
-wall seconds, and CPU seconds of the client (of its children for curl and unzip). Files are compared
-with the original in the warm-up.
+wall seconds, and CPU seconds of the client (of its children too) and of the server. Files are
+compared with the original in the warm-up. The second table is about memory: how much the peak of a
+process grows while it downloads a dataset.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import shutil
 import socket
 import statistics
 import subprocess
-import tempfile
+import sys
 import time
 import zipfile
 from collections.abc import Callable
@@ -38,17 +39,20 @@ from unittest import mock
 from urllib.parse import urlsplit
 
 import blake3
-import boto3
 
-from benchmarks.harness import Cost, measured, spread, take_turns
+from benchmarks.harness import QUICK, Cost, cpu_of, measured, spread, table, take_turns
+from benchmarks.others import Others
+from benchmarks.stack import own_store
 from dscache import layout
-from dscache.devstack.build import ensure_binary
 from dscache.devstack.localstore import LocalStore
 from dscache.download import download
 from dscache.manifests import Live, Member
 from dscache.spec import Spec
 from dscache.store import Store
 from dscache.transfer import FileRun
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
+from support.downloading import Downloading
 
 MIB = 1 << 20
 PART_MIB = 64
@@ -62,6 +66,7 @@ class Bench(NamedTuple):
 
     live: Live
     store: Store
+    others: Others
 
     def url(self) -> str:
         """A fresh presigned URL of the zip."""
@@ -86,28 +91,44 @@ def ours_unsynced(bench: Bench, folder: Path) -> None:
         download(bench.live, folder, bench.url)
 
 
-def curl_unzip(bench: Bench, folder: Path) -> None:
-    """What a shell script does."""
-    folder.mkdir()
-    archive = folder / "all.zip"
+def unzipped(fetch: Callable[[Bench, Path], None]) -> Variant:
+    """What a shell script does: fetch the zip, unpack it, remove it."""
+
+    def run(bench: Bench, folder: Path) -> None:
+        folder.mkdir()
+        archive = folder / "all.zip"
+        fetch(bench, archive)
+        subprocess.run(["unzip", "-q", str(archive), "-d", str(folder)], check=True)
+        archive.unlink()
+
+    return run
+
+
+def curl(bench: Bench, archive: Path) -> None:
+    """By a presigned URL."""
     subprocess.run(["curl", "-sS", "-f", "-o", str(archive), bench.url()], check=True)
-    subprocess.run(["unzip", "-q", str(archive), "-d", str(folder)], check=True)
-    archive.unlink()
+
+
+def mc(bench: Bench, archive: Path) -> None:
+    """MinIO's own client."""
+    bench.others.mc("cp", bench.others.at_mc(bench.live.zip_key), str(archive))
+
+
+def rclone(*options: str) -> Callable[[Bench, Path], None]:
+    """With these options besides its defaults."""
+
+    def run(bench: Bench, archive: Path) -> None:
+        source = bench.others.at_rclone(bench.live.zip_key)
+        bench.others.rclone("copyto", *options, source, str(archive))
+
+    return run
 
 
 def boto3_zipfile(bench: Bench, folder: Path) -> None:
     """What a Python script does, with boto3's defaults."""
     folder.mkdir()
     archive = folder / "all.zip"
-    config = bench.store.config
-    client = boto3.client(
-        "s3",
-        endpoint_url=config.endpoint,
-        region_name=config.region,
-        aws_access_key_id=config.access_key,
-        aws_secret_access_key=config.secret_key,
-    )
-    client.download_file(config.bucket, bench.live.zip_key, str(archive))
+    bench.others.boto3().download_file(bench.store.bucket, bench.live.zip_key, str(archive))
     with zipfile.ZipFile(archive) as opened:
         opened.extractall(folder)
     archive.unlink()
@@ -155,7 +176,9 @@ VARIANTS: dict[str, Variant] = {
     "dscache 2": ours(2),
     "dscache auto": ours(None),
     "dscache, no sync": ours_unsynced,
-    "curl + unzip": curl_unzip,
+    "curl + unzip": unzipped(curl),
+    "mc + unzip": unzipped(mc),
+    "rclone + unzip": unzipped(rclone()),
     "boto3 + zipfile": boto3_zipfile,
     "socket, new": raw_socket(existing=False),
     "socket, existing": raw_socket(existing=True),
@@ -228,34 +251,80 @@ def _check(bench: Bench, folder: Path) -> None:
         assert found == member.digest, f"{folder / member.name} is wrong"
 
 
-def compare(bench: Bench, folder: Path, runs: int) -> dict[str, list[Cost]]:
+class Run(NamedTuple):
+    """What one run took of the client, and CPU seconds of the server."""
+
+    client: Cost
+    server_cpu_s: float
+
+
+def compare(bench: Bench, server: LocalStore, folder: Path, runs: int) -> dict[str, list[Run]]:
     """Warm up and check, then let the variants take turns."""
     checked: set[str] = set()
 
-    def once(name: str) -> Cost:
+    def once(name: str) -> Run:
         first = name not in checked
         checked.add(name)
-        return measure(VARIANTS[name], bench, folder / "to", check=first)
+        before = server_cpu_s(server)
+        cost = measure(VARIANTS[name], bench, folder / "to", check=first)
+        return Run(cost, server_cpu_s(server) - before)
 
     return take_turns({name: partial(once, name) for name in VARIANTS}, runs)
 
 
-def summary(costs: dict[str, list[Cost]], mib: int) -> list[dict[str, Any]]:
+def server_cpu_s(server: LocalStore) -> float:
+    """CPU seconds the server has used."""
+    used = cpu_of(server.pid) if server.pid else None
+    assert used is not None, "the server is gone"
+    return used
+
+
+def summary(results: dict[str, list[Run]], mib: int) -> list[dict[str, Any]]:
     """Medians, and throughput relative to the socket into new files."""
-    limit = statistics.median(cost.wall_s for cost in costs["socket, new"])
+    limit = statistics.median(run.client.wall_s for run in results["socket, new"])
     rows = []
-    for name, each in costs.items():
-        wall = spread(cost.wall_s for cost in each)
+    for name, runs in results.items():
+        wall = spread(run.client.wall_s for run in runs)
         rows.append(
             {
                 "variant": name,
                 "mib_per_s": mib / wall.median,
                 "mib_per_s_spread": [mib / wall.high, mib / wall.low],
                 "of_socket_new": limit / wall.median,
-                "cpu_s_per_gib": statistics.median(cost.cpu_s for cost in each) * 1024 / mib,
+                "cpu_s_per_gib": statistics.median(r.client.cpu_s for r in runs) * 1024 / mib,
+                "server_cpu_s_per_gib": statistics.median(r.server_cpu_s for r in runs)
+                * 1024
+                / mib,
             }
         )
     return rows
+
+
+def shown(rows: list[dict[str, Any]]) -> str:
+    """The table of the variants."""
+    head = ["variant", "MiB/s", "x socket, new", "client CPU s/GiB", "server CPU s/GiB"]
+    return table(
+        head,
+        (
+            [
+                row["variant"],
+                "{:.0f} ({:.0f}–{:.0f})".format(row["mib_per_s"], *row["mib_per_s_spread"]),
+                f"{row['of_socket_new']:.2f}",
+                f"{row['cpu_s_per_gib']:.2f}",
+                f"{row['server_cpu_s_per_gib']:.2f}",
+            ]
+            for row in rows
+        ),
+    )
+
+
+def peak_growth_mib(bench: Bench, folder: Path) -> float:
+    """By how much the peak memory of a process grows while it downloads."""
+    to = folder / "to"
+    with Downloading(bench.live, bench.url(), to) as child:
+        grown = child.grown()
+    shutil.rmtree(to)
+    return grown / MIB
 
 
 def small_ms(store: Store, folder: Path, runs: int) -> float:
@@ -272,32 +341,35 @@ def small_ms(store: Store, folder: Path, runs: int) -> float:
 def main() -> None:
     """Parse, run, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--mib", type=int, default=512)
+    parser.add_argument("--mib", type=int, default=64 if QUICK else 512)
     parser.add_argument("--shards", type=int, default=8)
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--folder", type=Path, help="where to work (default: the temporary folder)")
+    parser.add_argument("--runs", type=int, default=1 if QUICK else 5)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    binary = ensure_binary(os.environ, print)
-    with tempfile.TemporaryDirectory(dir=options.folder) as scratch:
-        folder = Path(scratch)
-        with LocalStore(folder / "store", binary) as server:
-            store = Store(server.config)
-            shard_bytes = options.mib * MIB // options.shards
-            live = publish(store, folder, "bench", options.shards, shard_bytes)
-            rows = summary(compare(Bench(live, store), folder, options.runs), options.mib)
-            milliseconds = small_ms(store, folder, options.runs)
+    with own_store() as (folder, server):
+        store = Store(server.config)
+        others = Others(server.config, folder / "others")
+
+        def published(name: str, mib: int) -> Bench:
+            live = publish(store, folder, name, options.shards, mib * MIB // options.shards)
+            return Bench(live, store, others)
+
+        bench = published("bench", options.mib)
+        rows = summary(compare(bench, server, folder, options.runs), options.mib)
+        milliseconds = small_ms(store, folder, options.runs)
+        smaller = options.mib // 8
+        peaks = {
+            smaller: peak_growth_mib(published("smaller", smaller), folder),
+            options.mib: peak_growth_mib(bench, folder),
+        }
     if options.json:
-        print(json.dumps({"download": rows, "small_dataset_ms": milliseconds}, indent=1))
+        found = {"download": rows, "small_dataset_ms": milliseconds, "peak_growth_mib": peaks}
+        print(json.dumps(found, indent=1))
         return
-    print(f"{'variant':18} {'MiB/s':>6} {'(spread)':>13} {'x socket':>9} {'CPU s/GiB':>10}")
-    for row in rows:
-        low, high = row["mib_per_s_spread"]
-        print(
-            f"{row['variant']:18} {row['mib_per_s']:6.0f} {f'({low:.0f}–{high:.0f})':>13} "
-            f"{row['of_socket_new']:9.2f} {row['cpu_s_per_gib']:10.2f}"
-        )
-    print(f"dataset of 24 files, 96 KiB: {milliseconds:.1f} ms")
+    print(shown(rows))
+    print(f"\nA dataset of 24 files, 96 KiB: {milliseconds:.1f} ms.\n")
+    each = ([f"{mib} MiB", f"{grown:.1f}"] for mib, grown in peaks.items())
+    print(table(["dataset", "peak memory grows by, MiB"], each))
 
 
 if __name__ == "__main__":
