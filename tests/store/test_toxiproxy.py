@@ -348,6 +348,22 @@ class TestWaiters:
         proxy.enable()
         assert waiting() == SPEC.key
 
+    def test_what_becomes_ready_after_a_cut_is_heard(
+        self,
+        store: Store,
+        proxy: Proxy,
+        via: Store,
+        waiting: Callable[[], str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(wait, "RETURN_S", (3 * LIMIT_S, 3 * LIMIT_S))  # looking is too late
+        proxy.disable()
+        wait_until(lambda: not listens(via.config), "it has noticed", LIMIT_S)
+        proxy.enable()
+        wait_until(lambda: listens(via.config), "it listens again", LIMIT_S)
+        publish(store, {})
+        assert waiting() == SPEC.key
+
     def test_what_became_ready_while_the_link_was_silent(
         self, store: Store, proxy: Proxy, via: Store, waiting: Callable[[], str]
     ) -> None:
