@@ -33,6 +33,7 @@ def get(
     splits: Collection[str] | None = None,
     shards: Collection[int] | None = None,
     priority: int = 5,
+    parallel: int | None = None,
     observer: Observer | None = None,
 ) -> Dataset:
     """`Client.get` with the configuration of files and environment."""
@@ -44,6 +45,7 @@ def get(
         splits=splits,
         shards=shards,
         priority=priority,
+        parallel=parallel,
         observer=observer,
     )
 

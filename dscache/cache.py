@@ -39,6 +39,9 @@ class Cache:
 
     `shared` are caches of others (`Config.shared_homes`), looked at first and used in place.
     Nothing is ever written there, no mark and no lock: who looks after them must know what is used.
+
+    `limit_bytes` (`Config.cache_limit`): before a download the least recently used datasets make
+    room for it, as `prune` does.
     """
 
     def __init__(
@@ -46,11 +49,13 @@ class Cache:
         home: Path,
         *,
         shared: Sequence[Path] = (),
+        limit_bytes: int | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.path = home
         self._shared = [Home(path, clock) for path in shared]
         self._home = Home(home, clock)
+        self._limit_bytes = limit_bytes
         self._clock = clock
 
     def __repr__(self) -> str:
@@ -126,16 +131,18 @@ class Cache:
         splits: Collection[str] | None = None,
         shards: Collection[int] | None = None,
         waiting: Callable[[], None] | None = None,
+        note: Callable[[str], None] = lambda _: None,
         **options: Any,
     ) -> Path:
         """Find the dataset of a ready marker here, or download it; one process at a time does.
 
         The others wait (`waiting` is called once when that begins) and find the copy. `asked` is
-        the key of the spec that was asked for, when it resolved to another one. `url` and `options`
+        the key of the spec that was asked for, when it resolved to another one. `note` is told what
+        had to make room for it. `url` and `options`
         (`parallel`, `progress`, `stall_s`, `sleep`, `jitter`) are those of `download.download`.
         Raises what that raises.
         """
-        from .download import download
+        from .download import download, missing_bytes
 
         key = live.spec.key
         path = self._home.datasets / key
@@ -144,11 +151,28 @@ class Cache:
                 self._home.prepare()
                 if path.is_symlink():  # what is built under its own name now was an alias once
                     path.unlink()
+                if self._limit_bytes is not None:
+                    needed = missing_bytes(live, path, splits=splits, shards=shards)
+                    self._make_room(needed, self._limit_bytes, note)
                 download(live, path, url, splits=splits, shards=shards, **options)
                 self._home.mark(key, create=True)
             if asked is not None and asked != key:
                 self._home.link(asked, key)
         return path
+
+    def _make_room(self, needed: int, limit: int, note: Callable[[str], None]) -> None:
+        """Remove what was least recently used until `needed` bytes fit into the limit; if that is
+        not enough say so, and go on: nobody wants to wait for a dataset in vain."""
+        from .units import format_bytes
+
+        for entry in self.prune(max_bytes=max(limit - needed, 0)).removed:
+            note(f"removed {entry.key} ({format_bytes(entry.bytes)}) to make room (cache_limit)")
+        total = sum(entry.bytes for entry in self.entries()) + needed
+        if total > limit:
+            note(
+                f"the cache will hold {format_bytes(total)}, over its cache_limit of "
+                f"{format_bytes(limit)}: the rest is pinned, in use, or was handed out recently"
+            )
 
     def entries(self) -> list[Entry]:
         """All datasets, the most recently used first."""

@@ -41,7 +41,11 @@ class Client:
 
     def __init__(self, config: Config | None = None) -> None:
         self.config = config or configuration.load()
-        self.cache = Cache(self.config.home, shared=self.config.shared_homes)
+        self.cache = Cache(
+            self.config.home,
+            shared=self.config.shared_homes,
+            limit_bytes=self.config.cache_limit,
+        )
         self._store: Store | None = None
 
     def __repr__(self) -> str:
@@ -68,6 +72,7 @@ class Client:
         splits: Collection[str] | None = None,
         shards: Collection[int] | None = None,
         priority: int = 5,
+        parallel: int | None = None,
         observer: Observer | None = None,
     ) -> Dataset:
         """The dataset of a spec (or of the file, dict or key that tells it), built if need be.
@@ -80,6 +85,7 @@ class Client:
             splits: fetch only these splits.
             shards: fetch only the shards with these numbers (of each split, from 0).
             priority: 0–9, higher is built sooner.
+            parallel: connections to download over, 1–8; None finds out how many help.
             observer: is told of progress.
 
         Raises:
@@ -99,7 +105,8 @@ class Client:
         for _ in range(REPLACED_TRIES):
             live = self._live(spec, build, retry, timeout_s, priority, watcher)
             try:
-                return self.cache.dataset(self._download(asked, live, splits, shards, watcher))
+                path = self._download(asked, live, splits, shards, parallel, watcher)
+                return self.cache.dataset(path)
             except DatasetReplaced as error:
                 watcher.note(f"{error}; looking again")
         raise DatasetReplaced(f"{asked}: replaced {REPLACED_TRIES} times while it was downloaded")
@@ -157,6 +164,7 @@ class Client:
         live: Live,
         splits: Collection[str] | None,
         shards: Collection[int] | None,
+        parallel: int | None,
         watcher: Observer,
     ) -> Path:
         started = time.monotonic()
@@ -174,6 +182,8 @@ class Client:
             shards=shards,
             progress=progress,
             waiting=lambda: watcher.note("another process here downloads it; waiting for that"),
+            note=watcher.note,
+            parallel=parallel,
         )
         if transferred[0]:
             self._record_usage(live.spec.key, transferred[0], time.monotonic() - started)

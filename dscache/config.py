@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from .errors import ConfigError
+from .errors import ConfigError, UsageError
 
 ENVIRONMENT = {
     "endpoint": ("DSCACHE_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
@@ -34,6 +34,7 @@ ENVIRONMENT = {
     "session_token": ("DSCACHE_SESSION_TOKEN", "AWS_SESSION_TOKEN"),
     "home": ("DSCACHE_HOME",),
     "shared_homes": ("DSCACHE_SHARED_HOMES",),
+    "cache_limit": ("DSCACHE_CACHE_LIMIT",),
     "client_name": ("DSCACHE_CLIENT_NAME",),
     "console": ("DSCACHE_CONSOLE",),
 }
@@ -45,7 +46,8 @@ class Config:
 
     `endpoint` is where this process talks to the store; `public_endpoint` (default: the same) is
     the host in URLs that are handed to others. `home` is the local cache; `shared_homes` are caches
-    of others that are looked at first and never written to.
+    of others that are looked at first and never written to. `cache_limit` are the bytes that the
+    local cache may hold; None does not limit it.
     """
 
     endpoint: str = ""
@@ -57,6 +59,7 @@ class Config:
     public_endpoint: str = ""
     home: Path = Path()
     shared_homes: tuple[Path, ...] = ()
+    cache_limit: int | None = None
     client_name: str = ""
     console: str = ""
     profile: str = ""
@@ -106,6 +109,7 @@ def load(
     _merge(merged, origin, given, "the command line")
     merged["home"] = Path(merged.get("home") or default_home(env)).expanduser()
     merged["shared_homes"] = _paths(merged.get("shared_homes", ""))
+    merged["cache_limit"] = _size(merged.get("cache_limit", ""), origin.get("cache_limit", ""))
     return Config(profile=name, origin=origin, **merged)
 
 
@@ -190,6 +194,17 @@ def _is_list_of_strings(value: Any) -> bool:
 
 def _paths(text: str) -> tuple[Path, ...]:
     return tuple(Path(path).expanduser() for path in str(text).split(os.pathsep) if path)
+
+
+def _size(text: str, source: str) -> int | None:
+    if not text:
+        return None
+    from .units import parse_bytes  # a hit without a limit needs none
+
+    try:
+        return parse_bytes(text)
+    except UsageError as error:
+        raise ConfigError(f"{source}: cache_limit: {error}") from None
 
 
 def _read(path: Path) -> dict[str, Any]:

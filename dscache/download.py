@@ -74,6 +74,22 @@ def download(
         _commit(live, plan, folder, destination)
 
 
+def missing_bytes(
+    live: Live,
+    destination: Path,
+    *,
+    splits: Collection[str] | None = None,
+    shards: Collection[int] | None = None,
+) -> int:
+    """Bytes by which such a download would let the destination grow.
+
+    Raises UsageError (split, shard or destination) and IntegrityError, as `download` does.
+    """
+    check_members(live)
+    plan = decide(live, select(live, splits, shards), _existing(destination))
+    return sum(member.size for member in plan.fetch)
+
+
 def refetch(
     live: Live,
     destination: Path,

@@ -68,13 +68,13 @@ def prune(app: App, max_size: str | None, keep_days: float | None, dry_run: bool
     """Remove the least recently used datasets.
 
     Never those that are pinned, open in a process, or were handed out in the last 24 hours. At
-    least one of --max-size and --keep-days is needed.
+    least one of --max-size and --keep-days is needed, unless cache_limit is set.
     """
     from ..units import format_bytes, parse_bytes
 
-    if max_size is None and keep_days is None:
+    limit = app.config().cache_limit if max_size is None else parse_bytes(max_size)
+    if limit is None and keep_days is None:
         raise UsageError("say what to keep: --max-size 200GB, --keep-days 30, or both")
-    limit = None if max_size is None else parse_bytes(max_size)
     pruned = _cache(app).prune(limit, keep_days, dry_run=dry_run)
     if app.json:
         return app.print_json(

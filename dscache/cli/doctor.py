@@ -123,4 +123,6 @@ def _cache(client: Client) -> Finding:
     missing = [str(path) for path in client.config.shared_homes if not path.is_dir()]
     if missing:
         return Finding("cache", False, f"{', '.join(missing)} (shared_homes): no such folder")
-    return Finding("cache", True, f"{home} ({format_bytes(free)} free{note})")
+    limit = client.config.cache_limit
+    limited = "" if limit is None else f", limited to {format_bytes(limit)}"
+    return Finding("cache", True, f"{home} ({format_bytes(free)} free{limited}{note})")

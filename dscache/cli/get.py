@@ -27,6 +27,12 @@ def fetching(command: F) -> F:
         click.option("--timeout", type=float, metavar="SECONDS", help="Wait no longer than this."),
         click.option("--priority", type=click.IntRange(0, 9), default=5, show_default=True),
         click.option("--split", "splits", multiple=True, help="Fetch only this split; repeatable."),
+        click.option(
+            "-j",
+            "--parallel",
+            type=click.IntRange(1, 8),
+            help="Download over so many connections; without it dscache finds out what helps.",
+        ),
         click.option("--shards", metavar="0-3,7", help="Fetch only these shards of each split."),
     ):
         command = option(command)
@@ -126,6 +132,7 @@ def _get(
     priority: int,
     splits: tuple[str, ...],
     shards: str | None,
+    parallel: int | None,
 ) -> Dataset:
     display = Display(quiet=app.quiet)
     try:
@@ -137,6 +144,7 @@ def _get(
             splits=splits or None,
             shards=parse_shards(shards) if shards else None,
             priority=priority,
+            parallel=parallel,
             observer=display,
         )
     except KeyboardInterrupt:

@@ -18,6 +18,7 @@ from dscache import cli, manifests
 from dscache.cache import Cache
 from dscache.config import Config
 from dscache.errors import DatasetReplaced
+from dscache.eviction import DAY_S
 from dscache.manifests import Live
 from dscache.store import Store
 from support.datasets import contents, example_files, publish, random_files
@@ -114,6 +115,49 @@ class TestFetch:
         assert cache.fetch(live, url_of(via, live)) == path
         assert contents(path) == files
         assert cache.find(live.spec.key) == path
+
+    def test_what_was_least_recently_used_makes_room(
+        self, store: Store, client_store: Store, client_config: Config
+    ) -> None:
+        now = [1_900_000_000.0]
+        cache = Cache(client_config.home, limit_bytes=5 * MIB, clock=lambda: now[0])
+        lives = [
+            publish(store, random_files([2 * MIB], seed=number), config={"number": number})
+            for number in range(4)
+        ]
+        notes: list[str] = []
+
+        def fetch(number: int) -> Path:
+            live = lives[number]
+            return cache.fetch(live, url_of(client_store, live), note=notes.append)
+
+        def here() -> list[int]:
+            return [number for number in range(4) if cache.has(lives[number].spec.key)]
+
+        fetch(0)
+        now[0] += 100
+        fetch(1)
+        now[0] += 2 * DAY_S
+        assert notes == []
+        cache.pin(lives[0].spec.key)
+        fetch(2)
+        assert here() == [0, 2]  # 0 is older, but pinned
+        (note,) = notes
+        assert note == f"removed {lives[1].spec.key} (2.0 MiB) to make room (cache_limit)"
+        fetch(3)  # and 2 was handed out just now
+        assert here() == [0, 2, 3]
+        assert "will hold 6.0 MiB, over its cache_limit of 5.0 MiB" in notes[-1]
+
+    def test_a_completed_copy_needs_room_for_the_rest_only(
+        self, store: Store, client_store: Store, client_config: Config
+    ) -> None:
+        files = random_files([2 * MIB]) | {"photos-val.tfrecord-00000-of-00001": b"v" * MIB}
+        live = publish(store, files)
+        cache = Cache(client_config.home, limit_bytes=4 * MIB)
+        notes: list[str] = []
+        cache.fetch(live, url_of(client_store, live), splits=["train"], note=notes.append)
+        cache.fetch(live, url_of(client_store, live), note=notes.append)
+        assert notes == []
 
     def test_eight_processes_are_one_download(
         self,

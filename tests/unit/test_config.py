@@ -197,3 +197,10 @@ def test_removing_a_profile(home: Path) -> None:
     config.remove_profile(path, "never-there")
     assert tomllib.loads(path.read_text()) == {"profiles": {"other": {"bucket": "o"}}}
     assert load(home).profile == ""
+
+
+def test_a_limit_of_the_cache(home: Path) -> None:
+    assert load(home).cache_limit is None
+    assert load(home, DSCACHE_CACHE_LIMIT="1.5GB").cache_limit == 3 << 29
+    with pytest.raises(ConfigError, match=r"\$DSCACHE_CACHE_LIMIT: cache_limit: 'much' is not a"):
+        load(home, DSCACHE_CACHE_LIMIT="much")
