@@ -65,7 +65,7 @@ MOST = 8
 FEW_SHARDS = 2
 EIGHT_STREAMS = (
     "--multi-thread-cutoff=1M",
-    "--multi-thread-chunk-size=1M",
+    "--multi-thread-chunk-size=4M",
     "--multi-thread-streams=8",
 )
 
