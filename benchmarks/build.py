@@ -33,12 +33,8 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import numpy as np
-from PIL import Image
 
 from benchmarks.harness import (
     DSCACHE,
@@ -51,6 +47,7 @@ from benchmarks.harness import (
     table,
     take_turns,
 )
+from benchmarks.pictures import make_pictures
 from benchmarks.stack import Ready, Stack, client_environ, stack
 from dscache import layout, manifests
 from dscache.client import Client
@@ -104,24 +101,6 @@ def main() -> None:
 
 
 # -- throughput
-
-
-def make_pictures(folder: Path, count: int) -> Path:
-    """JPEG files of about 1024 x 1024 pixels, cut from the photographs in scikit-image."""
-    folder.mkdir(parents=True)
-    package = find_spec("skimage")
-    assert package is not None and package.origin is not None, "scikit-image is needed"
-    data = Path(package.origin).parent / "data"
-    names = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "retina.jpg")
-    photographs = [Image.open(data / name).convert("RGB") for name in names]
-    rng = np.random.default_rng(0)
-    for number in range(count):
-        photograph = photographs[number % len(photographs)]
-        side = int(min(photograph.size) * rng.uniform(0.6, 1.0))
-        left, top = (int(rng.integers(0, size - side + 1)) for size in photograph.size)
-        cut = photograph.crop((left, top, left + side, top + side)).resize((1024, 1024))
-        cut.save(folder / f"{number:05d}.jpg", quality=90)
-    return folder
 
 
 def photos_options(rotation: int, seed: int) -> dict[str, Any]:

@@ -53,8 +53,9 @@ def tfdata(
 ) -> tf.data.Dataset:
     """The files as a tf.data.Dataset of dicts; imports TensorFlow.
 
-    Small records are parsed many at a time, which is six times as fast as one by one. Large ones
-    are read from four files at once if their order is to be shuffled anyway.
+    Small records are parsed many at a time, whatever the batch size, which is ten times as fast as
+    one by one. Pictures are decoded one by one, in parallel. Large records are read from four files
+    at once if their order is to be shuffled anyway.
 
     Args:
         files: in the order to read them, or the share of one of several workers.

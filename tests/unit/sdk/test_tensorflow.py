@@ -203,6 +203,44 @@ def test_batches_agree_with_iter_examples(tf, path):
     assert batch["image"].shape == (COUNT, 4, 6, 3)
 
 
+STACKED = (
+    "fixed", "text", "label", "code", "flag", "small", "count", "score", "exact", "vector", "bytes",
+    "wide", "unsigned",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "names", [STACKED, ("image", "mask", "pixels", "fixed", "text", "vector", "bytes")]
+)
+@pytest.mark.parametrize("batch_size", [2, 3, 10])
+def test_batches_are_the_examples_in_order_however_they_are_parsed(tf, path, names, batch_size):
+    features = {name: FEATURES[name] for name in names}
+    batches = list(tfdata([path], features, batch_size=batch_size))
+    lengths = [len(batch["text"]) for batch in batches]
+    assert lengths == [min(batch_size, COUNT - at) for at in range(0, COUNT, batch_size)]
+    theirs = [
+        {name: tensor[at] for name, tensor in batch.items()}
+        for batch, length in zip(batches, lengths, strict=True)
+        for at in range(length)
+    ]
+    for one, other in zip(iter_examples([path], features), theirs, strict=True):
+        assert_same(one, other)
+
+
+def test_large_pixels_are_batched(tf, tmp_path):
+    features = {"pixels": Image("raw", (200, 200, 3)), "n": Scalar("int64")}
+    encode, path = compile_encoder(features), tmp_path / "large.tfrecord"
+    with RecordWriter(path) as writer:
+        for n in range(COUNT):
+            writer.write(encode({"pixels": np.full((200, 200, 3), n, np.uint8), "n": n}))
+    batches = tfdata([path], features, batch_size=3)
+    assert tuple(batches.element_spec["pixels"].shape) == (None, 200, 200, 3)
+    found = [(batch["n"].numpy().tolist(), batch["pixels"].numpy()) for batch in batches]
+    assert [numbers for numbers, _ in found] == [[0, 1, 2], [3, 4]]
+    for numbers, pixels in found:
+        assert [set(each.ravel()) for each in pixels] == [{n} for n in numbers]
+
+
 def test_small_records_are_parsed_many_at_a_time(tf, tmp_path):
     features = {"id": Text(), "n": Scalar("int64"), "v": Tensor((3,), "float32")}
     encode = compile_encoder(features)
@@ -219,6 +257,8 @@ def test_small_records_are_parsed_many_at_a_time(tf, tmp_path):
     assert shuffled != [int(one["n"]) for one in theirs]
     sizes = [int(batch["n"].shape[0]) for batch in tfdata(files, features, batch_size=300)]
     assert sizes == [300, 300, 300, 100]
+    order = [int(n) for batch in tfdata(files, features, batch_size=7) for n in batch["n"]]
+    assert order == [int(one["n"]) for one in theirs]
 
 
 def test_pictures_can_stay_encoded(tf, path):
