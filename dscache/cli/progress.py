@@ -78,13 +78,16 @@ class Display:
             self._bar = tqdm(
                 total=total or None, desc=phase, unit=unit, unit_scale=True, file=self._stream,
                 leave=False, dynamic_ncols=True, unit_divisor=1024 if unit == "B" else 1000,
-                bar_format=BAR if unit == "B" else BUILD_BAR,
+                bar_format=BAR if unit == "B" else BUILD_BAR, miniters=1,
             )  # fmt: skip
         if total and self._bar.total != total:
             self._bar.total = total
         if unit != "B":
             self._bar.set_postfix_str(suffix, refresh=False)
-        self._bar.update(max(done - self._bar.n, 0))
+        if done > self._bar.n:  # an update by nothing would count as no time in the rate
+            self._bar.update(done - self._bar.n)
+        else:
+            self._bar.refresh()
 
     def _end_bar(self) -> None:
         if self._bar is not None:

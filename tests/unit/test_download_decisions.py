@@ -221,7 +221,7 @@ class TestWorthSharing:
         [
             (64 * MIB, 25e6, True),  # 2.7 s to go
             (64 * MIB, 800e6, False),  # 0.08 s
-            (2 * MIB, 0.1e6, False),  # too small to be cut
+            (MIB - 1, 0.1e6, False),  # too small to be cut
             (1 << 40, 800e6, True),
         ],
     )
