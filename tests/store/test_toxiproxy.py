@@ -180,10 +180,11 @@ class TestSlowLinks:
         assert contents(tmp_path / "ds") == files
         assert 0.5 < noticed_at[0] - silent_at[0] < 3.0
 
+    @pytest.mark.parametrize("shards", [8, 1])
     def test_a_long_link_gets_more_connections(
-        self, store: Store, via: Store, proxy: Proxy, tmp_path: Path
+        self, store: Store, via: Store, proxy: Proxy, tmp_path: Path, shards: int
     ) -> None:
-        files = random_files([4 * MIB] * 8)
+        files = random_files([32 * MIB // shards] * shards)
         live = publish(store, files)
         for upstream in (False, True):
             proxy.add("latency", upstream=upstream, latency=20)
@@ -194,6 +195,7 @@ class TestSlowLinks:
 
 
 class TestWhatCameIsKept:
+    @pytest.mark.parametrize("shards", [4, 1])
     def test_a_killed_download_fetches_only_what_was_missing(
         self,
         store: Store,
@@ -202,15 +204,16 @@ class TestWhatCameIsKept:
         proxy: Proxy,
         counted: FaultProxy,
         tmp_path: Path,
+        shards: int,
     ) -> None:
-        files = random_files([6 * MIB] * 2)
+        files = random_files([16 * MIB // shards] * shards)
         live = publish(store, files)
         proxy.add("bandwidth", rate=4000)
         to = tmp_path / "ds"
-        with Downloading(live, via.presign_get(live.zip_key), to, parallel=2) as killed:
-            came = next(done for done in killed.done() if done >= 5 * MIB)
+        with Downloading(live, via.presign_get(live.zip_key), to, parallel=4) as killed:
+            came = next(done for done in killed.done() if done >= 7 * MIB)
         assert not to.exists()
-        assert resume(counted, client_config, live, to) < 12 * MIB - came + UNRECORDED_BYTES
+        assert resume(counted, client_config, live, to) < 16 * MIB - came + UNRECORDED_BYTES
         assert contents(to) == files
 
     def test_a_store_that_cannot_be_reached(

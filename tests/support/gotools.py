@@ -79,7 +79,7 @@ def _build(name: str, path: Path, environ: Mapping[str, str], say: Say) -> None:
         built = Path(scratch) / program.built
         if done.returncode != 0 or not built.is_file():
             raise StackError(
-                with_tail(f"{name} cannot be built: `{' '.join(argv[1:])}` failed", log)
+                with_tail(f"{name} cannot be built: `go {' '.join(argv[1:])}` failed", log)
             )
         built.replace(path)
 

@@ -63,7 +63,7 @@ def test_two_at_once_build_once(machine: Machine) -> None:
 
 def test_a_failure_shows_the_compilers_words_and_leaves_nothing(machine: Machine) -> None:
     machine.compiler(fails=True)
-    with pytest.raises(StackError, match="toxiproxy cannot be built: `install ") as caught:
+    with pytest.raises(StackError, match="toxiproxy cannot be built: `go install ") as caught:
         machine.ensure()
     assert "main.go:1:1: syntax error" in str(caught.value)
     assert "whole log: " in str(caught.value)
