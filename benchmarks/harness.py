@@ -6,6 +6,7 @@ import os
 import platform
 import random
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -118,7 +119,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def machine() -> str:
-    """One line: processor, memory, versions."""
+    """One line: processor, memory, versions of packages and programs."""
     cpu = "unknown processor"
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
@@ -126,7 +127,8 @@ def machine() -> str:
             break
     memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     packages = ("numpy", "pillow", "opencv-python-headless", "tensorflow", "boto3")
-    versions = ", ".join(f"{name} {version}" for name in packages if (version := _version(name)))
+    found = {name: _version(name) for name in packages} | _programs()
+    versions = ", ".join(f"{name} {version}" for name, version in found.items() if version)
     return (
         f"{len(os.sched_getaffinity(0))} cores ({cpu}), {memory_gib:.0f} GiB, "
         f"Linux {platform.release()}, Python {platform.python_version()}, {versions}"
@@ -138,3 +140,19 @@ def _version(package: str) -> str:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return ""
+
+
+def _programs() -> dict[str, str]:
+    """Versions of the programs that are compared, "" for those that are not here."""
+    from dscache.devstack import recipe
+
+    sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
+    from support.gotools import PROGRAMS, path_of
+
+    curl = shutil.which("curl")
+    said = output_of([curl, "--version"], os.environ).decode() if curl else ""
+    built = {
+        name: program.version if path_of(name, os.environ).is_file() else ""
+        for name, program in PROGRAMS.items()
+    }
+    return {"curl": " ".join(said.split()[1:2]), **built, "MinIO": recipe.VERSION}

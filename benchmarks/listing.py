@@ -138,7 +138,7 @@ def main() -> None:
     """Parse, run, print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--datasets", default="100,1000" if QUICK else "100,1000,10000,100000")
-    parser.add_argument("--runs", type=int, default=1 if QUICK else 5)
+    parser.add_argument("--runs", type=int, default=1 if QUICK else 3)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     rows: list[dict[str, Any]] = []

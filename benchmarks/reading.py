@@ -69,8 +69,8 @@ class Size(NamedTuple):
 
 
 def sizes(folder: Path) -> dict[str, Size]:
-    """What is written, by its short name; a quarter of it when QUICK."""
-    part = 4 if QUICK else 1
+    """What is written, by its short name; an eighth of it when QUICK."""
+    part = 8 if QUICK else 1
     vectors = np.random.default_rng(0).random((1000, 32), dtype=np.float32)
     pixels = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
     files = sorted(make_pictures(folder / "photographs", PHOTOGRAPHS).iterdir())

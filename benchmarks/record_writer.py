@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.harness import measured, spread, take_turns
+from benchmarks.harness import QUICK, measured, spread, table, take_turns
 from dscache_sdk import Feature, Image, Scalar, Tensor, Text
 from dscache_sdk.example import compile_pieces
 from dscache_sdk.records import RecordWriter
@@ -134,7 +134,7 @@ def compare(
 def main() -> None:
     """Run both sizes and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", type=int, default=7)
+    parser.add_argument("--runs", type=int, default=1 if QUICK else 7)
     shm = Path("/dev/shm")
     default = shm if shm.is_dir() else Path(tempfile.gettempdir())
     parser.add_argument("--folder", type=Path, default=default, help="where to write")
@@ -149,16 +149,29 @@ def main() -> None:
     if arguments.json:
         print(json.dumps(results))
         return
-    for figures in results:
-        for way in ("base", "ours"):
-            wall, cpu = figures[f"{way}_wall_s"], figures[f"{way}_cpu_s"]
-            rate = figures["records"] / wall
-            megabytes = rate * figures["record_bytes"] / 1e6
-            print(
-                f"{figures['record_bytes']:>7} B {way}: {rate:>9,.0f} records/s "
-                f"{megabytes:>6,.0f} MB/s, wall {wall:.3f} s, CPU {cpu:.3f} s"
+    head = ("records", "writer", "records/s", "MB/s", "wall s", "CPU s", "times faster: wall, CPU")
+    print(table(head, [row for figures in results for row in rows(figures)]))
+
+
+def rows(figures: dict[str, Any]) -> list[tuple[str, ...]]:
+    """The lines of one size."""
+    found = []
+    for way, title in (("base", "TensorFlow"), ("ours", "ours")):
+        wall, cpu = figures[f"{way}_wall_s"], figures[f"{way}_cpu_s"]
+        rate = figures["records"] / wall
+        faster = f"{figures['faster_wall']:.2f}, {figures['faster_cpu']:.2f}"
+        found.append(
+            (
+                f"{figures['records']:,} of {figures['record_bytes']:,} B",
+                title,
+                f"{rate:,.0f}",
+                f"{rate * figures['record_bytes'] / 1e6:,.0f}",
+                f"{wall:.3f}",
+                f"{cpu:.3f}",
+                faster if way == "ours" else "1",
             )
-        print(f"          ours is x{figures['faster_wall']:.2f} (CPU x{figures['faster_cpu']:.2f})")
+        )
+    return found
 
 
 if __name__ == "__main__":
