@@ -63,6 +63,7 @@ class Examples(ABC):
         """
         from dscache_sdk.reading import iter_examples, shuffled
 
+        _check_count("shuffle", shuffle)
         found = iter_examples(self.share(split), self.features)
         return found if shuffle is None else shuffled(found, shuffle, random.Random(seed))
 
@@ -88,8 +89,11 @@ class Examples(ABC):
             seed: the same one gives the same order, a new one in each epoch.
             handler: False never uses the handler's own mapper.
 
-        Raises UsageError for the split, DscacheError when TensorFlow is not installed.
+        Raises UsageError for the split or a number below 1, DscacheError when TensorFlow is not
+        installed.
         """
+        _check_count("batch_size", batch_size)
+        _check_count("shuffle", shuffle)
         share = self.share(split)
         try:
             from dscache_sdk.reading import tfdata
@@ -112,8 +116,10 @@ class Examples(ABC):
         `shard(rank, world_size).torch(…)`, all with the same `num_workers`. `shuffle` as in
         `examples`; epochs differ, and follow from `seed` (see `TorchExamples.set_epoch`).
 
-        Raises UsageError for the split, DscacheError when PyTorch is not installed.
+        Raises UsageError for the split or a number below 1, DscacheError when PyTorch is not
+        installed.
         """
+        _check_count("shuffle", shuffle)
         self.share(split)
         try:
             from .torchdata import iterable
@@ -146,6 +152,11 @@ class Portion(Examples):
     def share(self, split: str | None = None, index: int = 0, count: int = 1) -> Share:
         # the workers of this worker: numbers of one row, in which ours are next to each other
         return self._whole.share(split, self._index * count + index, self._count * count)
+
+
+def _check_count(name: str, value: int | None) -> None:
+    if value is not None and value < 1:
+        raise UsageError(f"{name}={value}: expected a number of at least 1, or None")
 
 
 def _missing(

@@ -13,7 +13,7 @@ from dscache_sdk.errors import HandlerError
 from dscache_sdk.handler import DatasetHandler
 from dscache_sdk.plain import ENTRY_POINT_GROUP, checked_class
 
-from .errors import DscacheError
+from .errors import DscacheError, UsageError
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -44,15 +44,21 @@ def own_handler(spec: Spec) -> Any:
 def mapped(
     handler: Any, share: Share, batch_size: int | None, shuffle: int | None, seed: int | None
 ) -> tf.data.Dataset:
-    """What the handler makes of the files; shuffled and put into batches after that."""
-    files = list(share.files)
+    """What the handler makes of the files; shuffled and put into batches after that.
+
+    A mapper may shuffle, so one of several workers gets whole files only, and may have one more
+    than another. Raises UsageError when there are fewer files than workers.
+    """
+    files = [*share.files, *share.shared[share.index :: share.count]]
+    if not files and share.count > 1:
+        raise UsageError(
+            f"worker {share.index} of {share.count} has nothing to read: "
+            f"{type(handler).__name__}.tf_records_mapper takes whole files, and there are "
+            f"{len(share.shared)}; tfdata(handler=False) divides the examples instead"
+        )
     if shuffle is not None:
         random.Random(seed).shuffle(files)
-    parts = [_called(handler, files)] if files else []
-    if share.shared:
-        together = _called(handler, list(share.shared))
-        parts.append(together.shard(share.count, share.index))
-    examples = parts[0] if len(parts) == 1 else parts[0].concatenate(parts[1])
+    examples = _called(handler, files)
     if shuffle is not None:
         examples = examples.shuffle(shuffle, seed=seed)
     return examples if batch_size is None else examples.batch(batch_size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import sys
 import types
@@ -10,6 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 
 from dscache import holding, manifests, ownmapper
@@ -163,6 +165,19 @@ class Own(DatasetHandler, name="photos"):
         return tf.data.TFRecordDataset(files).map(tf.strings.length)
 
 
+class Shuffling(Own, name="photos"):
+    """Gives the numbers, in an order of its own each time it is asked."""
+
+    def tf_records_mapper(self, files: Any) -> Any:
+        import tensorflow as tf
+
+        def number(record: Any) -> Any:
+            found = {"number": tf.io.FixedLenFeature((), tf.int64)}
+            return tf.io.parse_single_example(record, found)["number"]
+
+        return tf.data.TFRecordDataset(files).map(number).shuffle(100)
+
+
 class Broken(Own, name="photos"):
     """Cannot read them."""
 
@@ -232,12 +247,53 @@ def test_a_mapper_that_fails_names_the_way_out(
         dataset.tfdata("train")
 
 
-# PyTorch, which is too large to be had here: a stand-in with the two names that are used
+def test_each_worker_gets_whole_files_from_a_mapper_that_may_shuffle(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch, Point(Shuffling))
+    files = len(dataset.files("train"))
+    for count in range(1, files + 1):
+        read = [
+            int(number)
+            for rank in range(count)
+            for number in dataset.shard(rank, count).tfdata("train").as_numpy_iterator()
+        ]
+        assert sorted(read) == sorted(e["number"] for e in dataset.examples("train"))
+    with pytest.raises(UsageError, match=rf"takes whole files, and there are {files}; tfdata\(h"):
+        dataset.shard(files, files + 1).tfdata("train")
+
+
+@pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"batch_size": -1}, {"shuffle": 0}])
+def test_numbers_that_make_no_sense(dataset: Dataset, wrong: dict[str, int]) -> None:
+    with pytest.raises(UsageError, match=r"expected a number of at least 1"):
+        dataset.tfdata("train", **wrong)  # type: ignore[arg-type]
+
+
+def test_nothing_to_shuffle_with(dataset: Dataset) -> None:
+    with pytest.raises(UsageError, match="shuffle=0"):
+        dataset.examples("train", shuffle=0)
+
+
+# PyTorch, which is too large to be had here: a stand-in with the names that are used
 
 
 class Worker(NamedTuple):
     id: int
     num_workers: int
+
+
+class Tensor(np.ndarray[Any, np.dtype[np.int64]]):
+    """Numbers in memory that is shared."""
+
+    def share_memory_(self) -> Tensor:
+        return self
+
+    def fill_(self, value: int) -> None:
+        self.fill(value)
+
+
+def zeros(count: int, dtype: Any) -> Tensor:
+    return np.zeros(count, dtype).view(Tensor)
 
 
 @pytest.fixture
@@ -247,6 +303,7 @@ def torch_data(monkeypatch: pytest.MonkeyPatch) -> Iterator[types.ModuleType]:
     data.get_worker_info = lambda: None  # type: ignore[attr-defined]
     torch, utils = types.ModuleType("torch"), types.ModuleType("torch.utils")
     torch.utils, utils.data = utils, data  # type: ignore[attr-defined]
+    torch.int64, torch.zeros = np.int64, zeros  # type: ignore[attr-defined]
     for module in (torch, utils, data):
         monkeypatch.setitem(sys.modules, module.__name__, module)
     yield data
@@ -286,3 +343,23 @@ def test_epochs_in_pytorch(dataset: Dataset, torch_data: Any) -> None:
     assert ids(read) == epochs[0]
     with pytest.raises(UsageError, match="no split 'test'"):
         dataset.torch("test")
+
+
+def test_epochs_with_new_worker_processes_for_each(dataset: Dataset, torch_data: Any) -> None:
+    """As a DataLoader has them by default: they get copies, of which only shared memory is one."""
+    read = dataset.torch("train", shuffle=10, seed=1)
+
+    def epoch() -> list[list[str]]:
+        results = []
+        for worker in range(2):
+            torch_data.get_worker_info = lambda worker=worker: Worker(worker, 2)
+            results.append(ids(copy.copy(read)))
+        return results
+
+    first, second = epoch(), epoch()
+    assert first != second
+    assert sorted(first[0] + first[1]) == sorted(second[0] + second[1])
+    read.set_epoch(0)
+    assert epoch() == first
+    with pytest.raises(UsageError, match="shuffle=0"):
+        dataset.torch("train", shuffle=0)
