@@ -49,7 +49,7 @@ from support.countingproxy import CountingProxy
 
 PROCESSES = 8
 IDLE_S = 5.0 if QUICK else 20.0
-SETTLE_S = 3.0
+SETTLE_S = 1.0 if QUICK else 3.0
 RETURNED_S = 15.0 if QUICK else 55.0  # all have connected and looked by then
 LIMIT_S = 120.0
 EVENT_S = 5.0  # an event that is later than this was dropped, which the server may do

@@ -16,7 +16,6 @@ outside `[profiles]` apply whatever the profile. Nothing is read at import.
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -208,6 +207,8 @@ def _size(text: str, source: str) -> int | None:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    import tomllib  # not at the top: without a file a hit needs none
+
     try:
         return tomllib.loads(path.read_text())
     except tomllib.TOMLDecodeError as error:
