@@ -17,6 +17,7 @@ import urllib3
 from . import s3errors
 from .config import Config
 from .errors import StoreUnreachable
+from .forks import PerProcess
 from .sigv4 import Keys, presigned, signed_headers
 from .transfer import Answer
 
@@ -31,7 +32,7 @@ CONNECTIONS = 32  # kept open between requests; more threads than that open thei
 
 
 class Signed:
-    """Sends requests about one bucket. Safe to use from several threads.
+    """Sends requests about one bucket. Safe to use from several threads, and after a fork.
 
     Errors of the connection and answers of an overloaded server are tried again, so a write whose
     answer is lost may meet its own first success (see `registers`).
@@ -47,12 +48,8 @@ class Signed:
         self._config = config
         self._endpoint = config.require_endpoint()
         self._sleep, self._uniform = sleep, uniform
-        self._credentials: Credentials | None = None
-        self._pool = urllib3.PoolManager(
-            maxsize=CONNECTIONS,
-            retries=False,
-            timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=READ_TIMEOUT_S),
-        )
+        self._credentials = PerProcess(_credentials)
+        self._pool = PerProcess(_pool)
 
     def send(
         self,
@@ -127,7 +124,7 @@ class Signed:
         body: bytes,
     ) -> Answer:
         url, signed = self.prepare(method, name, query=query, headers=headers, body=body)
-        response = self._pool.request(method, url, headers=signed, body=body, redirect=False)
+        response = self._pool.get().request(method, url, headers=signed, body=body, redirect=False)
         found = {name.lower(): value for name, value in response.headers.items()}
         return Answer(response.status, found, response.data)
 
@@ -136,14 +133,25 @@ class Signed:
         config = self._config
         if config.access_key:
             return Keys(config.access_key, config.secret_key, config.session_token or None)
-        if self._credentials is None:
-            import botocore.session
-
-            self._credentials = botocore.session.get_session().get_credentials()
-        if self._credentials is None:
+        credentials = self._credentials.get()
+        if credentials is None:
             raise s3errors.no_credentials(config)
-        now = self._credentials.get_frozen_credentials()  # they renew themselves
+        now = credentials.get_frozen_credentials()  # they renew themselves
         return Keys(now.access_key, now.secret_key, now.token)
+
+
+def _pool() -> urllib3.PoolManager:
+    return urllib3.PoolManager(
+        maxsize=CONNECTIONS,
+        retries=False,
+        timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=READ_TIMEOUT_S),
+    )
+
+
+def _credentials() -> Credentials | None:
+    import botocore.session
+
+    return botocore.session.get_session().get_credentials()
 
 
 def _url(config: Config, base: str, name: str, query: Mapping[str, str]) -> str:

@@ -13,13 +13,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote_plus
 
 from . import s3errors, transfer
 from .config import Config
 from .errors import NoSuchUpload, PreconditionFailed, StoreError
+from .forks import PerProcess
 from .s3errors import Missing
 from .signed import Signed
 from .transfer import Answer, Segment
@@ -128,7 +128,7 @@ def multipart_etag(part_etags: Sequence[str]) -> str:
 
 
 class Store:
-    """The bucket of a configuration. Safe to use from several threads.
+    """The bucket of a configuration. Safe to use from several threads, and after a fork.
 
     Single objects and listings are plain signed requests; boto3 is loaded for multipart uploads.
     """
@@ -139,6 +139,7 @@ class Store:
         self._clock = clock
         self._ahead_s = 0.0
         self._signed = Signed(config)
+        self._boto = PerProcess(self._connect)
 
     def __repr__(self) -> str:
         return f"Store({self.config.endpoint!r}, bucket={self.bucket!r})"
@@ -265,8 +266,11 @@ class Store:
             return None
         raise error
 
-    @cached_property
+    @property
     def _client(self) -> Any:
+        return self._boto.get()
+
+    def _connect(self) -> Any:
         with mapped_errors("", self.config):
             return _client(self.config, self.config.require_endpoint())
 
