@@ -124,7 +124,7 @@ def live_datasets(store: Objects, keys: Sequence[str], limit: int | None = None)
     with ThreadPoolExecutor(READERS) as pool:
         while begin < len(keys) and len(found) < wanted:
             some = keys[begin : begin + max(wanted - len(found), READERS)]
-            read = pool.map(lambda key: _read_ready(store, layout.ready(key)), some)
+            read = pool.map(lambda key: _read_ready(store, key), some)
             found += [marker for marker in read if isinstance(marker, Live)]
             begin += len(some)
     return sorted(found[:wanted], key=lambda marker: -marker.timings.finished_at)
@@ -170,10 +170,9 @@ def spec_of_key(store: Objects, key: str) -> Spec | None:
     return None
 
 
-def _read_ready(store: Objects, name: str) -> Ready | None:
-    found = store.get(name)
+def _read_ready(store: Objects, key: str) -> Ready | None:
     try:
-        return manifests.decode_ready(found.body, where=name) if found else None
+        return markers.read_ready(store, key)
     except IntegrityError:
         return None  # of a newer dscache, or damaged: `show` tells
 

@@ -18,8 +18,12 @@ def read_ready(store: Objects, key: str) -> Ready | None:
     if found is None:
         return None
     ready = manifests.decode_ready(found.body, where=name)
-    if isinstance(ready, Alias) and ready.key != ready.spec.key:
-        raise IntegrityError(f"{name}: names {ready.key}, but its spec has key {ready.spec.key}")
+    named = ready.key if isinstance(ready, Alias) else key
+    if ready.spec.key != named:
+        raise IntegrityError(
+            f"{name}: is about {named}, but its spec has key {ready.spec.key}; "
+            "the marker is damaged or in the wrong place"
+        )
     return ready
 
 

@@ -12,7 +12,7 @@ import pytest
 from dscache import layout, manifests, markers, wait
 from dscache.errors import IntegrityError, StoreUnreachable, UsageError, WaitTimeout
 from dscache.listen import Connected, Created, Lost, Signal, Unsupported
-from dscache.manifests import Alias, Failure, Progress
+from dscache.manifests import Alias, Failure, Live, Progress, Retired
 from dscache.spec import Spec
 from dscache.wait import Outstanding, Waiting
 from simulation.store import Bucket, SimulatedStore
@@ -213,6 +213,20 @@ def test_an_alias_must_name_the_key_of_its_spec() -> None:
     wrong = Alias(key=SPEC.key, spec=Spec.of("photos", "1.0.0", {"a": 1}), nonce="x")
     store.put(layout.ready(SPEC.key), manifests.encode(wrong))
     with pytest.raises(IntegrityError, match="its spec has key"):
+        markers.read_ready(store, SPEC.key)
+
+
+@pytest.mark.parametrize("state", ["live", "retired"])
+def test_a_marker_of_another_key_is_refused(state: str) -> None:
+    """An answer that belongs to another question, or a file copied to a wrong name."""
+    _, _, store = story([])
+    other = Spec.of("photos", "1.0.0", {"a": 1})
+    retired = Retired(spec=other, generation=0, nonce="x", retired_at=0.0)
+    live = Live(
+        spec=other, generation=0, zip_key="z", zip_etag="e", zip_size=0, seal="", members=[]
+    )
+    store.put(layout.ready(SPEC.key), manifests.encode(live if state == "live" else retired))
+    with pytest.raises(IntegrityError, match=f"is about {SPEC.key}, .* key {other.key}"):
         markers.read_ready(store, SPEC.key)
 
 
