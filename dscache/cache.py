@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -154,7 +155,8 @@ class Cache:
                 if self._limit_bytes is not None:
                     needed = missing_bytes(live, path, splits=splits, shards=shards)
                     self._make_room(needed, self._limit_bytes, note)
-                download(live, path, url, splits=splits, shards=shards, **options)
+                alone = partial(self._home.alone, key)
+                download(live, path, url, splits=splits, shards=shards, alone=alone, **options)
                 self._home.mark(key, create=True)
             if asked is not None and asked != key:
                 self._home.link(asked, key)

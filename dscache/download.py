@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable, Collection, Sequence
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,16 +22,19 @@ from .pacing import MAX_RANGES
 from .ranges import Source
 from .selection import check_members, held_names, holding_of, select
 from .units import format_bytes
+from .workspace import Alone
 
 SLACK_BYTES = 16 << 20  # the file system's own needs, and the manifest
 
 
 class Plan(NamedTuple):
     """What a download does: `fetch` these members; `extend` the folder that is there, or put a
-    whole one into place. `held` are the names of the members it will hold then."""
+    whole one into place, where it may `replace` that of another zip. `held` are the names of the
+    members it will hold then."""
 
     fetch: list[Member]
     extend: bool
+    replace: bool
     held: set[str]
 
 
@@ -43,6 +47,7 @@ def download(
     shards: Collection[int] | None = None,
     parallel: int | None = None,
     progress: Progress | None = None,
+    alone: Alone = nullcontext,
     stall_s: float = 30.0,
     sleep: Callable[[float], object] | None = None,
     jitter: Callable[[], float] = random.random,
@@ -57,6 +62,7 @@ def download(
     `url` gives a fresh presigned URL of `live.zip_key`. `shards` are indices within a split.
     `parallel` is the number of ranges at once, 1 to 8; None starts with two and adds more while
     that helps. `progress(bytes_done, bytes_total)` is called in this thread, ten times a second.
+    `alone` is entered while files that are there are taken away, and raises when they are read.
     `stall_s`: after so many seconds without a chunk of 256 KiB a range is asked for again. `sleep`
     and `jitter` (numbers in [0, 1)) are for the pauses between attempts.
 
@@ -67,11 +73,22 @@ def download(
     wanted = select(live, splits, shards)
     options = Options(_checked(parallel), progress, stall_s, sleep, jitter)
     with workspace.workspace(destination, live.zip_etag) as folder:
-        plan = decide(live, wanted, _existing(destination))
-        if plan.fetch or not plan.extend:
-            check_space(destination, _missing_bytes(plan.fetch, folder))
-            Fetch(_source(live, url), plan.fetch, folder, options).run()
-        _commit(live, plan, folder, destination)
+        fetched: set[str] = set()
+        while True:  # again when another machine, whose locks we do not see, was quicker
+            plan = decide(live, wanted, _existing(destination))
+            if plan.replace:
+                with alone():  # to be refused now, not when all is there
+                    pass
+            missing = [member for member in plan.fetch if member.name not in fetched]
+            if missing:
+                check_space(destination, _missing_bytes(missing, folder))
+                Fetch(_source(live, url), missing, folder, options).run()
+                fetched.update(member.name for member in missing)
+                continue
+            with suppress(FileExistsError):
+                _commit(live, plan, folder, destination, alone)
+                workspace.drop(folder, fetched)  # what the other one had fetched as well
+                return
 
 
 def missing_bytes(
@@ -123,9 +140,10 @@ def decide(live: Live, wanted: Sequence[Member], existing: tuple[Live, set[str]]
     """
     names = {member.name for member in wanted}
     if existing is None or existing[0].zip_etag != live.zip_etag:
-        return Plan(list(wanted), extend=False, held=names)
+        return Plan(list(wanted), extend=False, replace=existing is not None, held=names)
     held = existing[1]
-    return Plan([m for m in wanted if m.name not in held], extend=True, held=held | names)
+    missing = [member for member in wanted if member.name not in held]
+    return Plan(missing, extend=True, replace=False, held=held | names)
 
 
 def check_space(destination: Path, needed_bytes: int) -> None:
@@ -154,9 +172,10 @@ def _existing(destination: Path) -> tuple[Live, set[str]] | None:
     return live, held_names(live, holding.read(destination))
 
 
-def _commit(live: Live, plan: Plan, folder: Path, destination: Path) -> None:
+def _commit(live: Live, plan: Plan, folder: Path, destination: Path, alone: Alone) -> None:
     """Make what was fetched appear. Whole folders appear in one step; into a folder that is there
-    the files come first and the word that they are there comes last."""
+    the files come first and the word that they are there comes last. Raises FileExistsError when
+    a folder has appeared meanwhile."""
     held = holding_of(live, plan.held)
     whole = holding.complete(held)
     if plan.extend:
@@ -166,23 +185,12 @@ def _commit(live: Live, plan: Plan, folder: Path, destination: Path) -> None:
         else:
             workspace.write_file(destination / PARTIAL, holding.encode(held))
         return
-    if whole and _same_is_there(live, destination):
-        workspace.clear(folder)  # another machine was quicker, whose locks we do not see
-        return
     own = {MANIFEST} if whole else {MANIFEST, PARTIAL}
     if not whole:
         workspace.write_file(folder / PARTIAL, holding.encode(held))
     workspace.write_file(folder / MANIFEST, manifests.encode(live))
-    workspace.move_whole(folder, destination, plan.held | own)
-
-
-def _same_is_there(live: Live, destination: Path) -> bool:
-    existing = _existing(destination)
-    return (
-        existing is not None
-        and existing[0].zip_etag == live.zip_etag
-        and existing[1] >= {member.name for member in live.members}
-    )
+    replacing = alone if plan.replace else None
+    workspace.move_whole(folder, destination, plan.held | own, replacing)
 
 
 def _missing_bytes(members: Sequence[Member], folder: Path) -> int:

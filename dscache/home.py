@@ -159,6 +159,25 @@ class Home:
         with readers.exclusive(self._path("locks", f"{key}.download"), waiting):
             yield
 
+    @contextmanager
+    def alone(self, key: str) -> Iterator[None]:
+        """Take files of a dataset away while nobody reads them. Raises UsageError when somebody
+        does, who is named."""
+        path = self._path("locks", f"{key}.readers")
+        hold = readers.try_exclusive(path)
+        if hold is None:
+            who, remedy = readers.who(path), "wait for that to end"
+            if who == [os.getpid()]:
+                remedy = "close its Dataset objects (`Dataset.close`)"
+            numbers = ", ".join(map(str, who))
+            reading = f"process {numbers} reads" if who else "a process reads"
+            raise UsageError(
+                f"{key}: {reading} the copy that is here, which has to go: it is not (or no "
+                f"longer) what the store has; {remedy}, then get it again"
+            )
+        with hold:
+            yield
+
     def take_away(self, key: str, *, force: bool, unless_used_since: float | None) -> int | None:
         """Remove a dataset's folder and mark, return the bytes freed; None when it is in use.
 

@@ -11,17 +11,21 @@ the first's dataset in place.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
 import shutil
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from . import filesystems, readers
 from .errors import UsageError
 from .holding import LEFTOVER_SUFFIXES, MANIFEST, PARTIAL, TEMPORARY_SUFFIX
+
+# Entered while files that are there are taken away; raises UsageError when somebody reads them.
+Alone = Callable[[], AbstractContextManager[object]]
 
 
 @contextmanager
@@ -74,24 +78,34 @@ def leftovers(parent: Path, name: str | None = None) -> list[Path]:
     ]
 
 
-def move_whole(folder: Path, destination: Path, wanted: Collection[str]) -> None:
+def move_whole(
+    folder: Path, destination: Path, wanted: Collection[str], replacing: Alone | None
+) -> None:
     """Rename the temporary folder into place with just the `wanted` files in it.
 
-    Files of an earlier, larger download that was broken off stay behind for when it is resumed. A
-    dataset that is there already is replaced: for a moment neither is there, never a mixture.
+    Files of an earlier, larger download that was broken off stay behind for when it is resumed.
+    With `replacing` a dataset that is there already is replaced: for a moment neither is there,
+    never a mixture. Without it FileExistsError is raised.
     """
     rest = folder.with_suffix(".rest")
     for path in [path for path in folder.iterdir() if path.name not in wanted]:
         rest.mkdir(exist_ok=True)
         path.replace(rest / path.name)
     sync(folder)
-    if destination.is_dir() and any(destination.iterdir()):
-        old = destination.with_name(f".{destination.name}.{os.urandom(4).hex()}.old")
-        destination.rename(old)
-        folder.rename(destination)
-        shutil.rmtree(old)
-    else:
-        folder.rename(destination)
+    try:
+        if replacing is not None:
+            with replacing():
+                old = destination.with_name(f".{destination.name}.{os.urandom(4).hex()}.old")
+                destination.rename(old)
+                folder.rename(destination)
+                shutil.rmtree(old)
+        else:
+            folder.rename(destination)
+    except OSError as error:
+        _tidy(folder)
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+            raise FileExistsError(error.errno, error.strerror, str(destination)) from error
+        raise
     if rest.is_dir():
         rest.rename(folder)
     sync(destination.parent)
@@ -104,10 +118,10 @@ def move_into(folder: Path, destination: Path, names: Collection[str]) -> None:
     sync(destination)
 
 
-def clear(folder: Path) -> None:
-    """Remove what is in a temporary folder."""
-    for path in folder.iterdir():
-        path.unlink()
+def drop(folder: Path, names: Collection[str]) -> None:
+    """Remove these files of a temporary folder, as far as they are there."""
+    for name in names:
+        (folder / name).unlink(missing_ok=True)
 
 
 def write_file(path: Path, content: bytes) -> None:

@@ -17,7 +17,8 @@ import pytest
 from dscache import cli, manifests
 from dscache.cache import Cache
 from dscache.config import Config
-from dscache.errors import DatasetReplaced
+from dscache.dataset import Dataset
+from dscache.errors import DatasetReplaced, UsageError
 from dscache.eviction import DAY_S
 from dscache.manifests import Live
 from dscache.store import Store
@@ -158,6 +159,49 @@ class TestFetch:
         cache.fetch(live, url_of(client_store, live), splits=["train"], note=notes.append)
         cache.fetch(live, url_of(client_store, live), note=notes.append)
         assert notes == []
+
+    def test_a_copy_that_is_read_is_not_replaced(
+        self, store: Store, via: Store, proxy: FaultProxy, cache: Cache
+    ) -> None:
+        live = publish(store, random_files([1000] * 4))
+        key = live.spec.key
+        path = cache.fetch(live, url_of(via, live), shards=[0, 1])
+        before = contents(path)
+        again = publish(store, random_files([1001] * 4, seed=1), generation=1)
+        proxy.ranges.clear()
+        code = "import sys; from dscache.dataset import Dataset; Dataset(sys.argv[1]); print(1); "
+        argv = [sys.executable, "-uc", code + "sys.stdin.read()", str(path)]
+        with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+            assert other.stdout is not None and other.stdout.readline() == b"1\n"
+            with pytest.raises(UsageError, match=rf"{key}: process {other.pid} reads.*wait"):
+                cache.fetch(again, url_of(via, again), shards=[2, 3])
+        mine = Dataset(path)
+        with pytest.raises(UsageError, match=r"close its Dataset objects"):
+            cache.fetch(again, url_of(via, again), shards=[2, 3])
+        assert contents(path) == before
+        assert proxy.ranges == []
+        mine.close()
+        assert len(contents(cache.fetch(again, url_of(via, again), shards=[2, 3]))) == 2
+
+    def test_who_begins_to_read_during_the_download_keeps_his_copy(
+        self, store: Store, client_store: Store, cache: Cache
+    ) -> None:
+        live = publish(store, random_files([1000] * 2))
+        path = cache.fetch(live, url_of(client_store, live), shards=[0])
+        before = contents(path)
+        again = publish(store, random_files([1001] * 2, seed=1), generation=1)
+        opened: list[Dataset] = []
+
+        def progress(done: int, total: int) -> None:
+            if not opened:
+                opened.append(Dataset(path))
+
+        with pytest.raises(UsageError, match="reads the copy"):
+            cache.fetch(again, url_of(client_store, again), progress=progress)
+        assert contents(path) == before
+        opened[0].close()
+        path = cache.fetch(again, url_of(client_store, again))
+        assert contents(path) == random_files([1001] * 2, seed=1)
 
     def test_eight_processes_are_one_download(
         self,

@@ -32,6 +32,7 @@ from dscache.fetch import MAX_FAILURES
 from dscache.manifests import Live
 from dscache.store import Store
 from support.datasets import contents, example_files, publish, random_files
+from support.downloading import Downloading
 from support.faultproxy import Answer, Cut, FaultProxy, Flip, Stall, Throttle
 
 pytestmark = pytest.mark.store
@@ -80,6 +81,39 @@ def test_another_machine_was_quicker(store: Store, files: dict[str, bytes], tmp_
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_another_machine_had_fetched_other_shards(
+    store: Store, tmp_path: Path, late: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both partial copies are one afterwards, also when theirs appears at the last moment."""
+    files = random_files([1000] * 4)
+    live = publish(store, files)
+    destination, theirs = tmp_path / "ds", tmp_path / "theirs"
+    download(live, theirs, url_of(store, live), shards=[0, 1])
+    rename = Path.rename
+
+    def appear() -> None:
+        if theirs.exists():
+            rename(theirs, destination)
+
+    def appear_then_rename(self: Path, target: Path) -> Path:
+        appear()
+        return rename(self, target)
+
+    def progress(done: int, total: int) -> None:
+        if done == total and not late:
+            appear()
+
+    monkeypatch.setattr(Path, "rename", appear_then_rename)
+    download(live, destination, url_of(store, live), shards=[1, 2], progress=progress)
+    assert set(contents(destination)) == {live.members[index].name for index in (0, 1, 2)}
+    partial = json.loads((destination / "partial.json").read_text())
+    assert partial["splits"]["train"] == {"shards": 4, "held": [0, 1, 2]}
+    assert hidden(tmp_path) == []
+    download(live, destination, url_of(store, live))
+    assert contents(destination) == files
+
+
 def hidden(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.name.startswith("."))
 
@@ -120,6 +154,17 @@ class TestWhole:
         assert len(proxy.ranges) == 6
         assert proxy.connections == 2
         assert contents(tmp_path / "ds") == files
+
+    def test_far_ones_get_company_at_once(
+        self, store: Store, via: Store, proxy: FaultProxy, tmp_path: Path
+    ) -> None:
+        live = publish(store, random_files([5 * MIB] * 8))
+        proxy.delay_s = 0.1
+        began = time.monotonic()
+        download(live, tmp_path / "ds", url_of(via, live))
+        assert proxy.connections == 8
+        assert time.monotonic() - began < 0.1 * 4
+        assert contents(tmp_path / "ds") == random_files([5 * MIB] * 8)
 
     def test_slow_connections_get_company(
         self, store: Store, via: Store, proxy: FaultProxy, tmp_path: Path
@@ -497,25 +542,36 @@ class TestShared:
         begin = live.members[0].offset
         assert [first for first, _ in proxy.ranges].count(begin) == 2  # from its beginning again
 
-    @pytest.mark.parametrize("kill", [True, False])
-    def test_what_several_had_fetched_is_kept(
-        self, live: Live, via: Store, proxy: FaultProxy, tmp_path: Path, kill: bool
+    def test_an_interrupted_one_goes_on_in_all_places(
+        self, live: Live, via: Store, proxy: FaultProxy, tmp_path: Path
+    ) -> None:
+        def progress(done: int, _: int) -> None:
+            if done >= 8 * MIB:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            download(live, tmp_path / "ds", url_of(via, live), parallel=4, progress=progress)
+        self.completed(live, via, proxy, tmp_path / "ds")
+
+    def test_a_killed_one_goes_on_in_all_places(
+        self, live: Live, via: Store, proxy: FaultProxy, tmp_path: Path
     ) -> None:
         to = tmp_path / "cache" / "ds"
         to.parent.mkdir()
-        process = start(live, via, to, parallel=4)
-        wait_until(lambda: len(proxy.ranges) >= 4, "four ranges have begun")
-        (part,) = to.parent.glob(".ds.*.tmp/*.part")
-        last = max(first for first, _ in proxy.ranges) - live.members[0].offset
-        wait_until(lambda: part.stat().st_size > last, "all of them have brought something")
-        process.send_signal(signal.SIGKILL if kill else signal.SIGINT)
-        process.communicate()
+        with Downloading(live, via.presign_get(live.zip_key), to, parallel=4) as downloading:
+            next(done for done in downloading.done() if done >= 8 * MIB)
+        assert not to.exists()
+        self.completed(live, via, proxy, to)
+
+    def completed(self, live: Live, via: Store, proxy: FaultProxy, to: Path) -> None:
+        """Get the rest over one connection: four gaps, each by itself, with the block begun."""
         proxy.always = None
         proxy.ranges.clear()
         download(live, to, url_of(via, live), parallel=1)
         assert contents(to) == random_files([self.SIZE])
-        assert len(proxy.ranges) >= 3  # the gaps, each by itself
-        assert proxy.requested_bytes < self.SIZE - 2 * MIB
+        assert len(proxy.ranges) == 4
+        assert proxy.requested_bytes <= self.SIZE - 8 * MIB + 4 * 4096
+        assert hidden(to.parent) == []
 
 
 class TestFullDisk:
@@ -557,19 +613,15 @@ def limit(what, soft):
     resource.setrlimit(what, (soft, resource.getrlimit(what)[1]))
 
 live = manifests.decode(Path(sys.argv[1]).read_bytes(), Live, where="test")
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 {before}
-base = peak()
 download(live, Path(sys.argv[2]), lambda: sys.argv[3], parallel={parallel})
-print(peak() - base)
 """
 
 
 def start(
     live: Live, store: Store, to: Path, *, before: str = "", parallel: int | None = None
 ) -> subprocess.Popen[str]:
-    """Download in a process of its own; it prints the growth of its peak memory in bytes."""
+    """Download in a process of its own."""
     marker = to.parent / "marker.json"
     marker.write_bytes(manifests.encode(live))
     code = DOWNLOAD.format(before=before, parallel=parallel)
@@ -621,7 +673,7 @@ class TestProcesses:
         self, store: Store, client_store: Store, tmp_path: Path
     ) -> None:
         live = publish(store, random_files([24 * MIB] * 4))
-        process = start(live, client_store, tmp_path / "ds", parallel=8)
-        output, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors
-        assert int(output) < 24 * MIB
+        url = client_store.presign_get(live.zip_key)
+        with Downloading(live, url, tmp_path / "ds", parallel=8) as downloading:
+            assert downloading.grown() < 24 * MIB
+        assert len(contents(tmp_path / "ds")) == 4
