@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import holding
+from . import holding, readers
 from .errors import IntegrityError, UsageError
 from .eviction import HANDED_OUT_NETWORK_S, HANDED_OUT_S, Entry, victims
 from .holding import MANIFEST
@@ -117,11 +117,12 @@ class Cache:
         """The dataset at a path that `find` or `fetch` gave."""
         from .dataset import Dataset
 
-        return Dataset(path, lock=not any(path.is_relative_to(h.directory) for h in self._shared))
+        own = path.parent == self._home.datasets
+        return Dataset(path, lock=self._home.lock(path.name) if own else None)
 
     def hold(self, key: str) -> Hold:
         """Keep a dataset from being removed until the lock is released or this process ends."""
-        return self._home.hold(self._home.folder(key).name)
+        return readers.share(self._home.lock(self._home.folder(key).name))
 
     def fetch(
         self,

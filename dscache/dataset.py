@@ -9,11 +9,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import holding
+from . import holding, keeping
 from .errors import IntegrityError, UsageError
 from .examples import Examples
-from .home import hold_of
-from .readers import Hold
+from .home import lock_of
+from .readers import Hold, share
 
 if TYPE_CHECKING:
     from dscache_sdk.features import Feature
@@ -24,28 +24,27 @@ if TYPE_CHECKING:
 
 FEATURES_FILE = "features.json"
 
-# One lock for each folder until this process ends: paths given out outlive the Dataset object.
-_kept: dict[Path, Hold] = {}
-
 
 class Dataset(Examples):
     """A downloaded dataset: where it is, what is in it, and its examples.
 
     `os.fspath(dataset)` is the folder, whose layout is that of TFDS. A copy of some splits or
     shards gives what it has. Iterating yields the examples of all splits. A folder of the local
-    cache is not removed before this process ends, or `close`.
+    cache is not removed before this process ends, or every object of it was closed.
 
-    `lock=False` takes no lock against that: in a cache that is not to be written to.
+    `lock` is the file to lock against that; True looks whether the path is one of a cache, None
+    takes no lock: in a cache that is not to be written to.
 
     Everything but the path is read when it is asked for. Raises IntegrityError when the folder is
     no dataset, then or later when its manifest is damaged.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, lock: bool = True) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, lock: Path | bool | None = True) -> None:
         self.path = Path(path).absolute()
-        self._lock = lock
-        if lock and self.path not in _kept:
-            _kept[self.path] = hold_of(self.path)
+        self._lock = lock_of(self.path) if lock is True else lock or None
+        self._kept = self._lock is not None
+        if self._lock is not None:
+            keeping.keep(self._lock)
         if not (self.path / holding.MANIFEST).is_file():
             self.close()
             raise IntegrityError(
@@ -135,13 +134,14 @@ class Dataset(Examples):
 
     def hold(self) -> Hold:
         """One more lock against removal, to be used in a `with` block or released."""
-        return hold_of(self.path) if self._lock else Hold(None)
+        return Hold(None) if self._lock is None else share(self._lock)
 
     def close(self) -> None:
-        """Let the folder be removed again (by `dscache cache rm` and `prune`)."""
-        hold = _kept.pop(self.path, None)
-        if hold is not None:
-            hold.release()
+        """Let the folder be removed again (by `dscache cache rm` and `prune`), once every object of
+        it in this process is closed; closing twice is fine."""
+        kept, self._kept = self._kept, False
+        if kept and self._lock is not None:
+            keeping.let_go(self._lock)
 
     def _shards(self, split: str | None) -> list[Member]:
         splits = self._live.splits

@@ -33,13 +33,27 @@ CACHEDIR_TAG = (
 )
 
 
-def hold_of(folder: Path) -> readers.Hold:
-    """Keep a dataset folder from being removed; one outside of a home is nobody's to remove."""
-    folder = folder.resolve()
-    home = folder.parent.parent
-    if folder.parent.name != "datasets" or not (home / "CACHEDIR.TAG").exists():
-        return readers.Hold(None)
-    return readers.share(home / "locks" / f"{folder.name}.readers")
+def lock_of(folder: Path) -> Path | None:
+    """The readers' lock of a dataset folder, found by its path (as given out, or with all links
+    followed); None for one outside of a home, which is nobody's to remove."""
+    for place in (folder.absolute(), folder.resolve()):
+        home = place.parent.parent
+        signs = (home / "locks", home / "CACHEDIR.TAG")
+        if place.parent.name == "datasets" and any(sign.exists() for sign in signs):
+            return _lock(home, _target(place).name)
+    return None
+
+
+def _lock(home: Path, key: str) -> Path:
+    return home / "locks" / f"{key}.readers"
+
+
+def _target(path: Path) -> Path:
+    """What an alias stands for; anything else stands for itself."""
+    try:
+        return path.with_name(path.readlink().name)
+    except OSError:  # no link, or nothing
+        return path
 
 
 class Home:
@@ -64,11 +78,7 @@ class Home:
         """
         if not key or key.startswith(".") or "/" in key or "\0" in key:
             raise UsageError(f"{key!r} is not a key; `dscache cache ls` shows those that are here")
-        path = self.datasets / key
-        try:
-            return self.datasets / path.readlink().name
-        except OSError:  # no link, or nothing
-            return path
+        return _target(self.datasets / key)
 
     def required(self, key: str) -> Path:
         """The folder of a dataset that is here. Raises NotCached, UsageError."""
@@ -148,9 +158,9 @@ class Home:
 
     # locks
 
-    def hold(self, key: str) -> readers.Hold:
-        """Keep a dataset from being removed until it is released or this process ends."""
-        return readers.share(self._path("locks", f"{key}.readers"))
+    def lock(self, key: str) -> Path:
+        """The lock that readers of a dataset share (see `readers`)."""
+        return _lock(self.directory, key)
 
     @contextmanager
     def changing(self, key: str, waiting: Callable[[], None] | None = None) -> Iterator[None]:
@@ -163,7 +173,7 @@ class Home:
     def alone(self, key: str) -> Iterator[None]:
         """Take files of a dataset away while nobody reads them. Raises UsageError when somebody
         does, who is named."""
-        path = self._path("locks", f"{key}.readers")
+        path = self.lock(key)
         hold = readers.try_exclusive(path)
         if hold is None:
             who, remedy = readers.who(path), "wait for that to end"
@@ -187,7 +197,7 @@ class Home:
         if changing is None:
             return None
         with changing:
-            alone = readers.try_exclusive(self._path("locks", f"{key}.readers"))
+            alone = readers.try_exclusive(self.lock(key))
             if alone is None and not force:
                 return None
             with alone or readers.Hold(None):
@@ -229,7 +239,7 @@ class Home:
             bytes=size_of(path),
             used_at=self.used_at(key),
             pinned=self.pinned(key),
-            in_use=readers.held(self._path("locks", f"{key}.readers")),
+            in_use=readers.held(self.lock(key)),
             partial=(path / PARTIAL).exists(),
             aliases=aliases,
         )

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from dscache.cache import Cache
+from dscache.dataset import Dataset
 from dscache.errors import IntegrityError, NotCached, UsageError
 from dscache.eviction import DAY_S, Entry, protection, victims
 from dscache.home import Home
@@ -187,6 +188,48 @@ def reader(home: Home) -> Iterator[Callable[[], subprocess.Popen[str]]]:
     for process in started:
         process.kill()
         process.communicate()
+
+
+class TestOpen:
+    """A Dataset object keeps its folder."""
+
+    @pytest.fixture(params=["as always", "another disk", "another disk, no tag", "no tag"])
+    def folder(self, request: pytest.FixtureRequest, home: Home, tmp_path: Path) -> Path:
+        if "another disk" in request.param:
+            (tmp_path / "disk").mkdir()
+            home.directory.mkdir()
+            home.datasets.symlink_to(tmp_path / "disk")
+        folder = put(home, KEY)
+        with home.changing(KEY):  # as every download does
+            pass
+        if "no tag" in request.param:
+            (home.directory / "CACHEDIR.TAG").unlink()
+        return folder
+
+    @pytest.mark.parametrize("how", ["opened", "by its path", "by an alias"])
+    def test_it_is_not_removed(self, cache: Cache, home: Home, folder: Path, how: str) -> None:
+        home.link(OTHER, KEY)
+        if how == "opened":
+            opened = cache.open(KEY)
+        else:
+            opened = Dataset(folder if how == "by its path" else home.datasets / OTHER)
+        assert opened is not None
+        with pytest.raises(UsageError, match="in use"):
+            cache.remove(KEY)
+        opened.close()
+        cache.remove(KEY)
+
+    def test_every_object_of_it_counts(self, cache: Cache, home: Home) -> None:
+        folder = put(home, KEY)
+        home.link(OTHER, KEY)
+        first, second, third = cache.open(KEY), Dataset(folder), Dataset(home.datasets / OTHER)
+        assert first is not None
+        for closed in (second, second, third):
+            closed.close()
+            with pytest.raises(UsageError, match="in use"):
+                cache.remove(KEY)
+        first.close()
+        cache.remove(KEY)
 
 
 class TestPrune:

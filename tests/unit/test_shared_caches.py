@@ -182,8 +182,8 @@ def no_locks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_where_nothing_can_be_locked_everything_works(own: Home, no_locks: None) -> None:
     put(own, used_at=0.0)
-    with own.hold(KEY), own.changing(KEY):
-        assert not readers.held(own.directory / "locks" / f"{KEY}.readers")
+    with readers.share(own.lock(KEY)), own.changing(KEY):
+        assert not readers.held(own.lock(KEY))
     assert own.take_away(KEY, force=False, unless_used_since=None) is not None
 
 
@@ -207,4 +207,4 @@ def test_another_error_is_an_error(own: Home, monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(fcntl, "flock", refuse)
     with pytest.raises(OSError, match="no disk"):
-        own.hold(KEY)
+        readers.share(own.lock(KEY))
