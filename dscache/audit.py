@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from . import holding
+from .errors import IntegrityError
 from .manifests import Member
 from .partfile import intact
 from .selection import check_members, held_names
@@ -21,15 +22,28 @@ class Damage(NamedTuple):
     name: str
     problem: str
 
+    @property
+    def describes(self) -> bool:
+        """Whether it is a file that describes the others."""
+        return self.name in (holding.MANIFEST, holding.PARTIAL)
+
 
 def audit(folder: Path) -> list[Damage]:
     """Read every member that the folder should hold; the damaged ones, in the marker's order.
 
-    Raises IntegrityError when manifest.json or partial.json is damaged.
+    When manifest.json or partial.json is damaged that is all that is found.
     """
-    live = holding.read_manifest(folder)
-    check_members(live)
-    held = held_names(live, holding.read(folder))
+    try:
+        live = holding.read_manifest(folder)
+        check_members(live)
+    except FileNotFoundError:
+        return [Damage(holding.MANIFEST, "missing")]
+    except IntegrityError:
+        return [Damage(holding.MANIFEST, "damaged")]
+    try:
+        held = held_names(live, holding.read(folder))
+    except IntegrityError:
+        return [Damage(holding.PARTIAL, "damaged")]
     members = [member for member in live.members if member.name in held]
     with ThreadPoolExecutor(min(READERS, os.cpu_count() or 1)) as pool:
         problems = pool.map(lambda member: _problem(folder, member), members)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from . import holding, readers
 from .errors import IntegrityError, UsageError
 from .eviction import HANDED_OUT_NETWORK_S, HANDED_OUT_S, Entry, victims
-from .holding import MANIFEST
+from .holding import usable
 from .home import Home
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Cache:
         for home in self._shared:
             path = home.folder(key)
             try:
-                if (path / MANIFEST).exists() and holding.holds(holding.read(path), splits, shards):
+                if usable(path) and holding.holds(holding.read(path), splits, shards):
                     return path
             except (OSError, IntegrityError):  # away, or not ours to mend: there is the own one
                 continue
@@ -91,17 +91,22 @@ class Cache:
         self, key: str, splits: Collection[str] | None, shards: Collection[int] | None
     ) -> Path | None:
         path = self._home.folder(key)
-        manifest = path / MANIFEST
         # marked before it is looked for: `Home.take_away` relies on that order
-        if not self._home.mark(path.name) and manifest.exists():
+        if not self._home.mark(path.name) and usable(path):
             self._home.mark(path.name, create=True)
-        if not manifest.exists() or not holding.holds(holding.read(path), splits, shards):
+        try:
+            found = usable(path) and holding.holds(holding.read(path), splits, shards)
+        except IntegrityError:  # partial.json; `fetch` mends it
             return None
-        return path
+        return path if found else None
 
     def has(self, key: str) -> bool:
         """Whether the dataset (or a part of it) is here; does not count as using it."""
-        return any((home.folder(key) / MANIFEST).exists() for home in (self._home, *self._shared))
+        return any(usable(home.folder(key)) for home in (self._home, *self._shared))
+
+    def key(self, key: str) -> str:
+        """The key that an alias stands for here; any other stands for itself."""
+        return self._home.folder(key).name
 
     def open(
         self,
@@ -122,7 +127,7 @@ class Cache:
 
     def hold(self, key: str) -> Hold:
         """Keep a dataset from being removed until the lock is released or this process ends."""
-        return readers.share(self._home.lock(self._home.folder(key).name))
+        return readers.share(self._home.lock(self.key(key)))
 
     def fetch(
         self,
@@ -251,11 +256,11 @@ class Cache:
     def verify(self, key: str) -> list[Damage]:
         """The files of a dataset that are missing or not what the ready marker says; reads all.
 
-        Raises NotCached, and IntegrityError when the marker itself is damaged.
+        Raises NotCached.
         """
         from .audit import audit
 
-        with self.hold(key):
+        with self.hold(self._home.required(key).name):
             return audit(self._home.required(key))
 
     def repair(
@@ -264,22 +269,27 @@ class Cache:
         url: Callable[[Live], str],
         *,
         damaged: Collection[Damage] | None = None,
+        ready: Callable[[], Live] | None = None,
         waiting: Callable[[], None] | None = None,
         **options: Any,
     ) -> list[Damage]:
         """Fetch just the damaged files again (those of `verify` when `damaged` is None); returns
         them.
 
-        `url` gives a fresh presigned URL of the marker's `zip_key`; `options` are those of
-        `download.refetch`. Raises what that raises; DatasetReplaced means that the zip was retired:
-        remove the dataset and get it again.
+        `url` gives a fresh presigned URL of the marker's `zip_key`; `ready` the store's ready
+        marker, for when the one that is here is damaged; `options` are those of `download.refetch`.
+        Raises what that raises; DatasetReplaced means that the zip was retired: remove the dataset
+        and get it again.
         """
-        from .download import refetch
+        from .download import mend, refetch
 
         path = self._home.required(key)
         with self._home.changing(path.name, waiting):
             found = self.verify(key) if damaged is None else list(damaged)
-            if found:
+            if ready is not None and any(damage.describes for damage in found):
+                live, alone = ready(), partial(self._home.alone, path.name)
+                mend(live, path, lambda: url(live), alone=alone, **options)
+            elif found:
                 live = holding.read_manifest(path)
                 names = [damage.name for damage in found]
                 refetch(live, path, names, lambda: url(live), **options)

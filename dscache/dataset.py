@@ -45,11 +45,11 @@ class Dataset(Examples):
         self._kept = self._lock is not None
         if self._lock is not None:
             keeping.keep(self._lock)
-        if not (self.path / holding.MANIFEST).is_file():
+        if not holding.usable(self.path):
             self.close()
             raise IntegrityError(
-                f"{self.path}: is no dataset (no {holding.MANIFEST} in it); expected a folder "
-                "that `dscache get` made"
+                f"{self.path}: is no dataset (no {holding.MANIFEST} in it, or an unfinished one); "
+                "expected a folder that `dscache get` made"
             )
 
     def __repr__(self) -> str:

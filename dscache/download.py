@@ -47,7 +47,7 @@ def download(
     shards: Collection[int] | None = None,
     parallel: int | None = None,
     progress: Progress | None = None,
-    alone: Alone = nullcontext,
+    alone: Alone | None = None,
     stall_s: float = 30.0,
     sleep: Callable[[float], object] | None = None,
     jitter: Callable[[], float] = random.random,
@@ -62,7 +62,8 @@ def download(
     `url` gives a fresh presigned URL of `live.zip_key`. `shards` are indices within a split.
     `parallel` is the number of ranges at once, 1 to 8; None starts with two and adds more while
     that helps. `progress(bytes_done, bytes_total)` is called in this thread, ten times a second.
-    `alone` is entered while files that are there are taken away, and raises when they are read.
+    `alone` is given for a folder of the cache: it is entered while files that are there are taken
+    away, and raises when they are read; a damaged dataset that is there is mended then.
     `stall_s`: after so many seconds without a chunk of 256 KiB a range is asked for again. `sleep`
     and `jitter` (numbers in [0, 1)) are for the pauses between attempts.
 
@@ -73,22 +74,36 @@ def download(
     wanted = select(live, splits, shards)
     options = Options(_checked(parallel), progress, stall_s, sleep, jitter)
     with workspace.workspace(destination, live.zip_etag) as folder:
-        fetched: set[str] = set()
-        while True:  # again when another machine, whose locks we do not see, was quicker
-            plan = decide(live, wanted, _existing(destination))
-            if plan.replace:
-                with alone():  # to be refused now, not when all is there
-                    pass
-            missing = [member for member in plan.fetch if member.name not in fetched]
-            if missing:
-                check_space(destination, _missing_bytes(missing, folder))
-                Fetch(_source(live, url), missing, folder, options).run()
-                fetched.update(member.name for member in missing)
-                continue
-            with suppress(FileExistsError):
-                _commit(live, plan, folder, destination, alone)
-                workspace.drop(folder, fetched)  # what the other one had fetched as well
-                return
+        if alone is not None and _damaged(destination):
+            with alone():
+                workspace.adopt(folder, destination, _names(live.members))
+        _complete(live, wanted, folder, destination, _source(live, url), options, alone)
+
+
+def mend(
+    live: Live,
+    destination: Path,
+    url: Callable[[], str],
+    *,
+    alone: Alone,
+    parallel: int | None = None,
+    progress: Progress | None = None,
+    stall_s: float = 30.0,
+    sleep: Callable[[float], object] | None = None,
+    jitter: Callable[[], float] = random.random,
+) -> None:
+    """Make a dataset of a folder whose manifest.json or partial.json is damaged: of the files that
+    are there and those that are no shards; what is not as the marker says is fetched again.
+
+    Parameters and errors are those of `download`.
+    """
+    check_members(live)
+    wanted = [m for m in live.members if not m.split or (destination / m.name).exists()]
+    options = Options(_checked(parallel), progress, stall_s, sleep, jitter)
+    with workspace.workspace(destination, live.zip_etag) as folder:
+        with alone():
+            workspace.adopt(folder, destination, _names(live.members))
+        _complete(live, wanted, folder, destination, _source(live, url), options, alone)
 
 
 def missing_bytes(
@@ -100,10 +115,11 @@ def missing_bytes(
 ) -> int:
     """Bytes by which such a download would let the destination grow.
 
-    Raises UsageError (split, shard or destination) and IntegrityError, as `download` does.
+    Raises UsageError (split or shard) and IntegrityError, as `download` does.
     """
     check_members(live)
-    plan = decide(live, select(live, splits, shards), _existing(destination))
+    existing = None if _damaged(destination) else _existing(destination)
+    plan = decide(live, select(live, splits, shards), existing)
     return sum(member.size for member in plan.fetch)
 
 
@@ -158,6 +174,42 @@ def check_space(destination: Path, needed_bytes: int) -> None:
         )
 
 
+def _complete(
+    live: Live,
+    wanted: Sequence[Member],
+    folder: Path,
+    destination: Path,
+    source: Source,
+    options: Options,
+    alone: Alone | None,
+) -> None:
+    """Fetch what is missing of the `wanted` into the temporary folder, and commit it."""
+    fetched: set[str] = set()
+    while True:  # again when another machine, whose locks we do not see, was quicker
+        plan = decide(live, wanted, _existing(destination))
+        if plan.replace and alone is not None:
+            with alone():  # to be refused now, not when all is there
+                pass
+        missing = [member for member in plan.fetch if member.name not in fetched]
+        if missing:
+            check_space(destination, _missing_bytes(missing, folder))
+            Fetch(source, missing, folder, options).run()
+            fetched |= _names(missing)
+            continue
+        with suppress(FileExistsError):
+            _commit(live, plan, folder, destination, alone or nullcontext)
+            workspace.drop(folder, fetched)  # what the other one had fetched as well
+            return
+
+
+def _damaged(destination: Path) -> bool:
+    try:
+        _existing(destination)
+    except (UsageError, IntegrityError):
+        return True
+    return False
+
+
 def _existing(destination: Path) -> tuple[Live, set[str]] | None:
     """Marker and member names of the dataset at the destination; None when nothing is there."""
     if not destination.exists() or (destination.is_dir() and not any(destination.iterdir())):
@@ -191,6 +243,10 @@ def _commit(live: Live, plan: Plan, folder: Path, destination: Path, alone: Alon
     workspace.write_file(folder / MANIFEST, manifests.encode(live))
     replacing = alone if plan.replace else None
     workspace.move_whole(folder, destination, plan.held | own, replacing)
+
+
+def _names(members: Sequence[Member]) -> set[str]:
+    return {member.name for member in members}
 
 
 def _missing_bytes(members: Sequence[Member], folder: Path) -> int:

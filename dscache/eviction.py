@@ -14,7 +14,8 @@ class Entry(NamedTuple):
     """A dataset in the local cache.
 
     `bytes` on disk; `used_at` Unix time it was last handed out; `in_use`: a process has it open;
-    `partial`: shards are missing; `aliases`: other keys under which it was asked for.
+    `partial`: shards are missing; `damaged`: its manifest is, so that it is found no more;
+    `aliases`: other keys under which it was asked for.
     """
 
     key: str
@@ -24,6 +25,7 @@ class Entry(NamedTuple):
     pinned: bool = False
     in_use: bool = False
     partial: bool = False
+    damaged: bool = False
     aliases: tuple[str, ...] = ()
 
 

@@ -9,6 +9,7 @@ imports this, so it imports no more than `json` before more is needed.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -54,6 +55,18 @@ def holds(
     return True
 
 
+def usable(folder: Path) -> bool:
+    """Whether the folder is a dataset, as far as that shows without reading its manifest: none, an
+    empty one and half of one (a full disk, a power cut) show."""
+    try:
+        with (folder / MANIFEST).open("rb", buffering=0) as file:
+            begin = file.read(1)
+            file.seek(-2, os.SEEK_END)
+            return begin == b"{" and file.read(2).rstrip()[-1:] == b"}"
+    except OSError:
+        return False
+
+
 def complete(holding: Holding) -> bool:
     """Whether no shard is missing."""
     return all(len(split.held) == split.shards for split in holding.values())
@@ -82,7 +95,7 @@ def read(folder: Path) -> Holding | None:
         }
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise IntegrityError(
-            f"{path}: damaged ({error!r}); remove the folder and get it again"
+            f"{path}: damaged ({error!r}); `dscache cache verify --repair` mends it"
         ) from error
 
 

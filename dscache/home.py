@@ -25,7 +25,7 @@ from pathlib import Path
 from . import readers
 from .errors import NotCached, UsageError
 from .eviction import Entry
-from .holding import MANIFEST, PARTIAL
+from .holding import MANIFEST, PARTIAL, usable
 
 CACHEDIR_TAG = (
     b"Signature: 8a477f597d28d172789f06886806bc55\n"
@@ -81,9 +81,9 @@ class Home:
         return _target(self.datasets / key)
 
     def required(self, key: str) -> Path:
-        """The folder of a dataset that is here. Raises NotCached, UsageError."""
+        """The folder of a dataset that is here, be it damaged. Raises NotCached, UsageError."""
         path = self.folder(key)
-        if not (path / MANIFEST).exists():
+        if not path.is_dir():
             raise NotCached(f"{key} is not in {self.datasets}; `dscache cache ls` shows what is")
         return path
 
@@ -126,7 +126,8 @@ class Home:
 
     def used_at(self, key: str) -> float:
         """Unix time the dataset was last handed out."""
-        for path in (self._path("used", key), self.datasets / key / MANIFEST):
+        folder = self.datasets / key
+        for path in (self._path("used", key), folder / MANIFEST, folder):
             with suppress(FileNotFoundError):
                 return path.stat().st_mtime
         return 0.0
@@ -151,7 +152,7 @@ class Home:
         for path in self._paths():
             if path.is_symlink():
                 aliases.setdefault(path.readlink().name, []).append(path.name)
-            elif (path / MANIFEST).exists():
+            elif path.is_dir():
                 folders.append(path)
         found = [self._entry(path, tuple(aliases.get(path.name, ()))) for path in folders]
         return sorted(found, key=lambda entry: entry.used_at, reverse=True)
@@ -241,6 +242,7 @@ class Home:
             pinned=self.pinned(key),
             in_use=readers.held(self.lock(key)),
             partial=(path / PARTIAL).exists(),
+            damaged=not usable(path),
             aliases=aliases,
         )
 

@@ -111,6 +111,16 @@ def move_whole(
     sync(destination.parent)
 
 
+def adopt(folder: Path, destination: Path, names: Collection[str]) -> None:
+    """Take these files of a damaged dataset over into the temporary folder, where fetching goes on
+    with them (and checks them); whatever else is there is removed."""
+    (destination / MANIFEST).unlink(missing_ok=True)  # from here on it is no dataset
+    for name in names:
+        with suppress(FileNotFoundError):
+            (destination / name).replace(folder / name)
+    shutil.rmtree(destination)
+
+
 def move_into(folder: Path, destination: Path, names: Collection[str]) -> None:
     """Move finished files one by one into a dataset that is there; each replaces its namesake."""
     for name in names:

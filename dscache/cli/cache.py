@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import EXIT_OK, IntegrityError, UsageError
+from ..errors import EXIT_OK, DatasetReplaced, IntegrityError, UsageError
 from .common import common
 
 if TYPE_CHECKING:
@@ -103,14 +104,17 @@ def verify(app: App, keys: Sequence[str], repair: bool) -> int:
     chosen = list(keys) or [entry.key for entry in here.entries()]
     found = {key: here.verify(key) for key in chosen}
     damaged = {key: damages for key, damages in found.items() if damages}
-    if repair and damaged:
-        _repair(app, here, damaged)
-    repaired = repair and bool(damaged)
+    refused = _repair(app, here, damaged) if repair and damaged else {}
+    repaired = repair and bool(damaged) and not refused
     if app.json:
         listed = {key: [damage._asdict() for damage in each] for key, each in found.items()}
-        app.print_json({"datasets": listed, "repaired": repaired})
+        app.print_json({"datasets": listed, "repaired": repaired, "refused": refused})
     else:
-        _show_damage(app, found, repaired)
+        _show_damage(found, damaged.keys() - refused.keys() if repair else ())
+        for reason in refused.values():
+            app.note(reason)
+        if damaged and not repair:
+            app.note("`dscache cache verify --repair` fetches the damaged files again")
     return IntegrityError.exit_code if damaged and not repaired else EXIT_OK
 
 
@@ -144,27 +148,49 @@ def _each(app: App, keys: Sequence[str], done: str, act: Callable[[str], None]) 
         app.print_json({done: list(keys)})
 
 
-def _repair(app: App, here: Cache, damaged: dict[str, list[Damage]]) -> None:
+def _repair(app: App, here: Cache, damaged: dict[str, list[Damage]]) -> dict[str, str]:
+    """Repair what can be; says for each of the others why not."""
+    from ..manifests import Live
+    from ..markers import read_ready
     from ..store import Store
 
     store = Store(app.config())
+    refused = {}
 
     def url(live: Live) -> str:
         return store.presign_get(live.zip_key)
 
+    def ready(key: str) -> Live:
+        found = read_ready(store, key)
+        if not isinstance(found, Live):
+            raise DatasetReplaced(f"{key} is not in the store")
+        return found
+
     for key, damages in damaged.items():
-        here.repair(
-            key, url, damaged=damages, waiting=lambda: app.note("another process is at it; waiting")
-        )
+        try:
+            here.repair(
+                key,
+                url,
+                damaged=damages,
+                ready=partial(ready, here.key(key)),
+                waiting=lambda: app.note("another process is at it; waiting"),
+            )
+        except DatasetReplaced:
+            refused[key] = (
+                f"{key}: the store does not have these files any more, the dataset was retired; "
+                f"`dscache cache rm {key}`, then get it again"
+            )
+        except UsageError as error:
+            refused[key] = str(error)
+    return refused
 
 
-def _show_damage(app: App, found: dict[str, list[Damage]], repaired: bool) -> None:
+def _show_damage(found: dict[str, list[Damage]], repaired: Collection[str]) -> None:
     for key, damages in found.items():
         click.echo(f"{key}: {'damaged' if damages else 'ok'}")
         for damage in damages:
-            click.echo(f"  {damage.name}: {damage.problem}{' (repaired)' if repaired else ''}")
-    if any(found.values()) and not repaired:
-        app.note("`dscache cache verify --repair` fetches the damaged files again")
+            done = " (repaired)" if key in repaired else ""
+            click.echo(f"  {damage.name}: {damage.problem}{done}")
 
 
 def _entry_json(entry: Entry) -> dict[str, Any]:
@@ -174,7 +200,12 @@ def _entry_json(entry: Entry) -> dict[str, Any]:
 def _row(entry: Entry, now: float) -> tuple[str, ...]:
     from ..units import format_bytes
 
-    marks = {"pinned": entry.pinned, "in use": entry.in_use, "partial": entry.partial}
+    marks = {
+        "pinned": entry.pinned,
+        "in use": entry.in_use,
+        "partial": entry.partial,
+        "damaged": entry.damaged,
+    }
     shown = ", ".join(mark for mark, there in marks.items() if there)
     return (entry.key, format_bytes(entry.bytes), _ago(now - entry.used_at), shown)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from dscache import cli, manifests
+from dscache import cli, layout, manifests
 from dscache.cache import Cache
 from dscache.config import Config
 from dscache.dataset import Dataset
@@ -258,6 +258,69 @@ class TestFetch:
         assert cache.find(live.spec.key) is not None
 
 
+class TestMend:
+    """A dataset whose description is damaged."""
+
+    FILES = random_files([1000, MIB, MIB, MIB])
+
+    @pytest.fixture
+    def live(self, store: Store) -> Live:
+        return publish(store, self.FILES)
+
+    @pytest.fixture(
+        params=[
+            ("manifest.json", None),
+            ("manifest.json", b""),
+            ("manifest.json", b"{}"),
+            ("partial.json", b""),
+            ("partial.json", b'{"splits": {"train": 7}}'),
+        ]
+    )
+    def damaged(
+        self, request: pytest.FixtureRequest, live: Live, store: Store, cache: Cache
+    ) -> Path:
+        """Three of four shards, of which one is wrong; and a wrong description."""
+        path = cache.fetch(live, url_of(store, live), shards=[0, 1, 2])
+        name, content = request.param
+        (path / name).unlink()
+        if content is not None:
+            (path / name).write_bytes(content)
+        with (path / live.members[0].name).open("r+b") as file:
+            file.write(b"damage")
+        (path / "stray").touch()
+        return path
+
+    def test_fetching_keeps_what_fits(
+        self, live: Live, damaged: Path, cache: Cache, via: Store, proxy: FaultProxy
+    ) -> None:
+        path = cache.fetch(live, url_of(via, live))
+        assert path == damaged
+        assert contents(path) == self.FILES
+        assert proxy.requested_bytes < MIB + 3000
+        assert cache.verify(live.spec.key) == []
+
+    def test_repair_keeps_what_is_there(
+        self, live: Live, damaged: Path, cache: Cache, via: Store, proxy: FaultProxy
+    ) -> None:
+        (found,) = cache.verify(live.spec.key)
+        assert found.describes
+        url = url_of(via, live)
+        assert cache.repair(live.spec.key, lambda _: url(), ready=lambda: live) == [found]
+        assert sorted(contents(damaged)) == sorted(self.FILES)[:3]
+        assert proxy.requested_bytes < 3000
+        assert cache.verify(live.spec.key) == []
+        assert cache.find(live.spec.key, shards=[0, 1, 2]) == damaged
+        assert cache.find(live.spec.key) is None
+
+    def test_who_reads_it_keeps_his_files(
+        self, live: Live, damaged: Path, cache: Cache, store: Store
+    ) -> None:
+        before = contents(damaged)
+        with cache.hold(live.spec.key), pytest.raises(UsageError, match="reads the copy"):
+            cache.fetch(live, url_of(store, live))
+        assert contents(damaged) == before
+
+
 class TestRepair:
     def test_only_the_damaged_files_come_again(
         self, store: Store, via: Store, proxy: FaultProxy, cache: Cache
@@ -360,10 +423,50 @@ class TestCommands:
         code, output, _ = run("verify", key, "--json")
         problem = {"name": name, "problem": "5 bytes instead of 1000"}
         assert code == 8
-        assert json.loads(output) == {"datasets": {key: [problem]}, "repaired": False}
+        assert json.loads(output) == {
+            "datasets": {key: [problem]}, "repaired": False, "refused": {},
+        }  # fmt: skip
         code, output, _ = run("verify", key, "--repair")
         assert code == 0 and output.endswith("(repaired)\n")
         assert run("verify", key)[0] == 0
+
+    def test_verify_goes_on_after_a_damaged_manifest(
+        self, store: Store, client_store: Store, cache: Cache, run: Run
+    ) -> None:
+        lives = [publish(store, random_files([1000]), config={"n": n}) for n in range(3)]
+        keys = [live.spec.key for live in lives]
+        paths = [cache.fetch(live, url_of(client_store, live)) for live in lives]
+        (paths[0] / "manifest.json").write_bytes(b"")
+        (paths[1] / "manifest.json").unlink()
+        code, output, _ = run("verify", *keys)
+        assert code == 8
+        assert output == (
+            f"{keys[0]}: damaged\n  manifest.json: damaged\n"
+            f"{keys[1]}: damaged\n  manifest.json: missing\n{keys[2]}: ok\n"
+        )
+        assert "damaged" in run("ls")[1]
+        code, output, _ = run("verify", "--repair")
+        assert code == 0 and output.count("(repaired)") == 2
+        assert run("verify")[0] == 0
+
+    def test_repair_goes_on_after_a_retired_dataset(
+        self, store: Store, client_store: Store, cache: Cache, run: Run
+    ) -> None:
+        lives = [publish(store, random_files([1000]), config={"n": n}) for n in range(3)]
+        gone, lost, good = keys = [live.spec.key for live in lives]
+        for live in lives:
+            path = cache.fetch(live, url_of(client_store, live))
+            (path / live.members[0].name).unlink()
+        (cache.path / "datasets" / lost / "manifest.json").unlink()
+        store.delete(lives[0].zip_key)
+        store.delete(layout.ready(lost))
+        code, output, messages = run("verify", "--repair", *keys, "--json")
+        refused = json.loads(output)["refused"]
+        assert code == 8 and list(refused) == [gone, lost]
+        assert all(f"`dscache cache rm {key}`, then get it" in refused[key] for key in refused)
+        code, output, messages = run("verify", "--repair", *keys)
+        assert code == 8 and f"{good}: ok" in output and f"cache rm {gone}`" in messages
+        assert run("rm", gone, lost)[0] == 0
 
     def test_pin_rm_unpin(self, store: Store, client_store: Store, cache: Cache, run: Run) -> None:
         live = publish(store, random_files([1000]))

@@ -14,7 +14,7 @@ import pytest
 
 from dscache.cache import Cache
 from dscache.dataset import Dataset
-from dscache.errors import IntegrityError, NotCached, UsageError
+from dscache.errors import NotCached, UsageError
 from dscache.eviction import DAY_S, Entry, protection, victims
 from dscache.home import Home
 
@@ -94,10 +94,32 @@ class TestFind:
         assert cache.find(KEY, splits=["train"], shards=[1]) == folder
         assert [entry.partial for entry in cache.entries()] == [True]
 
-    def test_a_damaged_partial_file_is_named(self, cache: Cache, home: Home) -> None:
-        (put(home, KEY) / "partial.json").write_text("{")
-        with pytest.raises(IntegrityError, match=r"partial\.json: damaged"):
-            cache.find(KEY)
+    @pytest.mark.parametrize(
+        ("name", "content"),
+        [
+            ("partial.json", b""),
+            ("partial.json", b"{"),
+            ("manifest.json", b""),
+            ("manifest.json", b'{"schema'),
+            ("manifest.json", bytes(100)),
+        ],
+    )
+    def test_a_damaged_dataset_is_a_miss(
+        self, cache: Cache, home: Home, name: str, content: bytes
+    ) -> None:
+        (put(home, KEY) / name).write_bytes(content)
+        assert cache.find(KEY) is None
+        assert cache.open(KEY) is None
+        assert [entry.key for entry in cache.entries()] == [KEY]
+
+    def test_one_without_a_manifest_is_listed_and_removed(self, cache: Cache, home: Home) -> None:
+        for key in (KEY, OTHER):
+            (put(home, key, used_at=NOW - 9 * DAY_S) / "manifest.json").unlink()
+        assert [entry.damaged for entry in cache.entries()] == [True, True]
+        assert not cache.has(KEY)
+        assert cache.verify(KEY) == [("manifest.json", "missing")]
+        assert cache.remove(KEY) == 98
+        assert cache.prune(max_bytes=0).freed_bytes == 98
 
     @pytest.mark.parametrize("key", ["", ".", "..", "../x", "/etc", ".hidden", "a/b", "a\0b"])
     def test_what_is_no_key(self, cache: Cache, key: str) -> None:

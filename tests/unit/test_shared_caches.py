@@ -92,6 +92,15 @@ def test_what_it_lacks_is_looked_for_in_the_own_one(
     assert cache.find(KEY) == mine
 
 
+@pytest.mark.parametrize("manifest", [b"", b"{", bytes(100)])
+def test_a_damaged_one_does_not_come_before_the_own_one(
+    cache: Cache, shared: Home, own: Home, manifest: bytes
+) -> None:
+    (put(shared) / "manifest.json").write_bytes(manifest)
+    mine = put(own)
+    assert cache.find(KEY) == mine
+
+
 def test_only_the_own_one_is_looked_after(cache: Cache, shared: Home) -> None:
     put(shared, used_at=0.0)
     assert cache.entries() == []
