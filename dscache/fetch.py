@@ -20,7 +20,17 @@ from .errors import IntegrityError, StoreUnreachable
 from .finisher import Finisher
 from .holding import PART_SUFFIX
 from .manifests import Member
-from .pacing import FIRST_RANGES, Look, backoff_s, long_enough, ranges_wanted, worth_sharing
+from .pacing import (
+    FAR_RANGE_BYTES_PER_S,
+    FIRST_RANGES,
+    MAX_RANGES,
+    Look,
+    backoff_s,
+    far,
+    long_enough,
+    ranges_wanted,
+    worth_sharing,
+)
 from .partfile import PartFile
 from .ranges import Interrupted, RangeReader, Source
 from .selection import plan_runs
@@ -74,7 +84,10 @@ class Fetch:
         self._runs: set[Run] = set()  # that are open
         self._waiting: deque[Stretch] = deque()  # of those, without a worker
         self._active: list[Stretch] = []  # with one
+        self._opening = 0  # runs
         self._working = 0
+        self._wanted = options.parallel or FIRST_RANGES
+        self._adapting = options.parallel is None
         self._done = 0
         self._received = 0
         self._range_bytes_per_s: float | None = None  # what a range brings; None: not known yet
@@ -87,10 +100,9 @@ class Fetch:
         Raises IntegrityError (wrong bytes twice), DatasetReplaced, AccessDenied, NoSpace,
         StoreUnreachable (after 8 failures in a row without advance), StoreError.
         """
-        wanted = self._options.parallel or FIRST_RANGES
         try:
-            self._add_workers(wanted)
-            self._oversee(wanted)
+            self._add_workers()
+            self._oversee()
             if self._error is not None:
                 raise self._error
             self._finisher.finish()
@@ -100,9 +112,8 @@ class Fetch:
 
     # -- the thread that asked
 
-    def _oversee(self, wanted: int) -> None:
+    def _oversee(self) -> None:
         looks: list[Look] = []
-        adapting = self._options.parallel is None
         since, before = self._options.clock(), 0
         while not self._wait():
             self._report()
@@ -111,17 +122,28 @@ class Fetch:
             if long_enough(seconds, received, working):
                 look = Look(working, received / seconds)
                 self._range_bytes_per_s = look.bytes_per_s / working
-                if adapting and working == wanted:
+                if self._adapting and working == self._wanted:
                     looks.append(look)
-                    wanted = ranges_wanted(looks)
-                    adapting = wanted > working
+                    self._wanted = ranges_wanted(looks)
+                    self._adapting = self._wanted > working
                 since, before = self._options.clock(), self._received
-            self._add_workers(wanted - working)
+            self._add_workers()
 
     def _wait(self) -> bool:
-        """Wait for the end, a moment at most; whether it has come."""
+        """Wait for the end, a moment at most, less if there is work for another worker; whether the
+        end has come."""
         with self._changed:
-            return self._changed.wait_for(lambda: self._working == 0, timeout=REPORT_S)
+            self._changed.wait_for(
+                lambda: self._working == 0 or self._hungry(),
+                timeout=REPORT_S,
+            )
+            return self._working == 0
+
+    def _hungry(self) -> bool:
+        """Whether more workers are wanted than there are, and something waits for one."""
+        if self._stop.is_set() or self._working >= self._wanted:
+            return False
+        return bool(self._waiting or self._queue)
 
     def _report(self) -> None:
         if self._options.progress is not None:
@@ -138,9 +160,9 @@ class Fetch:
             run.close()
         self._finisher.close()
 
-    def _add_workers(self, count: int) -> None:
-        """Start so many, if there is something for each of them to do."""
-        for _ in range(min(count, self._chances())):
+    def _add_workers(self) -> None:
+        """Start as many as are wanted, if there is something for each of them to do."""
+        for _ in range(min(self._wanted - self._working, self._chances())):
             reader = RangeReader(self._source, self._options.stall_s)
             thread = threading.Thread(
                 target=self._work, args=(reader,), name=f"dscache-range-{len(self._threads)}"
@@ -194,16 +216,30 @@ class Fetch:
                     return stretch
                 run = self._queue.popleft()
                 self._runs.add(run)
+                self._opening += 1
             self._begin(run)
 
     def _begin(self, run: Run) -> None:
         """Open a run; its stretches wait for workers, this one first of all."""
         there, stretches = run.open()
         with self._changed:
+            self._opening -= 1
             self._done += there
             self._waiting.extend(stretches)
+            if self._options.parallel is not None and not self._received:
+                self._divide()
+            self._changed.notify_all()
         if not stretches:
             self._finish(run)
+
+    def _divide(self) -> None:
+        """Cut what waits until every range that was asked for has something to fetch."""
+        busy = len(self._active) + len(self._queue) + self._opening
+        while 0 < len(self._waiting) < self._wanted - busy:
+            longest = max(self._waiting, key=lambda stretch: stretch.left)
+            if not longest.run.shareable or not worth_sharing(longest.left, 0):
+                return
+            self._waiting.append(longest.run.halve(longest))
 
     def _share(self) -> Stretch | None:
         """Half of what the worker with most to do has left, if it is slow. Under the lock, like
@@ -242,6 +278,8 @@ class Fetch:
         with contextlib.closing(reader.read(stretch.position, asked_for)) as pieces:
             for data in pieces:
                 self._check_stop()
+                if self._received == 0:
+                    self._note_distance(reader)
                 data = data[: stretch.left]
                 taken = stretch.run.write(data, stretch.position)
                 with self._changed:
@@ -250,6 +288,13 @@ class Fetch:
                     self._done += taken
                 if stretch.left <= 0 and stretch.stop < asked_for:
                     return
+
+    def _note_distance(self, reader: RangeReader) -> None:
+        with self._changed:
+            if self._adapting and far(reader.answer_s):
+                self._wanted, self._adapting = MAX_RANGES, False
+                self._range_bytes_per_s = FAR_RANGE_BYTES_PER_S
+                self._changed.notify_all()
 
     def _finish(self, run: Run) -> None:
         run.finish()

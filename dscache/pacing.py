@@ -13,6 +13,8 @@ LOOK_S = (0.25, 1.5)  # a look takes so long at least, and at most while little 
 LOOK_BYTES_PER_RANGE = 2 << 20
 MIN_SHARED_BYTES = 1 << 20
 MIN_SHARED_S = 0.5
+FAR_S = 0.02  # an answer that takes so long comes from afar, or from a busy server
+FAR_RANGE_BYTES_PER_S = 25_000_000  # what a connection from afar is taken to bring at first
 FIRST_BACKOFF_S = 0.25
 MAX_BACKOFF_S = 10.0
 
@@ -42,6 +44,12 @@ def ranges_wanted(looks: Sequence[Look]) -> int:
     if rate / ranges >= FAST_RANGE_BYTES_PER_S or not helped:
         return ranges
     return min(2 * ranges, MAX_RANGES)
+
+
+def far(answer_s: float) -> bool:
+    """Whether all ranges are worth their connections from the beginning: `answer_s` is the time
+    from the first request to its answer, so with a long way most of the time is spent waiting."""
+    return answer_s >= FAR_S
 
 
 def worth_sharing(left: int, bytes_per_s: float) -> bool:

@@ -73,6 +73,8 @@ class _Response(http.client.HTTPResponse):
 class RangeReader:
     """Reads ranges of a source. One thread reads; another may `abort`.
 
+    `answer_s` is the time its last request took until the head of the answer was there.
+
     `stall_s`: a chunk of 256 KiB that has not arrived by then counts as a broken connection, which
     also ends a peer that drips. Proxy variables of the environment are not followed.
     """
@@ -84,6 +86,7 @@ class RangeReader:
         self._socket: socket.socket | None = None
         self._host = ("", "")
         self._aborted = False
+        self.answer_s = 0.0
         self.buffer = memoryview(bytearray(CHUNK_BYTES))
 
     def read(self, start: int, stop: int) -> Generator[memoryview, None, None]:
@@ -173,7 +176,9 @@ class RangeReader:
         connection.putheader("Range", f"bytes={start}-{stop - 1}")
         connection.putheader("If-Match", f'"{self._source.etag}"')
         connection.endheaders()
+        asked_at = time.monotonic()
         response = connection.getresponse()
+        self.answer_s = time.monotonic() - asked_at
         assert isinstance(response, _Response)
         return response
 

@@ -173,7 +173,7 @@ class TestWhole:
         live = publish(store, files)
         proxy.always = Throttle(3 * MIB)
         download(live, tmp_path / "ds", url_of(via, live))
-        assert 3 <= proxy.connections <= 8
+        assert 3 <= proxy.connections <= 16  # some once more: a stretch that was cut ends early
         assert contents(tmp_path / "ds") == files
 
     def test_empty_members_need_no_range(

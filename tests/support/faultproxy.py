@@ -60,6 +60,7 @@ class FaultProxy:
     Attributes:
         ranges: (first, last) byte of every ranged GET that came, in order.
         connections: how many there were.
+        delay_s: how long every ranged GET takes to get here.
         always: a fault for every ranged GET that finds none in `faults`.
     """
 
@@ -75,6 +76,7 @@ class FaultProxy:
         self.connections = 0
         self.faults: deque[Fault] = deque()
         self.always: Fault | None = None
+        self.delay_s = 0.0
 
     def __enter__(self) -> FaultProxy:
         threading.Thread(target=self._accept, daemon=True).start()
@@ -163,6 +165,8 @@ class _Connection:
             asked = _RANGE.search(request)
             self._body_at, self._head = None, b""
             self._fault = self._proxy.next_fault(int(asked[1]), int(asked[2])) if asked else None
+            if asked:
+                self._proxy.pause(self._proxy.delay_s)
             if isinstance(self._fault, Answer):
                 self._client.sendall(self._fault.text)
             else:

@@ -25,6 +25,7 @@ from dscache.pacing import (
     MAX_RANGES,
     Look,
     backoff_s,
+    far,
     long_enough,
     ranges_wanted,
     worth_sharing,
@@ -213,6 +214,11 @@ class TestRangesWanted:
         assert long_enough(0.25, 4 * MIB, 2)
         assert not long_enough(0.25, 4 * MIB, 4)
         assert long_enough(1.5, 0, 4)
+
+
+class TestFar:
+    def test_table(self) -> None:
+        assert [far(seconds) for seconds in (0.0, 0.003, 0.02, 0.3)] == [False, False, True, True]
 
 
 class TestWorthSharing:
