@@ -10,11 +10,11 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from . import holding, readers
 from .errors import IntegrityError, UsageError
-from .eviction import HANDED_OUT_NETWORK_S, HANDED_OUT_S, Entry, victims
+from .eviction import Entry
 from .holding import usable
 from .home import Home
 
@@ -22,17 +22,8 @@ if TYPE_CHECKING:
     from .audit import Damage
     from .dataset import Dataset
     from .manifests import Live
+    from .pruning import Pruned
     from .readers import Hold
-
-LEFTOVER_KEEP_S = 7 * 86400.0  # so long an unfinished download is worth resuming
-
-
-class Pruned(NamedTuple):
-    """What `Cache.prune` removed (or would remove), and the bytes that freed, leftovers of
-    unfinished downloads included."""
-
-    removed: list[Entry]
-    freed_bytes: int
 
 
 class Cache:
@@ -149,7 +140,7 @@ class Cache:
         (`parallel`, `progress`, `stall_s`, `sleep`, `jitter`) are those of `download.download`.
         Raises what that raises.
         """
-        from .download import download, missing_bytes
+        from .download import download
 
         key = live.spec.key
         path = self._home.datasets / key
@@ -159,8 +150,7 @@ class Cache:
                 if path.is_symlink():  # what is built under its own name now was an alias once
                     path.unlink()
                 if self._limit_bytes is not None:
-                    needed = missing_bytes(live, path, splits=splits, shards=shards)
-                    self._make_room(needed, self._limit_bytes, note)
+                    options["room"] = partial(self._make_room, limit=self._limit_bytes, note=note)
                 alone = partial(self._home.alone, key)
                 download(live, path, url, splits=splits, shards=shards, alone=alone, **options)
                 self._home.mark(key, create=True)
@@ -168,19 +158,12 @@ class Cache:
                 self._home.link(asked, key)
         return path
 
-    def _make_room(self, needed: int, limit: int, note: Callable[[str], None]) -> None:
-        """Remove what was least recently used until `needed` bytes fit into the limit; if that is
-        not enough say so, and go on: nobody wants to wait for a dataset in vain."""
-        from .units import format_bytes
+    def _make_room(
+        self, whole: int, needed: int, *, limit: int, note: Callable[[str], None]
+    ) -> None:
+        from .pruning import make_room
 
-        for entry in self.prune(max_bytes=max(limit - needed, 0)).removed:
-            note(f"removed {entry.key} ({format_bytes(entry.bytes)}) to make room (cache_limit)")
-        total = sum(entry.bytes for entry in self.entries()) + needed
-        if total > limit:
-            note(
-                f"the cache will hold {format_bytes(total)}, over its cache_limit of "
-                f"{format_bytes(limit)}: the rest is pinned, in use, or was handed out recently"
-            )
+        make_room(self._home, self._clock(), whole, needed, limit, note)
 
     def entries(self) -> list[Entry]:
         """All datasets, the most recently used first."""
@@ -228,30 +211,11 @@ class Cache:
         even if more than `max_bytes` are left then. On a network file system, where other machines
         may have it open, it is the last 7 days.
         """
-        from . import filesystems
-        from .workspace import discard_old
+        from .pruning import prune
 
-        now = self._clock()
-        handed_out_s = HANDED_OUT_NETWORK_S if filesystems.network_type(self.path) else HANDED_OUT_S
-        chosen = victims(
-            self.entries(),
-            now,
-            max_bytes=max_bytes,
-            keep_days=keep_days,
-            handed_out_s=handed_out_s,
+        return prune(
+            self._home, self._clock(), max_bytes=max_bytes, keep_days=keep_days, dry_run=dry_run
         )
-        if dry_run:
-            return Pruned(chosen, sum(entry.bytes for entry in chosen))
-        freed = discard_old(self._home.datasets, before=now - LEFTOVER_KEEP_S)
-        removed = []
-        for entry in chosen:
-            since = now - handed_out_s
-            size = self._home.take_away(entry.key, force=False, unless_used_since=since)
-            if size is not None:
-                removed.append(entry)
-                freed += size
-        self._home.unlink_dangling()
-        return Pruned(removed, freed)
 
     def verify(self, key: str) -> list[Damage]:
         """The files of a dataset that are missing or not what the ready marker says; reads all.

@@ -181,8 +181,11 @@ def _merge(
             )
         if name == "shared_homes" and _is_list_of_strings(value):
             value = os.pathsep.join(value)
+        if name == "cache_limit" and type(value) is int:
+            value = str(value)
         if not isinstance(value, (str, Path)):
-            raise ConfigError(f"{source}: {name}: expected a string, got {value!r}")
+            kind = 'a size like "200GB", or bytes' if name == "cache_limit" else "a string"
+            raise ConfigError(f"{source}: {name}: expected {kind}, got {value!r}")
         merged[name] = value
         origin[name] = source
 

@@ -24,6 +24,9 @@ from .selection import check_members, held_names, holding_of, select
 from .units import format_bytes
 from .workspace import Alone
 
+# Makes room for a folder of so many bytes, of which so many are missing.
+Room = Callable[[int, int], None]
+
 SLACK_BYTES = 16 << 20  # the file system's own needs, and the manifest
 
 
@@ -48,6 +51,7 @@ def download(
     parallel: int | None = None,
     progress: Progress | None = None,
     alone: Alone | None = None,
+    room: Room | None = None,
     stall_s: float = 30.0,
     sleep: Callable[[float], object] | None = None,
     jitter: Callable[[], float] = random.random,
@@ -64,6 +68,7 @@ def download(
     that helps. `progress(bytes_done, bytes_total)` is called in this thread, ten times a second.
     `alone` is given for a folder of the cache: it is entered while files that are there are taken
     away, and raises when they are read; a damaged dataset that is there is mended then.
+    `room(whole, needed)` makes room for a folder of `whole` bytes, of which `needed` are missing.
     `stall_s`: after so many seconds without a chunk of 256 KiB a range is asked for again. `sleep`
     and `jitter` (numbers in [0, 1)) are for the pauses between attempts.
 
@@ -77,7 +82,7 @@ def download(
         if alone is not None and _damaged(destination):
             with alone():
                 workspace.adopt(folder, destination, _names(live.members))
-        _complete(live, wanted, folder, destination, _source(live, url), options, alone)
+        _complete(live, wanted, folder, destination, _source(live, url), options, alone, room)
 
 
 def mend(
@@ -106,23 +111,6 @@ def mend(
         _complete(live, wanted, folder, destination, _source(live, url), options, alone)
 
 
-def missing_bytes(
-    live: Live,
-    destination: Path,
-    *,
-    splits: Collection[str] | None = None,
-    shards: Collection[int] | None = None,
-) -> int:
-    """Bytes by which such a download would let the destination grow.
-
-    Raises UsageError (split or shard) and IntegrityError, as `download` does.
-    """
-    check_members(live)
-    existing = None if _damaged(destination) else _existing(destination)
-    plan = decide(live, select(live, splits, shards), existing)
-    return sum(member.size for member in plan.fetch)
-
-
 def refetch(
     live: Live,
     destination: Path,
@@ -143,7 +131,7 @@ def refetch(
     members = [member for member in live.members if member.name in names]
     options = Options(_checked(parallel), progress, stall_s, sleep, jitter)
     with workspace.workspace(destination, live.zip_etag) as folder:
-        check_space(destination, _missing_bytes(members, folder))
+        check_space(destination.parent, _missing_bytes(members, folder))
         Fetch(_source(live, url), members, folder, options).run()
         workspace.move_into(folder, destination, [member.name for member in members])
 
@@ -162,15 +150,17 @@ def decide(live: Live, wanted: Sequence[Member], existing: tuple[Live, set[str]]
     return Plan(missing, extend=True, replace=False, held=held | names)
 
 
-def check_space(destination: Path, needed_bytes: int) -> None:
-    """Raise NoSpace when the destination's file system has not that many bytes left (and a few)."""
-    found = os.statvfs(destination.parent)
+def check_space(folder: Path, needed_bytes: int, freed_bytes: int = 0) -> None:
+    """Raise NoSpace when the folder's file system has not that many bytes left (and a few), with
+    those that are to be freed."""
+    found = os.statvfs(folder)
     available = found.f_bavail * found.f_frsize
-    if needed_bytes + SLACK_BYTES > available:
+    if needed_bytes + SLACK_BYTES > available + freed_bytes:
         raise NoSpace(
-            f"{destination}: {format_bytes(needed_bytes)} are needed, {format_bytes(available)} "
-            "are free there; remove old datasets (`dscache cache prune`), get fewer splits or "
-            "shards, or set DSCACHE_HOME to a larger disk"
+            f"{folder}: {format_bytes(needed_bytes)} are needed, and {format_bytes(SLACK_BYTES)} "
+            f"in reserve; {format_bytes(available)} are free there; remove old datasets "
+            "(`dscache cache prune`), get fewer splits or shards, or set DSCACHE_HOME to a larger "
+            "disk"
         )
 
 
@@ -182,6 +172,7 @@ def _complete(
     source: Source,
     options: Options,
     alone: Alone | None,
+    room: Room | None = None,
 ) -> None:
     """Fetch what is missing of the `wanted` into the temporary folder, and commit it."""
     fetched: set[str] = set()
@@ -192,7 +183,10 @@ def _complete(
                 pass
         missing = [member for member in plan.fetch if member.name not in fetched]
         if missing:
-            check_space(destination, _missing_bytes(missing, folder))
+            needed = _missing_bytes(missing, folder)
+            if room is not None:
+                room(sum(m.size for m in live.members if m.name in plan.held), needed)
+            check_space(destination.parent, needed)
             Fetch(source, missing, folder, options).run()
             fetched |= _names(missing)
             continue

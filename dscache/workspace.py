@@ -54,14 +54,14 @@ def discard_leftovers(destination: Path, *, keep: Path | None = None) -> int:
     return sum(_discard(path) for path in found if path != keep)
 
 
-def discard_old(parent: Path, *, before: float) -> int:
+def discard_old(parent: Path, *, before: float, dry_run: bool = False) -> int:
     """Remove the temporary folders in `parent` that nobody uses and that were not changed since
-    `before` (Unix time); returns their bytes."""
+    `before` (Unix time); returns their bytes. A dry run only adds those up."""
     freed = 0
     for path in leftovers(parent):
         with suppress(FileNotFoundError):  # its owner was quicker
             if path.stat().st_mtime < before:
-                freed += _discard(path, surely_unused=True)
+                freed += _discard(path, surely_unused=True, dry_run=dry_run)
     return freed
 
 
@@ -165,7 +165,7 @@ def size_of(folder: Path) -> int:
     return total
 
 
-def _discard(folder: Path, *, surely_unused: bool = False) -> int:
+def _discard(folder: Path, *, surely_unused: bool = False, dry_run: bool = False) -> int:
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         # where nothing can be locked somebody may be at it, here or on another machine
@@ -173,7 +173,8 @@ def _discard(folder: Path, *, surely_unused: bool = False) -> int:
         if locked is False or (locked is None and not surely_unused):
             return 0
         size = size_of(folder)
-        shutil.rmtree(folder)
+        if not dry_run:
+            shutil.rmtree(folder)
         return size
     finally:
         os.close(handle)
@@ -214,5 +215,7 @@ def _lock(folder: Path, destination: Path) -> int:
                 "wait for it, or choose another folder"
             )
         if folder.exists() and os.path.samestat(os.fstat(handle), folder.stat()):
+            with suppress(OSError):
+                os.utime(folder)  # somebody goes on with it, so it is not old
             return handle
         os.close(handle)  # its owner finished and renamed it between our two steps

@@ -18,7 +18,7 @@ from dscache import cli, layout, manifests
 from dscache.cache import Cache
 from dscache.config import Config
 from dscache.dataset import Dataset
-from dscache.errors import DatasetReplaced, UsageError
+from dscache.errors import DatasetReplaced, NoSpace, UsageError
 from dscache.eviction import DAY_S
 from dscache.manifests import Live
 from dscache.store import Store
@@ -149,6 +149,41 @@ class TestFetch:
         assert here() == [0, 2, 3]
         assert "will hold 6.0 MiB, over its cache_limit of 5.0 MiB" in notes[-1]
 
+    @pytest.mark.parametrize("resumed", [False, True])
+    def test_nothing_is_removed_for_what_can_never_fit(
+        self, store: Store, via: Store, proxy: FaultProxy, client_config: Config, resumed: bool
+    ) -> None:
+        now = [1_900_000_000.0]
+        cache = Cache(client_config.home, limit_bytes=5 * MIB, clock=lambda: now[0])
+        small = publish(store, random_files([2 * MIB]), config={"number": 0})
+        large = publish(store, random_files([3 * MIB, 3 * MIB]), config={"number": 1})
+        cache.fetch(small, url_of(via, small))
+        now[0] += 2 * DAY_S
+        notes: list[str] = []
+        if resumed:
+            proxy.faults += [Cut(2 * MIB), Cut(2 * MIB)]
+            with pytest.raises(KeyboardInterrupt):
+                cache.fetch(large, url_of(via, large), parallel=1, sleep=interrupt)
+        cache.fetch(large, url_of(via, large), note=notes.append)
+        assert cache.has(small.spec.key) and cache.has(large.spec.key)
+        (note,) = notes
+        assert note.startswith("6.0 MiB are more than the cache_limit of 5.0 MiB: nothing was")
+
+    def test_nothing_is_removed_when_the_disk_is_too_small(
+        self, store: Store, client_store: Store, client_config: Config
+    ) -> None:
+        now = [1_900_000_000.0]
+        cache = Cache(client_config.home, limit_bytes=1 << 60, clock=lambda: now[0])
+        small = publish(store, random_files([2 * MIB]), config={"number": 0})
+        large = publish(store, random_files([MIB]), config={"number": 1})
+        cache.fetch(small, url_of(client_store, small))
+        now[0] += 2 * DAY_S
+        large.members[0].size = 1 << 60
+        large.zip_size = 1 << 61
+        with pytest.raises(NoSpace, match=r"1024\.0 PiB are needed, and 16\.0 MiB in reserve; "):
+            cache.fetch(large, url_of(client_store, large))
+        assert cache.has(small.spec.key)
+
     def test_a_completed_copy_needs_room_for_the_rest_only(
         self, store: Store, client_store: Store, client_config: Config
     ) -> None:
@@ -256,6 +291,10 @@ class TestFetch:
             thread.join(timeout=30)
         assert len(proxy.ranges) == 1
         assert cache.find(live.spec.key) is not None
+
+
+def interrupt(_: float) -> None:
+    raise KeyboardInterrupt
 
 
 class TestMend:

@@ -303,8 +303,19 @@ class TestPrune:
             folder.mkdir()
             (folder / "x.part").write_bytes(bytes(500))
             os.utime(folder, (NOW - age_days * DAY_S,) * 2)
+        assert cache.prune(keep_days=1, dry_run=True).freed_bytes == 500
+        assert len(list(home.datasets.iterdir())) == 2
         assert cache.prune(keep_days=1).freed_bytes == 500
         assert [path.name for path in home.datasets.iterdir()] == [f".{OTHER}.etag.tmp"]
+
+    def test_unfinished_downloads_count(self, cache: Cache, home: Home) -> None:
+        put(home, KEY, size=1000, used_at=NOW - 10 * DAY_S)
+        folder = home.datasets / f".{OTHER}.etag.tmp"
+        folder.mkdir()
+        (folder / "x.part").write_bytes(bytes(500))
+        os.utime(folder, (NOW, NOW))
+        assert cache.prune(max_bytes=1500).removed == []
+        assert [entry.key for entry in cache.prune(max_bytes=1499).removed] == [KEY]
 
 
 def entry(key: str, size: int, days: float, *, pinned: bool = False, in_use: bool = False) -> Entry:

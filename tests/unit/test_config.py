@@ -204,3 +204,9 @@ def test_a_limit_of_the_cache(home: Path) -> None:
     assert load(home, DSCACHE_CACHE_LIMIT="1.5GB").cache_limit == 3 << 29
     with pytest.raises(ConfigError, match=r"\$DSCACHE_CACHE_LIMIT: cache_limit: 'much' is not a"):
         load(home, DSCACHE_CACHE_LIMIT="much")
+    path = write_user_file(home, "cache_limit = 3000\n")
+    assert load(home).cache_limit == 3000
+    for value in ("1.5", "true", "-1", '"-1"', '["1GB"]'):
+        path.write_text(f"cache_limit = {value}\n")
+        with pytest.raises(ConfigError, match=rf"{path}: cache_limit: .* size"):
+            load(home)
