@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,6 +64,8 @@ class Cache:
 
         `key` may be one that resolves to another. `splits` None means all of them, `shards` are
         indices within each split. Files are not checked (see `verify`).
+
+        Raises UsageError for a split or shard that the dataset does not have.
         """
         return self._find_shared(key, splits, shards) or self._find_own(key, splits, shards)
 
@@ -72,9 +75,9 @@ class Cache:
         for home in self._shared:
             path = home.folder(key)
             try:
-                if usable(path) and holding.holds(holding.read(path), splits, shards):
+                if _holds(path, splits, shards):
                     return path
-            except (OSError, IntegrityError):  # away, or not ours to mend: there is the own one
+            except (OSError, IntegrityError, UsageError):  # away, not ours to mend, or an old one
                 continue
         return None
 
@@ -86,10 +89,9 @@ class Cache:
         if not self._home.mark(path.name) and usable(path):
             self._home.mark(path.name, create=True)
         try:
-            found = usable(path) and holding.holds(holding.read(path), splits, shards)
-        except IntegrityError:  # partial.json; `fetch` mends it
+            return path if _holds(path, splits, shards) else None
+        except IntegrityError:  # `fetch` mends it
             return None
-        return path if found else None
 
     def has(self, key: str) -> bool:
         """Whether the dataset (or a part of it) is here; does not count as using it."""
@@ -106,8 +108,10 @@ class Cache:
         shards: Collection[int] | None = None,
     ) -> Dataset | None:
         """Like `find`, as a Dataset, which is not removed before this process ends."""
-        found = self.find(key, splits, shards)
-        return None if found is None else self.dataset(found)
+        while (path := self.find(key, splits, shards)) is not None:
+            with suppress(IntegrityError):  # it was removed before it was locked: look again
+                return self.dataset(path)
+        return None
 
     def dataset(self, path: Path) -> Dataset:
         """The dataset at a path that `find` or `fetch` gave."""
@@ -132,7 +136,7 @@ class Cache:
         note: Callable[[str], None] = lambda _: None,
         **options: Any,
     ) -> Path:
-        """Find the dataset of a ready marker here, or download it; one process at a time does.
+        """Find the dataset of a ready marker, or download it; one process at a time does.
 
         The others wait (`waiting` is called once when that begins) and find the copy. `asked` is
         the key of the spec that was asked for, when it resolved to another one. `note` is told what
@@ -143,6 +147,9 @@ class Cache:
         from .download import download
 
         key = live.spec.key
+        shared = self._find_shared(key, splits, shards)
+        if shared is not None:
+            return shared
         path = self._home.datasets / key
         with self._home.changing(key, waiting):
             if self._find_own(key, splits, shards) != path:
@@ -258,3 +265,15 @@ class Cache:
                 names = [damage.name for damage in found]
                 refetch(live, path, names, lambda: url(live), **options)
         return found
+
+
+def _holds(path: Path, splits: Collection[str] | None, shards: Collection[int] | None) -> bool:
+    """Whether a folder holds what is asked. Raises IntegrityError when its description is damaged,
+    UsageError for a split or shard that the dataset does not have."""
+    if not usable(path) or not holding.holds(holding.read(path), splits, shards):
+        return False
+    if splits is not None or shards is not None:  # else nothing more is read, nor imported
+        from .selection import select
+
+        select(holding.read_manifest(path), splits, shards)
+    return True

@@ -98,18 +98,24 @@ class Client:
         key = what if isinstance(what, str) and split_key(what) else None
         members = None if key else members_of(what)
         asked = key or key_of(members or {})
-        path = self.cache.find(asked, splits=splits, shards=shards)
-        if path is not None:
-            return self.cache.dataset(path)
+        dataset = self.cache.open(asked, splits=splits, shards=shards)
+        if dataset is not None:
+            return dataset
         spec = spec_of(members) if members else self._spec_of_key(asked)
         for _ in range(REPLACED_TRIES):
             live = self._live(spec, build, retry, timeout_s, priority, watcher)
             try:
-                path = self._download(asked, live, splits, shards, parallel, watcher)
-                return self.cache.dataset(path)
+                self._download(asked, live, splits, shards, parallel, watcher)
             except DatasetReplaced as error:
                 watcher.note(f"{error}; looking again")
-        raise DatasetReplaced(f"{asked}: replaced {REPLACED_TRIES} times while it was downloaded")
+                continue
+            dataset = self.cache.open(live.spec.key, splits=splits, shards=shards)
+            if dataset is not None:
+                return dataset
+            watcher.note(f"{asked}: removed here as soon as it had come; looking again")
+        raise DatasetReplaced(
+            f"{asked}: replaced or removed {REPLACED_TRIES} times while it was downloaded"
+        )
 
     def _spec_of_key(self, key: str) -> Spec:
         from .catalog import spec_of_key

@@ -16,6 +16,7 @@ import pytest
 
 from dscache import cli, layout, manifests
 from dscache.cache import Cache
+from dscache.client import Client
 from dscache.config import Config
 from dscache.dataset import Dataset
 from dscache.errors import DatasetReplaced, NoSpace, UsageError
@@ -104,6 +105,36 @@ class TestFetch:
         assert (cache.path / "CACHEDIR.TAG").read_bytes().startswith(b"Signature: 8a477f597d28d172")
         assert cache.fetch(live, url_of(via, live)) == path
         assert len(proxy.ranges) == 1
+
+    def test_a_cache_of_others_that_has_the_resolved_key_is_used(
+        self, store: Store, via: Store, proxy: FaultProxy, cache: Cache, tmp_path: Path
+    ) -> None:
+        live = publish(store, random_files([1000]))
+        shared = Cache(tmp_path / "shared").fetch(live, url_of(via, live))
+        mine = Cache(cache.path, shared=[tmp_path / "shared"])
+        proxy.ranges.clear()
+        assert mine.fetch(live, url_of(via, live), asked=ASKED) == shared
+        assert proxy.ranges == []
+        assert not cache.path.exists()
+
+    def test_getting_what_is_removed_at_the_same_time(
+        self, store: Store, client_config: Config, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        live = publish(store, random_files([1000]))
+        dataset, removed = Cache.dataset, 0
+
+        def remove_first(self: Cache, path: Path) -> Dataset:
+            nonlocal removed
+            removed += 1
+            if removed <= 2:
+                self.remove(path.name)
+            return dataset(self, path)
+
+        monkeypatch.setattr(Cache, "dataset", remove_first)
+        client = Client(client_config)
+        spec = {"dataset_name": "photos", "handler_version": "1.0.0", "dataset_config": {}}
+        assert client.get(spec).path == client.cache.find(live.spec.key)
+        assert removed == 3
 
     def test_a_partial_copy_is_completed(
         self, store: Store, via: Store, proxy: FaultProxy, cache: Cache, tmp_path: Path

@@ -9,18 +9,38 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from dscache import manifests
 from dscache.cache import Cache
 from dscache.dataset import Dataset
 from dscache.errors import NotCached, UsageError
 from dscache.eviction import DAY_S, Entry, protection, victims
 from dscache.home import Home
+from dscache.manifests import Live, Member
+from dscache.spec import Spec
 
 NOW = 1_900_000_000.0
 KEY = "photos_1.0.0_" + "a" * 32
 OTHER = "photos_1.0.0_" + "b" * 32
+
+
+MARKER = manifests.encode(
+    Live(
+        spec=Spec.of("photos", "1.0.0", {}),
+        generation=0,
+        zip_key="z",
+        zip_etag="e",
+        zip_size=3,
+        seal="",
+        members=[
+            Member(name=f"{split}{index}", offset=0, size=1, crc32=0, digest="0" * 64, split=split)
+            for split, index in (("train", 0), ("train", 1), ("val", 0))
+        ],
+    )
+)
 
 
 class Clock:
@@ -86,6 +106,7 @@ class TestFind:
 
     def test_a_partial_copy_is_a_hit_for_what_it_holds(self, cache: Cache, home: Home) -> None:
         folder = put(home, KEY)
+        (folder / "manifest.json").write_bytes(MARKER)
         held = {"train": {"shards": 2, "held": [1]}, "val": {"shards": 1, "held": [0]}}
         (folder / "partial.json").write_text(json.dumps({"schema": 1, "splits": held}))
         assert cache.find(KEY) is None
@@ -111,6 +132,35 @@ class TestFind:
         assert cache.find(KEY) is None
         assert cache.open(KEY) is None
         assert [entry.key for entry in cache.entries()] == [KEY]
+
+    @pytest.mark.parametrize("partial", [True, False])
+    @pytest.mark.parametrize(
+        ("splits", "shards", "message"),
+        [
+            (["nope"], None, "no split 'nope' in photos; there are: train, val"),
+            (None, [2], "no shard 2; the splits asked for have shards 0 to 1"),
+            (["val"], [1], "no shard 1"),
+        ],
+    )
+    def test_what_the_dataset_does_not_have(
+        self,
+        cache: Cache,
+        home: Home,
+        splits: list[str] | None,
+        shards: list[int] | None,
+        message: str,
+        partial: bool,
+    ) -> None:
+        folder = put(home, KEY)
+        (folder / "manifest.json").write_bytes(MARKER)
+        if partial:
+            held = {"train": {"shards": 2, "held": [1]}, "val": {"shards": 1, "held": [0]}}
+            (folder / "partial.json").write_text(json.dumps({"schema": 1, "splits": held}))
+        if partial and splits == ["nope"]:  # the store may have another one by now, ask there
+            assert cache.find(KEY, splits=splits) is None
+            return
+        with pytest.raises(UsageError, match=message):
+            cache.find(KEY, splits=splits, shards=shards)
 
     def test_one_without_a_manifest_is_listed_and_removed(self, cache: Cache, home: Home) -> None:
         for key in (KEY, OTHER):
@@ -214,6 +264,21 @@ def reader(home: Home) -> Iterator[Callable[[], subprocess.Popen[str]]]:
 
 class TestOpen:
     """A Dataset object keeps its folder."""
+
+    def test_one_that_is_removed_after_it_was_found_is_a_miss(
+        self, cache: Cache, home: Home, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        put(home, KEY)
+        find = cache.find
+
+        def find_then_remove(*asked: Any) -> Path | None:
+            found = find(*asked)
+            if found is not None:
+                cache.remove(KEY)
+            return found
+
+        monkeypatch.setattr(cache, "find", find_then_remove)
+        assert cache.open(KEY) is None
 
     @pytest.fixture(params=["as always", "another disk", "another disk, no tag", "no tag"])
     def folder(self, request: pytest.FixtureRequest, home: Home, tmp_path: Path) -> Path:
