@@ -86,8 +86,8 @@ class Cache:
     ) -> Path | None:
         path = self._home.folder(key)
         # marked before it is looked for: `Home.take_away` relies on that order
-        if not self._home.mark(path.name) and usable(path):
-            self._home.mark(path.name, create=True)
+        if not self._home.marks.mark(path.name) and usable(path):
+            self._home.marks.mark(path.name, create=True)
         try:
             return path if _holds(path, splits, shards) else None
         except IntegrityError:  # `fetch` mends it
@@ -160,7 +160,7 @@ class Cache:
                     options["room"] = partial(self._make_room, limit=self._limit_bytes, note=note)
                 alone = partial(self._home.alone, key)
                 download(live, path, url, splits=splits, shards=shards, alone=alone, **options)
-                self._home.mark(key, create=True)
+                self._home.marks.mark(key, create=True)
             if asked is not None and asked != key:
                 self._home.link(asked, key)
         return path
@@ -178,11 +178,11 @@ class Cache:
 
     def pin(self, key: str) -> None:
         """Keep a dataset from being removed until `unpin`. Raises NotCached."""
-        self._home.pin(self._home.required(key).name)
+        self._home.marks.pin(self._home.required(key).name)
 
     def unpin(self, key: str) -> None:
         """Take the pin away; a dataset without one is fine. Raises NotCached."""
-        self._home.unpin(self._home.required(key).name)
+        self._home.marks.unpin(self._home.required(key).name)
 
     def remove(self, key: str, *, force: bool = False) -> int:
         """Remove a dataset and its aliases, return the bytes freed.
@@ -191,7 +191,7 @@ class Cache:
         one; `force` overrides the pin and the readers, whose open files stay readable.
         """
         name = self._home.required(key).name
-        if self._home.pinned(name) and not force:
+        if self._home.marks.pinned(name) and not force:
             raise UsageError(
                 f"{name} is pinned; `dscache cache unpin {name}` first, or use --force"
             )
@@ -200,7 +200,7 @@ class Cache:
             remedy = "wait for that to end" if force else "wait for it to end, or use --force"
             what = "downloading or removing" if force else "reading, downloading or removing"
             raise UsageError(f"{name} is in use, a process is {what} it; {remedy}")
-        self._home.unpin(name)
+        self._home.marks.unpin(name)
         self._home.unlink_dangling()
         return size
 

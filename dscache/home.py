@@ -26,6 +26,7 @@ from . import readers
 from .errors import NotCached, UsageError
 from .eviction import Entry
 from .holding import MANIFEST, PARTIAL, usable
+from .marks import Marks
 
 CACHEDIR_TAG = (
     b"Signature: 8a477f597d28d172789f06886806bc55\n"
@@ -57,12 +58,12 @@ def _target(path: Path) -> Path:
 
 
 class Home:
-    """Paths, marks and locks below one directory. `clock` gives Unix time."""
+    """Paths and locks below one directory, and its marks. `clock` gives Unix time."""
 
     def __init__(self, directory: Path, clock: Callable[[], float]) -> None:
         self.directory = directory
         self.datasets = directory / "datasets"
-        self._clock = clock
+        self.marks = Marks(directory, clock)
 
     def prepare(self) -> None:
         """Make the directory, if it is not there yet."""
@@ -103,48 +104,16 @@ class Home:
             if path.is_symlink() and not path.exists():
                 path.unlink(missing_ok=True)
 
-    # marks
-
-    def mark(self, key: str, *, create: bool = False) -> bool:
-        """Note that the dataset is handed out now; False when it has no mark yet.
-
-        In a directory that cannot be written to nothing is noted, nor ever removed.
-        """
-        path = self._path("used", key)
-        now = self._clock()
-        try:
-            if create:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.touch()
-            os.utime(path, (now, now))
-        except FileNotFoundError:
-            return False
-        except OSError:
-            if os.access(self.directory, os.W_OK):
-                raise
-        return True
-
     def used_at(self, key: str) -> float:
-        """Unix time the dataset was last handed out."""
+        """Unix time the dataset was last handed out, or came."""
+        noted = self.marks.used_at(key)
+        if noted is not None:
+            return noted
         folder = self.datasets / key
-        for path in (self._path("used", key), folder / MANIFEST, folder):
+        for path in (folder / MANIFEST, folder):
             with suppress(FileNotFoundError):
                 return path.stat().st_mtime
         return 0.0
-
-    def pinned(self, key: str) -> bool:
-        """Whether the dataset is pinned."""
-        return self._path("pins", key).exists()
-
-    def pin(self, key: str) -> None:
-        """Pin it; it need not be there."""
-        path = self._path("pins", key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-
-    def unpin(self, key: str) -> None:
-        """Take the pin away, if there is one."""
-        self._path("pins", key).unlink(missing_ok=True)
 
     def entries(self) -> list[Entry]:
         """All datasets, aliases with those they stand for, the most recently used first."""
@@ -167,7 +136,7 @@ class Home:
     def changing(self, key: str, waiting: Callable[[], None] | None = None) -> Iterator[None]:
         """Be the one who downloads, repairs or removes; `waiting` is called if that takes waiting
         for another process."""
-        with readers.exclusive(self._path("locks", f"{key}.download"), waiting):
+        with readers.exclusive(self._changing(key), waiting):
             yield
 
     @contextmanager
@@ -194,7 +163,7 @@ class Home:
 
         `force` overrides readers (files they have open stay readable), never a download.
         """
-        changing = readers.try_exclusive(self._path("locks", f"{key}.download"))
+        changing = readers.try_exclusive(self._changing(key))
         if changing is None:
             return None
         with changing:
@@ -221,13 +190,13 @@ class Home:
         except FileNotFoundError:
             return None
         if unless_used_since is not None and (
-            self.pinned(key) or self.used_at(key) >= unless_used_since
+            self.marks.pinned(key) or self.used_at(key) >= unless_used_since
         ):
             gone.rename(path)
             return None
         size = size_of(gone)
         shutil.rmtree(gone)
-        self._path("used", key).unlink(missing_ok=True)
+        self.marks.forget(key)
         return size
 
     def _entry(self, path: Path, aliases: tuple[str, ...]) -> Entry:
@@ -239,7 +208,7 @@ class Home:
             path=str(path),
             bytes=size_of(path),
             used_at=self.used_at(key),
-            pinned=self.pinned(key),
+            pinned=self.marks.pinned(key),
             in_use=readers.held(self.lock(key)),
             partial=(path / PARTIAL).exists(),
             damaged=not usable(path),
@@ -252,5 +221,5 @@ class Home:
         except FileNotFoundError:
             return []
 
-    def _path(self, kind: str, name: str) -> Path:
-        return self.directory / kind / name
+    def _changing(self, key: str) -> Path:
+        return self.directory / "locks" / f"{key}.download"

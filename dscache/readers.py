@@ -117,5 +117,5 @@ def lock(handle: int, how: int) -> bool | None:
 
 def _open(path: Path) -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
-    # for writing: NFS gives an exclusive lock on nothing else
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    # for writing: NFS gives an exclusive lock on nothing else; by all whom the umask lets
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -73,7 +74,7 @@ def put(home: Home, key: str, size: int = 100, used_at: float = NOW) -> Path:
     folder.mkdir()
     (folder / "x.tfrecord").write_bytes(bytes(size - 2))
     (folder / "manifest.json").write_bytes(b"{}")
-    home.mark(key, create=True)
+    home.marks.mark(key, create=True)
     os.utime(home.directory / "used" / key, (used_at, used_at))
     return folder
 
@@ -182,6 +183,49 @@ class TestFind:
         assert cache.find(KEY) is not None
         assert home.used_at(KEY) == NOW
 
+    def test_a_mark_of_another_user_is_set_to_this_moment(
+        self, cache: Cache, home: Home, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        put(home, KEY, used_at=0.0)
+        utime = os.utime
+
+        def refuse_times(path: Path, times: object = None) -> None:
+            if times is not None:
+                raise PermissionError(errno.EPERM, "Operation not permitted", str(path))
+            utime(path)
+
+        monkeypatch.setattr(os, "utime", refuse_times)
+        assert cache.find(KEY) is not None
+        assert home.used_at(KEY) > 1e9
+
+    @pytest.mark.parametrize("number", [errno.EPERM, errno.EACCES, errno.EROFS, errno.ENOSPC])
+    def test_a_mark_that_cannot_be_made_is_done_without(
+        self, cache: Cache, home: Home, monkeypatch: pytest.MonkeyPatch, number: int
+    ) -> None:
+        folder = put(home, KEY)
+
+        def refuse(path: Path, *_: object) -> None:
+            raise OSError(number, os.strerror(number), str(path))
+
+        monkeypatch.setattr(os, "utime", refuse)
+        assert cache.find(KEY) == folder
+
+    def test_a_mark_in_the_future_becomes_now(self, cache: Cache, home: Home, clock: Clock) -> None:
+        put(home, KEY, used_at=NOW + 900 * DAY_S)
+        assert [entry.used_at for entry in cache.entries()] == [NOW]
+        assert cache.prune(max_bytes=0).removed == []
+        clock.now += 2 * DAY_S
+        assert [entry.key for entry in cache.prune(max_bytes=0).removed] == [KEY]
+
+    def test_lock_files_are_for_all_whom_the_umask_lets(self, cache: Cache, home: Home) -> None:
+        put(home, KEY)
+        before = os.umask(0o002)
+        try:
+            cache.hold(KEY).release()
+        finally:
+            os.umask(before)
+        assert home.lock(KEY).stat().st_mode & 0o777 == 0o664
+
     def test_a_hit_imports_next_to_nothing(self, home: Home) -> None:
         put(home, KEY)
         code = (
@@ -222,7 +266,7 @@ class TestRemove:
             cache.remove(KEY)
         cache.remove(KEY, force=True)
         put(home, KEY)
-        assert not home.pinned(KEY)
+        assert not home.marks.pinned(KEY)
 
     def test_a_reader_holds_until_it_is_forced(self, cache: Cache, home: Home) -> None:
         put(home, KEY)

@@ -25,7 +25,7 @@ def put(home: Home, key: str = KEY, used_at: float = NOW) -> Path:
     folder = home.datasets / key
     folder.mkdir()
     (folder / "manifest.json").write_bytes(b"{}")
-    home.mark(key, create=True)
+    home.marks.mark(key, create=True)
     os.utime(home.directory / "used" / key, (used_at, used_at))
     return folder
 
