@@ -28,6 +28,7 @@ from .pacing import (
     backoff_s,
     far,
     long_enough,
+    pieces,
     ranges_wanted,
     worth_sharing,
 )
@@ -84,7 +85,6 @@ class Fetch:
         self._runs: set[Run] = set()  # that are open
         self._waiting: deque[Stretch] = deque()  # of those, without a worker
         self._active: list[Stretch] = []  # with one
-        self._opening = 0  # runs
         self._working = 0
         self._wanted = options.parallel or FIRST_RANGES
         self._adapting = options.parallel is None
@@ -216,30 +216,28 @@ class Fetch:
                     return stretch
                 run = self._queue.popleft()
                 self._runs.add(run)
-                self._opening += 1
             self._begin(run)
 
     def _begin(self, run: Run) -> None:
         """Open a run; its stretches wait for workers, this one first of all."""
         there, stretches = run.open()
         with self._changed:
-            self._opening -= 1
             self._done += there
+            if self._options.parallel is not None:
+                self._divide(stretches)
             self._waiting.extend(stretches)
-            if self._options.parallel is not None and not self._received:
-                self._divide()
             self._changed.notify_all()
         if not stretches:
             self._finish(run)
 
-    def _divide(self) -> None:
-        """Cut what waits until every range that was asked for has something to fetch."""
-        busy = len(self._active) + len(self._queue) + self._opening
-        while 0 < len(self._waiting) < self._wanted - busy:
-            longest = max(self._waiting, key=lambda stretch: stretch.left)
-            if not longest.run.shareable or not worth_sharing(longest.left, 0):
-                return
-            self._waiting.append(longest.run.halve(longest))
+    def _divide(self, stretches: list[Stretch]) -> None:
+        """Cut what is larger than the share of each range that was asked for."""
+        for stretch in list(stretches):
+            rest = stretch
+            for count in range(pieces(stretch.left, self._total, self._wanted), 1, -1):
+                if rest.run.shareable:
+                    rest = rest.run.cut(rest, rest.left // count)
+                    stretches.append(rest)
 
     def _share(self) -> Stretch | None:
         """Half of what the worker with most to do has left, if it is slow. Under the lock, like
@@ -248,7 +246,7 @@ class Fetch:
         if not chances:
             return None
         longest = max(chances, key=lambda stretch: stretch.left)
-        return longest.run.halve(longest)
+        return longest.run.cut(longest, longest.left // 2)
 
     def _may_share(self, stretch: Stretch) -> bool:
         rate = self._range_bytes_per_s

@@ -51,9 +51,10 @@ class Run(ABC):
         From several threads for different stretches. Raises NoSpace.
         """
 
-    def halve(self, stretch: Stretch) -> Stretch:
-        """Give the later half of a stretch away, as a new one; where runs are `shareable`."""
-        raise NotImplementedError(f"{self!r}, {stretch!r}")
+    def cut(self, stretch: Stretch, size: int) -> Stretch:
+        """Leave about the first `size` bytes to a stretch and give the rest away, as a new one;
+        where runs are `shareable`."""
+        raise NotImplementedError(f"{self!r}, {stretch!r}, {size}")
 
     @abstractmethod
     def ended(self) -> bool:
@@ -94,11 +95,11 @@ class OneMember(Run):
         self._part.write(data, position - self._member.offset)
         return len(data)
 
-    def halve(self, stretch: Stretch) -> Stretch:
-        middle = stretch.position + stretch.left // 2
-        middle -= (middle - self._member.offset) % BLOCK_BYTES
-        later = Stretch(self, middle, stretch.stop)
-        stretch.stop = middle
+    def cut(self, stretch: Stretch, size: int) -> Stretch:
+        at = stretch.position + size
+        at -= (at - self._member.offset) % BLOCK_BYTES
+        later = Stretch(self, at, stretch.stop)
+        stretch.stop = at
         self._stretches += 1
         return later
 

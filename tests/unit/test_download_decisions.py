@@ -27,6 +27,7 @@ from dscache.pacing import (
     backoff_s,
     far,
     long_enough,
+    pieces,
     ranges_wanted,
     worth_sharing,
 )
@@ -219,6 +220,24 @@ class TestRangesWanted:
 class TestFar:
     def test_table(self) -> None:
         assert [far(seconds) for seconds in (0.0, 0.003, 0.02, 0.3)] == [False, False, True, True]
+
+
+class TestPieces:
+    @pytest.mark.parametrize(
+        ("size", "total", "ranges", "expected"),
+        [
+            (64 * MIB, 128 * MIB, 8, 4),
+            (64 * MIB, 128 * MIB, 1, 1),
+            (16 * MIB, 128 * MIB, 8, 1),
+            (93 * MIB, 100 * MIB, 8, 8),
+            (7 * MIB, 100 * MIB, 8, 1),
+            (3 * MIB, 3 * MIB, 8, 3),  # a megabyte is the least
+            (10, 10, 8, 1),
+            (0, 0, 8, 1),
+        ],
+    )
+    def test_table(self, size: int, total: int, ranges: int, expected: int) -> None:
+        assert pieces(size, total, ranges) == expected
 
 
 class TestWorthSharing:

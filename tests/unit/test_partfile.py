@@ -185,14 +185,14 @@ def _reserves(folder: Path) -> bool:
     return reserved
 
 
-class TestHalve:
+class TestCut:
     @given(st.data())
-    def test_the_halves_are_the_whole(self, data: Any) -> None:
+    def test_both_are_the_whole(self, data: Any) -> None:
         run = OneMember(Path(), lambda part: None, MEMBER)
         position = data.draw(st.integers(OFFSET, OFFSET + 2 * MIB))
         stop = data.draw(st.integers(position + 4 * BLOCK_BYTES, OFFSET + len(CONTENT)))
         first = Stretch(run, position, stop)
-        second = run.halve(first)
+        second = run.cut(first, first.left // 2)
         assert (first.position, second.stop) == (position, stop)
         assert first.stop == second.position
         assert (second.position - OFFSET) % BLOCK_BYTES == 0
