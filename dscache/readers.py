@@ -13,10 +13,12 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.EINVAL})
+PAUSES_S = (0.001, 0.004, 0.0)  # a look takes some microseconds
 
 
 class Hold:
@@ -57,12 +59,15 @@ def share(path: Path) -> Hold:
 
 
 def try_exclusive(path: Path) -> Hold | None:
-    """Take the lock alone, or return None when somebody has it."""
+    """Take the lock alone, or return None when somebody has it: for longer than `held` does, which
+    takes it for a moment to see whether it can."""
     handle = _open(path)
-    if lock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB) is False:
-        os.close(handle)
-        return None
-    return Hold(handle)
+    for pause_s in PAUSES_S:
+        if lock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB) is not False:
+            return Hold(handle)
+        time.sleep(pause_s)
+    os.close(handle)
+    return None
 
 
 def exclusive(path: Path, waiting: Callable[[], None] | None = None) -> Hold:
@@ -79,14 +84,15 @@ def exclusive(path: Path, waiting: Callable[[], None] | None = None) -> Hold:
 
 def held(path: Path) -> bool:
     """Whether somebody reads."""
-    try:
-        handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except (FileNotFoundError, PermissionError):
+    if not path.exists():
         return False
     try:
-        return lock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB) is False
-    finally:
-        os.close(handle)
+        hold = try_exclusive(path)
+    except PermissionError:
+        return False
+    if hold is not None:
+        hold.release()
+    return hold is None
 
 
 def who(path: Path, locks: Path = Path("/proc/locks")) -> list[int]:
@@ -118,4 +124,7 @@ def lock(handle: int, how: int) -> bool | None:
 def _open(path: Path) -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
     # for writing: NFS gives an exclusive lock on nothing else; by all whom the umask lets
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except PermissionError:  # another user's
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)

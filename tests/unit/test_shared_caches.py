@@ -210,6 +210,40 @@ def test_where_nothing_can_be_locked_unfinished_downloads_stay_for_a_week(
     assert other.exists()
 
 
+def test_a_look_at_the_same_moment_is_no_reader(own: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(own, used_at=0.0)
+    readers.share(own.lock(KEY)).release()
+    flock, asked = fcntl.flock, 0
+
+    def busy_first(handle: int, how: int) -> None:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            raise BlockingIOError(errno.EWOULDBLOCK, "somebody else looks")
+        flock(handle, how)
+
+    monkeypatch.setattr(fcntl, "flock", busy_first)
+    assert not readers.held(own.lock(KEY))
+    asked = 0
+    assert own.take_away(KEY, force=False, unless_used_since=None) is not None
+
+
+def test_a_lock_file_of_another_user(own: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    readers.share(own.lock(KEY)).release()
+    open_ = os.open
+
+    def refuse_writing(path: str, flags: int, *mode: int) -> int:
+        if flags & os.O_RDWR:
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return open_(path, flags, *mode)
+
+    monkeypatch.setattr(os, "open", refuse_writing)
+    with readers.share(own.lock(KEY)):
+        assert readers.held(own.lock(KEY))
+        assert readers.try_exclusive(own.lock(KEY)) is None
+    assert not readers.held(own.lock(KEY))
+
+
 def test_another_error_is_an_error(own: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(handle: int, how: int) -> None:
         raise OSError(errno.EIO, "no disk")
