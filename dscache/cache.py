@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import holding, readers
+from .diskerrors import told
 from .errors import IntegrityError, UsageError
 from .eviction import Entry
 from .holding import usable
@@ -54,6 +55,7 @@ class Cache:
     def __repr__(self) -> str:
         return f"Cache({str(self.path)!r})"
 
+    @told
     def find(
         self,
         key: str,
@@ -113,6 +115,7 @@ class Cache:
                 return self.dataset(path)
         return None
 
+    @told
     def dataset(self, path: Path) -> Dataset:
         """The dataset at a path that `find` or `fetch` gave."""
         from .dataset import Dataset
@@ -120,10 +123,12 @@ class Cache:
         own = path.parent == self._home.datasets
         return Dataset(path, lock=self._home.lock(path.name) if own else None)
 
+    @told
     def hold(self, key: str) -> Hold:
         """Keep a dataset from being removed until the lock is released or this process ends."""
         return readers.share(self._home.lock(self.key(key)))
 
+    @told
     def fetch(
         self,
         live: Live,
@@ -172,18 +177,22 @@ class Cache:
 
         make_room(self._home, self._clock(), whole, needed, limit, note)
 
+    @told
     def entries(self) -> list[Entry]:
         """All datasets, the most recently used first."""
         return self._home.entries()
 
+    @told
     def pin(self, key: str) -> None:
         """Keep a dataset from being removed until `unpin`. Raises NotCached."""
         self._home.marks.pin(self._home.required(key).name)
 
+    @told
     def unpin(self, key: str) -> None:
         """Take the pin away; a dataset without one is fine. Raises NotCached."""
         self._home.marks.unpin(self._home.required(key).name)
 
+    @told
     def remove(self, key: str, *, force: bool = False) -> int:
         """Remove a dataset and its aliases, return the bytes freed.
 
@@ -204,6 +213,7 @@ class Cache:
         self._home.unlink_dangling()
         return size
 
+    @told
     def prune(
         self,
         max_bytes: int | None = None,
@@ -224,6 +234,7 @@ class Cache:
             self._home, self._clock(), max_bytes=max_bytes, keep_days=keep_days, dry_run=dry_run
         )
 
+    @told
     def verify(self, key: str) -> list[Damage]:
         """The files of a dataset that are missing or not what the ready marker says; reads all.
 
@@ -234,6 +245,7 @@ class Cache:
         with self.hold(self._home.required(key).name):
             return audit(self._home.required(key))
 
+    @told
     def repair(
         self,
         key: str,

@@ -88,8 +88,8 @@ def load(
 ) -> Config:
     """Merge all sources. Raises ConfigError naming the file and the setting."""
     env = os.environ if environ is None else environ
-    files = [path for path in (user_file(env), project_file(cwd or Path.cwd())) if path]
-    documents = [(str(path), _read(path)) for path in files if path.is_file()]
+    files = [path for path in (user_file(env), project_file(cwd or _cwd())) if path]
+    documents = [(str(path), _read(path)) for path in files]
     name, asked_by = _profile_name(profile, env, documents)
     merged: dict[str, Any] = {}
     origin: dict[str, str] = {}
@@ -122,11 +122,10 @@ def user_file(environ: Mapping[str, str]) -> Path:
     return Path(base) / "dscache" / "config.toml"
 
 
-def project_file(cwd: Path) -> Path | None:
+def project_file(cwd: Path | None) -> Path | None:
     """The nearest `dscache.toml` at or above `cwd`, or None."""
-    return next(
-        (d / "dscache.toml" for d in (cwd, *cwd.parents) if (d / "dscache.toml").is_file()), None
-    )
+    folders = () if cwd is None else (cwd, *cwd.parents)
+    return next((d / "dscache.toml" for d in folders if _is_file(d / "dscache.toml")), None)
 
 
 def default_home(environ: Mapping[str, str]) -> Path:
@@ -140,7 +139,7 @@ def default_home(environ: Mapping[str, str]) -> Path:
 def write_profile(path: Path, name: str, settings: Mapping[str, str]) -> None:
     """Put profile `name` into the user file (mode 0600, atomically), and make it the default one if
     there is none yet. Other contents of the file are kept, but comments are not."""
-    document = _read(path) if path.is_file() else {}
+    document = _read(path)
     document.setdefault("profile", name)
     document.setdefault("profiles", {})[name] = dict(settings)
     _write(path, document)
@@ -209,15 +208,34 @@ def _size(text: str, source: str) -> int | None:
         raise ConfigError(f"{source}: cache_limit: {error}") from None
 
 
+def _cwd() -> Path | None:
+    try:
+        return Path.cwd()
+    except FileNotFoundError:  # it was removed
+        return None
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # in a folder that is closed to us
+        return False
+
+
 def _read(path: Path) -> dict[str, Any]:
+    """What is in a file; nothing when it is not there."""
+    try:
+        text = path.read_text()
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
     import tomllib  # not at the top: without a file a hit needs none
 
     try:
-        return tomllib.loads(path.read_text())
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: not TOML: {error}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from None
 
 
 def _write(path: Path, document: Mapping[str, Any]) -> None:

@@ -28,10 +28,8 @@ from .eviction import Entry
 from .holding import MANIFEST, PARTIAL, usable
 from .marks import Marks
 
-CACHEDIR_TAG = (
-    b"Signature: 8a477f597d28d172789f06886806bc55\n"
-    b"# This directory holds copies of datasets that dscache can fetch again.\n"
-)
+SIGNATURE = b"Signature: 8a477f597d28d172789f06886806bc55\n"  # https://bford.info/cachedir/
+COMMENT = b"# This directory holds copies of datasets that dscache can fetch again.\n"
 
 
 def lock_of(folder: Path) -> Path | None:
@@ -69,8 +67,14 @@ class Home:
         """Make the directory, if it is not there yet."""
         self.datasets.mkdir(parents=True, exist_ok=True)
         tag = self.directory / "CACHEDIR.TAG"
-        if not tag.exists():
-            tag.write_bytes(CACHEDIR_TAG)
+        try:
+            if tag.stat().st_size >= len(SIGNATURE):
+                return
+        except FileNotFoundError:
+            pass
+        from .workspace import write_file
+
+        write_file(tag, SIGNATURE + COMMENT)
 
     def folder(self, key: str) -> Path:
         """The folder that a key, or an alias of it, stands for; it need not exist.

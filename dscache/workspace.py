@@ -137,11 +137,15 @@ def drop(folder: Path, names: Collection[str]) -> None:
 def write_file(path: Path, content: bytes) -> None:
     """Replace a file in one step, synced."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def sync(folder: Path) -> None:

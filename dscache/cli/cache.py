@@ -52,12 +52,14 @@ def rm(app: App, keys: Sequence[str], force: bool) -> None:
     from ..units import format_bytes
 
     here = _cache(app)
-    freed = {}
-    for key in keys:
-        freed[key] = here.remove(key, force=force)
-        app.note(f"removed {key} ({format_bytes(freed[key])})")
-    if app.json:
-        app.print_json({"removed": freed, "freed_bytes": sum(freed.values())})
+    freed: dict[str, int] = {}
+    try:
+        for key in keys:
+            freed[key] = here.remove(key, force=force)
+            app.note(f"removed {key} ({format_bytes(freed[key])})")
+    finally:  # also when one of them was refused
+        if app.json:
+            app.print_json({"removed": freed, "freed_bytes": sum(freed.values())})
 
 
 @cache.command("prune")
@@ -141,11 +143,15 @@ def _cache(app: App) -> Cache:
 
 
 def _each(app: App, keys: Sequence[str], done: str, act: Callable[[str], None]) -> None:
-    for key in keys:
-        act(key)
-        app.note(f"{done} {key}")
-    if app.json:
-        app.print_json({done: list(keys)})
+    ready: list[str] = []
+    try:
+        for key in keys:
+            act(key)
+            ready.append(key)
+            app.note(f"{done} {key}")
+    finally:  # also when one of them was refused
+        if app.json:
+            app.print_json({done: ready})
 
 
 def _repair(app: App, here: Cache, damaged: dict[str, list[Damage]]) -> dict[str, str]:

@@ -546,8 +546,8 @@ class TestCommands:
         code, _, messages = run("rm", key)
         assert code == 2 and "is pinned" in messages
         assert run("unpin", key)[0] == 0
-        code, output, _ = run("rm", key, "--json")
-        assert code == 0 and list(json.loads(output)["removed"]) == [key]
+        code, output, _ = run("rm", key, ASKED, "--json")
+        assert code == 5 and list(json.loads(output)["removed"]) == [key]
         code, _, messages = run("rm", key)
         assert code == 5 and "cache ls" in messages
 

@@ -17,7 +17,7 @@ import pytest
 from dscache import manifests
 from dscache.cache import Cache
 from dscache.dataset import Dataset
-from dscache.errors import NotCached, UsageError
+from dscache.errors import ConfigError, NoSpace, NotCached, UsageError
 from dscache.eviction import DAY_S, Entry, protection, victims
 from dscache.home import Home
 from dscache.manifests import Live, Member
@@ -304,6 +304,74 @@ def reader(home: Home) -> Iterator[Callable[[], subprocess.Popen[str]]]:
     for process in started:
         process.kill()
         process.communicate()
+
+
+class TestDisk:
+    """A home that cannot be used: an error that names it and the remedy."""
+
+    def test_a_home_that_is_a_file(self, tmp_path: Path) -> None:
+        (tmp_path / "home").touch()
+        cache = Cache(tmp_path / "home")
+        assert cache.find(KEY) is None
+        live = manifests.decode(MARKER, Live, where="here")
+        with pytest.raises(ConfigError, match=rf"{tmp_path}/home.*: .*set DSCACHE_HOME"):
+            cache.fetch(live, lambda: "")
+
+    @pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES])
+    def test_a_home_that_cannot_be_written_to(
+        self, cache: Cache, home: Home, monkeypatch: pytest.MonkeyPatch, number: int
+    ) -> None:
+        folder = put(home, KEY)
+        os_open = os.open
+
+        def refuse(path: Any, flags: int, *mode: int, **more: Any) -> int:
+            if flags & (os.O_CREAT | os.O_WRONLY | os.O_RDWR):
+                raise OSError(number, os.strerror(number), str(path))
+            return os_open(path, flags, *mode, **more)
+
+        def refuse_all(path: Any, *_: Any, **__: Any) -> None:
+            raise OSError(number, os.strerror(number), str(path))
+
+        monkeypatch.setattr(os, "open", refuse)
+        for name in ("utime", "mkdir", "rename"):
+            monkeypatch.setattr(os, name, refuse_all)
+        assert cache.find(KEY) == folder
+        live = manifests.decode(MARKER, Live, where="here")
+        acts: list[Callable[[], object]] = [
+            lambda: cache.remove(KEY),
+            lambda: cache.pin(KEY),
+            lambda: cache.fetch(live, lambda: ""),
+        ]
+        for act in acts:
+            with pytest.raises(ConfigError, match=rf"{home.directory}.*set DSCACHE_HOME"):
+                act()
+
+    @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+    def test_a_full_disk(self, cache: Cache, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+        def refuse(handle: int) -> None:
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(os, "fsync", refuse)
+        live = manifests.decode(MARKER, Live, where="here")
+        with pytest.raises(NoSpace, match=r"home: .*DSCACHE_HOME"):
+            cache.fetch(live, lambda: "")
+        assert [path.name for path in cache.path.glob("*TAG*")] == []
+
+    def test_half_a_tag_is_written_anew(self, home: Home) -> None:
+        home.prepare()
+        tag = home.directory / "CACHEDIR.TAG"
+        whole = tag.read_bytes()
+        tag.write_bytes(whole[:20])
+        home.prepare()
+        assert tag.read_bytes() == whole
+        tag.write_bytes(whole[:43] + b"\n# mine")
+        home.prepare()
+        assert tag.read_bytes().endswith(b"mine")
+
+    def test_what_is_not_there_leaves_no_lock_behind(self, cache: Cache) -> None:
+        with pytest.raises(NotCached):
+            cache.verify(KEY)
+        assert not cache.path.exists()
 
 
 class TestOpen:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import stat
 import tomllib
 from pathlib import Path
@@ -197,6 +198,25 @@ def test_removing_a_profile(home: Path) -> None:
     config.remove_profile(path, "never-there")
     assert tomllib.loads(path.read_text()) == {"profiles": {"other": {"bucket": "o"}}}
     assert load(home).profile == ""
+
+
+def test_a_file_in_a_folder_that_is_closed(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, *_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    monkeypatch.setattr(Path, "read_text", refuse)
+    with pytest.raises(ConfigError, match=r"config\.toml: cannot be read: .*Permission denied"):
+        load(home)
+
+
+def test_without_a_working_directory(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = home / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    write_user_file(home, 'bucket = "user"\n')
+    assert config.load(environ=environ(home)).bucket == "user"
 
 
 def test_a_limit_of_the_cache(home: Path) -> None:
