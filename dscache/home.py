@@ -183,23 +183,21 @@ class Home:
         Looking for a dataset takes no lock: it marks, then looks. So the mark is read when the
         folder has disappeared: whoever had found it had marked it before, and gets it back.
         """
-        import shutil
-
-        from .workspace import size_of
+        from .workspace import claimed, remove, size_of
 
         path = self.datasets / key
         gone = path.with_name(f".{key}.{os.urandom(4).hex()}.gone")
-        try:
+        if not path.is_dir():
+            return None
+        with claimed(path):
             path.rename(gone)
-        except FileNotFoundError:
-            return None
-        if unless_used_since is not None and (
-            self.marks.pinned(key) or self.used_at(key) >= unless_used_since
-        ):
-            gone.rename(path)
-            return None
-        size = size_of(gone)
-        shutil.rmtree(gone)
+            if unless_used_since is not None and (
+                self.marks.pinned(key) or self.used_at(key) >= unless_used_since
+            ):
+                gone.rename(path)
+                return None
+            size = size_of(gone)
+            remove(gone)
         self.marks.forget(key)
         return size
 

@@ -33,6 +33,11 @@ class Hold:
         if handle is not None:
             os.close(handle)
 
+    def inherit(self) -> None:
+        """Stay held over `exec`, and by what the new program starts."""
+        if self._handle is not None:
+            os.set_inheritable(self._handle, True)
+
     def __enter__(self) -> Hold:
         return self
 
@@ -126,5 +131,7 @@ def _open(path: Path) -> int:
     # for writing: NFS gives an exclusive lock on nothing else; by all whom the umask lets
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    except PermissionError:  # another user's
+    except PermissionError:  # another user's, or one that may not be made
+        if not path.exists():
+            raise
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)

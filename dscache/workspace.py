@@ -98,7 +98,7 @@ def move_whole(
                 old = destination.with_name(f".{destination.name}.{os.urandom(4).hex()}.old")
                 destination.rename(old)
                 folder.rename(destination)
-                shutil.rmtree(old)
+                remove(old)
         else:
             folder.rename(destination)
     except OSError as error:
@@ -118,7 +118,7 @@ def adopt(folder: Path, destination: Path, names: Collection[str]) -> None:
     for name in names:
         with suppress(FileNotFoundError):
             (destination / name).replace(folder / name)
-    shutil.rmtree(destination)
+    remove(destination)
 
 
 def move_into(folder: Path, destination: Path, names: Collection[str]) -> None:
@@ -126,6 +126,27 @@ def move_into(folder: Path, destination: Path, names: Collection[str]) -> None:
     for name in names:
         (folder / name).replace(destination / name)
     sync(destination)
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder, with what is in it; somebody else may be doing the same."""
+    while True:
+        try:
+            return shutil.rmtree(folder)
+        except FileNotFoundError:
+            if not folder.exists():
+                return None
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Keep others from discarding a folder, under whatever name it gets meanwhile."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        readers.lock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
 
 
 def drop(folder: Path, names: Collection[str]) -> None:
@@ -178,7 +199,7 @@ def _discard(folder: Path, *, surely_unused: bool = False, dry_run: bool = False
             return 0
         size = size_of(folder)
         if not dry_run:
-            shutil.rmtree(folder)
+            remove(folder)
         return size
     finally:
         os.close(handle)

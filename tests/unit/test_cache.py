@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from dscache import manifests
+from dscache import manifests, workspace
 from dscache.cache import Cache
 from dscache.dataset import Dataset
 from dscache.errors import ConfigError, NoSpace, NotCached, UsageError
@@ -472,6 +472,43 @@ class TestPrune:
         assert cache.prune(keep_days=1).removed == []
         assert cache.find(KEY) == folder
         assert (folder / "x.tfrecord").exists()
+
+    def test_two_at_once_do_not_take_away_what_is_given_back(
+        self, cache: Cache, home: Home, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        folder = put(home, KEY, used_at=NOW - 40 * DAY_S)
+        os.utime(folder, (NOW - 40 * DAY_S,) * 2)
+        rename = Path.rename
+
+        def find_rename_and_prune(self: Path, target: Path) -> Path:
+            if self == folder:
+                assert cache.find(KEY) == folder
+            done = rename(self, target)
+            if self == folder:
+                assert cache.prune(keep_days=1).removed == []  # another one, right then
+            return done
+
+        monkeypatch.setattr(Path, "rename", find_rename_and_prune)
+        assert cache.prune(keep_days=1).removed == []
+        assert cache.find(KEY) == folder
+
+    def test_two_remove_the_same_folder(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        folder = tmp_path / "folder"
+        folder.mkdir()
+        for name in "abc":
+            (folder / name).touch()
+        unlink = os.unlink
+
+        def both(path: str, **more: Any) -> None:
+            unlink(path, **more)
+            unlink(path, **more)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "unlink", both)
+            workspace.remove(folder)
+        assert not folder.exists()
 
     def test_unfinished_downloads_go_after_a_week(self, cache: Cache, home: Home) -> None:
         home.prepare()

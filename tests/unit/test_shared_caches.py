@@ -242,6 +242,8 @@ def test_a_lock_file_of_another_user(own: Home, monkeypatch: pytest.MonkeyPatch)
         assert readers.held(own.lock(KEY))
         assert readers.try_exclusive(own.lock(KEY)) is None
     assert not readers.held(own.lock(KEY))
+    with pytest.raises(PermissionError):
+        readers.try_exclusive(own.lock("other"))
 
 
 def test_another_error_is_an_error(own: Home, monkeypatch: pytest.MonkeyPatch) -> None:
