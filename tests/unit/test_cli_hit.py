@@ -71,6 +71,24 @@ def test_a_hit_counts_as_used(tmp_path: Path, config: Path, cached: Path) -> Non
     assert (tmp_path / "home" / "used" / cached.name).exists()
 
 
+@pytest.mark.parametrize("manifest", [b"", b'{"schema', bytes(100)])
+def test_a_damaged_dataset_is_no_hit(
+    tmp_path: Path, config: Path, cached: Path, manifest: bytes
+) -> None:
+    (cached / "manifest.json").write_bytes(manifest)
+    done = dscache(tmp_path, "get", "cfg.json")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "no endpoint is configured" in done.stderr
+
+
+def test_a_split_that_the_cached_dataset_does_not_have(
+    tmp_path: Path, config: Path, cached: Path
+) -> None:
+    done = dscache(tmp_path, "get", "cfg.json", "--split", "nope")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "no split 'nope' in photos" in done.stderr
+
+
 def test_errors_are_those_of_the_command(tmp_path: Path, config: Path) -> None:
     config.write_text('{"dataset_name": "photos"}')
     done = dscache(tmp_path, "get", "cfg.json")
