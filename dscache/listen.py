@@ -12,6 +12,7 @@ import contextlib
 import json
 import random
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,7 +29,12 @@ PING_S = 1
 READ_TIMEOUT_S = 5.0
 REOPEN_S = 300.0
 RETRY_S = (0.1, 0.5, 1.0, 2.0, 5.0)
+SILENT_S = 2 * PING_S  # a stream that has brought no line by then brings none: something buffers it
 SILENT_TRIES = 2  # a server that accepts the request but never sends headers does not stream
+
+BROUGHT_NOTHING = (
+    "its stream brought nothing, not even a ping; does a proxy in between buffer answers?"
+)
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,10 @@ class Lost:
 
 @dataclass(frozen=True)
 class Unsupported:
-    """This server does not stream notifications, or not to these credentials: look instead."""
+    """No notifications come from this server, or not with these credentials: look instead.
+
+    A Connected may follow, if it was the way to the server that kept them back.
+    """
 
     reason: str
 
@@ -77,6 +86,9 @@ class Listener:
     A stream that broke off is opened again soon, or after a pause between the two `return_s`
     (seconds): where many listen, they should not all come back at once. Every REOPEN_S a new stream
     replaces the old one; then there is a second Connected without a Lost before it.
+
+    After a stream that brought nothing, not even a ping (a proxy that buffers answers lets only the
+    headers through), no other is believed before its first line: Unsupported until then.
     """
 
     def __init__(
@@ -93,6 +105,7 @@ class Listener:
         self._deliver = deliver
         self._stopped = threading.Event()
         self._response: urllib3.BaseHTTPResponse | None = None
+        self._doubted = False
         self._guard = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="dscache-listen", daemon=True)
 
@@ -129,6 +142,7 @@ class Listener:
         with urllib3.PoolManager(retries=False) as pool:
             while not self._stopped.is_set():
                 heard = refused = False
+                doubted = self._doubted
                 try:
                     for signal in self._stream(pool):
                         heard = streams = True
@@ -146,7 +160,8 @@ class Listener:
                     self._send(Unsupported(reason))
                     return  # but one that has streamed will again: it only has to start up
                 failures = 0 if heard else failures + 1
-                self._send(Lost(reason))
+                if not (doubted and self._doubted):  # which it has said
+                    self._send(Unsupported(BROUGHT_NOTHING) if self._doubted else Lost(reason))
                 self._stopped.wait(self._pause_s(failures))
 
     def _pause_s(self, failures: int) -> float:
@@ -173,10 +188,24 @@ class Listener:
             _check_status(response)
             with self._guard:
                 self._response = response
-            yield Connected()
-            # pings come once a second, so counting chunks would do; time is what is meant
-            pings = 0
+            if not self._doubted:
+                yield Connected()
+            yield from self._events(response)
+        finally:
+            with self._guard:
+                self._response = None
+            response.close()
+
+    def _events(self, response: urllib3.BaseHTTPResponse) -> Iterator[Signal]:
+        opened, lines = time.monotonic(), 0
+        # pings come once a second, so counting chunks would do; time is what is meant
+        pings = 0
+        try:
             for line in _lines(response.stream(1 << 16, decode_content=False)):
+                lines += 1
+                if self._doubted:
+                    self._doubted = False
+                    yield Connected()
                 pings += line.startswith(b'{"Records":null')
                 yield from parse_line(line)
                 if self._stopped.is_set():
@@ -184,9 +213,8 @@ class Listener:
                 if pings * PING_S >= REOPEN_S:
                     raise _Renew
         finally:
-            with self._guard:
-                self._response = None
-            response.close()
+            if not lines and time.monotonic() - opened >= SILENT_S:
+                self._doubted = True
 
 
 def signed_request(config: Config, prefix: str) -> tuple[str, dict[str, str]]:

@@ -175,7 +175,7 @@ class _Pace:
     def __init__(self, how: Waiting) -> None:
         self.how = how
         self._stream = _Stream.UNKNOWN
-        self._look_at = 0.0
+        self._look_at = self._latest = 0.0
         self._unreachable = False
         self._blind_s = RECHECK_BLIND_S[0]
         self._noted: set[str] = set()
@@ -194,6 +194,7 @@ class _Pace:
     def until_next_look(self, out: Outstanding, deadline: float | None) -> None:
         """Return when there is a reason to look; raise WaitTimeout at the deadline."""
         self._look_at = self.how.clock() + self._interval_s()
+        self._latest = self.how.clock() + RECHECK_S[1]
         while True:
             now = self.how.clock()
             if deadline is not None and now >= deadline:
@@ -240,7 +241,7 @@ class _Pace:
         if isinstance(signal, Lost):
             if before is _Stream.LIVE:
                 self._stream = _Stream.LOST
-                self._look_at = self.how.clock() + self.how.uniform(*RETURN_S)
+                self._look_later()
             return False
         self._stream = _Stream.NONE
         self._look_within(RECHECK_BLIND_S)
@@ -250,6 +251,11 @@ class _Pace:
             once="unsupported",
         )
         return False
+
+    def _look_later(self) -> None:
+        """As others have lost their stream as well, but a second break postpones nothing."""
+        returned = self.how.clock() + self.how.uniform(*RETURN_S)
+        self._look_at = self._latest = min(self._latest, returned)
 
     def _look_within(self, seconds: tuple[float, float]) -> None:
         self._look_at = min(self._look_at, self.how.clock() + self.how.uniform(*seconds))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import queue
 import threading
@@ -194,3 +195,35 @@ def test_a_refusal_after_it_streamed_is_not_final(client_config: Config) -> None
         heard.until_connected()
         heard.until(lambda signal: isinstance(signal, Lost) and "403" in signal.reason)
         heard.until_connected()
+
+
+def test_a_stream_that_brings_nothing_is_none_until_it_brings_a_line(
+    client_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proxy that buffers answers (nginx, unless told otherwise) passes only the headers on."""
+    monkeypatch.setattr(listen, "READ_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(listen, "SILENT_S", 0.3)
+    unbuffered = threading.Event()
+
+    def answer(request: http.server.BaseHTTPRequestHandler) -> None:
+        request.protocol_version = "HTTP/1.1"
+        request.send_response(200)
+        request.send_header("transfer-encoding", "chunked")
+        request.end_headers()
+        with contextlib.suppress(OSError):  # nobody listens any more
+            while unbuffered.wait(LIMIT_S):
+                request.wfile.write(b'11\r\n{"Records":null}\n\r\n')
+                time.sleep(0.1)
+
+    heard = Heard()
+    with (
+        server_that(answer) as endpoint,
+        Listener(replace(client_config, endpoint=endpoint), "datasets/", heard.signals.put),
+    ):
+        heard.until_connected()
+        signal = heard.signals.get(timeout=LIMIT_S)
+        assert isinstance(signal, Unsupported) and "buffer" in signal.reason
+        with pytest.raises(queue.Empty):  # headers alone are not believed any more
+            heard.signals.get(timeout=2.0)
+        unbuffered.set()
+        assert heard.signals.get(timeout=LIMIT_S) == Connected()

@@ -97,6 +97,28 @@ def test_while_a_stream_is_lost_it_looks_once_in_a_while() -> None:
     assert looks_of(story, 140.0) == [0.0, 0.5, 50.0, 90.0, 130.0]
 
 
+def test_a_stream_that_breaks_again_and_again_does_not_postpone_the_look() -> None:
+    flaps: list[tuple[float, Signal]] = []
+    for at in range(0, 600, 9):
+        flaps += [(at + 0.5, Connected()), (at + 5.5, Lost("x"))]
+    looks = looks_of(flaps, 590.0)
+    assert max(b - a for a, b in itertools.pairwise(looks)) <= 60.0
+    assert len(looks) > 10
+
+
+def test_a_break_postpones_the_look_to_a_minute_after_the_last_one_at_most() -> None:
+    looks = looks_of([(0.5, Connected()), (58.0, Lost("x")), (59.0, Connected())], 100.0)
+    assert looks == [0.0, 0.5, 60.5]
+
+
+def test_notifications_that_come_to_be_are_a_reason_to_look() -> None:
+    story = [(0.5, Connected()), (5.5, Unsupported("brought nothing")), (21.0, Connected())]
+    looks = looks_of(story, 80.0)
+    assert looks[:2] == [0.0, 0.5]
+    assert max(b - a for a, b in itertools.pairwise(looks[1:-1])) <= 10.0
+    assert looks[-1] == 21.0
+
+
 def test_a_stream_that_never_came_is_no_lost_one() -> None:
     looks = looks_of([(0.2, Lost("refused")), (8.0, Connected())], 30.0)
     assert looks[1] <= 1.0
