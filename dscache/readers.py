@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.EINVAL})
-PAUSES_S = (0.001, 0.004, 0.0)  # a look takes some microseconds
+PAUSES_S = (0.0005, 0.001, 0.002, 0.004, 0.0)  # a look takes some microseconds
 
 
 class Hold:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
@@ -100,12 +102,11 @@ def wait(app: App, config: str, timeout: float | None) -> None:
 @fetching
 @common
 def run(app: App, config: str, command: tuple[str, ...], **how: Any) -> int:
-    """Get the dataset, then run COMMAND with {path} replaced by its path.
+    """Get the dataset, then become COMMAND, with {path} replaced by the dataset's path.
 
-    Exits with the exit code of COMMAND. Example: dscache run cfg.json -- python train.py {path}
+    So signals reach COMMAND, and its exit code is that of this. Nobody can remove the dataset while
+    it runs. Example: dscache run cfg.json -- python train.py {path}
     """
-    import subprocess
-
     if not any("{path}" in word for word in command):
         raise UsageError(
             "the command has no {path}; write for example: "
@@ -113,13 +114,19 @@ def run(app: App, config: str, command: tuple[str, ...], **how: Any) -> int:
         )
     dataset = _get(app, config, **how)
     words = [word.replace("{path}", str(dataset.path)) for word in command]
-    try:
-        with dataset.hold():
-            code = subprocess.run(words, check=False).returncode
-    except OSError as error:
-        click.echo(f"dscache: cannot run {words[0]!r}: {error.strerror}", err=True)
-        return COULD_NOT_START
-    return code if code >= 0 else 128 - code
+    with dataset.hold() as hold:
+        hold.inherit()
+        try:
+            _become(words)
+        except OSError as error:
+            click.echo(f"dscache: cannot run {words[0]!r}: {error.strerror}", err=True)
+            return COULD_NOT_START
+
+
+def _become(words: list[str]) -> NoReturn:
+    sys.stdout.flush()
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and exec keeps that
+    os.execvp(words[0], words)
 
 
 def _get(
