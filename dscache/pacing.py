@@ -52,10 +52,9 @@ def far(answer_s: float) -> bool:
     return answer_s >= FAR_S
 
 
-def pieces(size: int, total: int, ranges: int) -> int:
-    """In how many pieces to fetch a member of this size, so that of `total` bytes each of the
-    ranges gets about as many."""
-    return max(-(-size // max(-(-total // ranges), MIN_SHARED_BYTES)), 1)
+def pieces(size: int, share_bytes: int) -> int:
+    """In how many pieces to fetch a stretch of this size where each worker's share is so large."""
+    return max(-(-size // max(share_bytes, MIN_SHARED_BYTES)), 1)
 
 
 def worth_sharing(left: int, bytes_per_s: float) -> bool:

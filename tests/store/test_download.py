@@ -160,10 +160,8 @@ class TestWhole:
     ) -> None:
         live = publish(store, random_files([5 * MIB] * 8))
         proxy.delay_s = 0.1
-        began = time.monotonic()
         download(live, tmp_path / "ds", url_of(via, live))
         assert proxy.connections == 8
-        assert time.monotonic() - began < 0.1 * 4
         assert contents(tmp_path / "ds") == random_files([5 * MIB] * 8)
 
     def test_slow_connections_get_company(

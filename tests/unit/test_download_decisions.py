@@ -224,20 +224,19 @@ class TestFar:
 
 class TestPieces:
     @pytest.mark.parametrize(
-        ("size", "total", "ranges", "expected"),
+        ("size", "share", "expected"),
         [
-            (64 * MIB, 128 * MIB, 8, 4),
-            (64 * MIB, 128 * MIB, 1, 1),
-            (16 * MIB, 128 * MIB, 8, 1),
-            (93 * MIB, 100 * MIB, 8, 8),
-            (7 * MIB, 100 * MIB, 8, 1),
-            (3 * MIB, 3 * MIB, 8, 3),  # a megabyte is the least
-            (10, 10, 8, 1),
-            (0, 0, 8, 1),
+            (64 * MIB, 16 * MIB, 4),
+            (64 * MIB, 128 * MIB, 1),
+            (64 * MIB, 60 * MIB, 2),
+            (16 * MIB, 16 * MIB, 1),
+            (3 * MIB, MIB // 2, 3),  # a megabyte is the least
+            (10, 2, 1),
+            (0, 0, 1),
         ],
     )
-    def test_table(self, size: int, total: int, ranges: int, expected: int) -> None:
-        assert pieces(size, total, ranges) == expected
+    def test_table(self, size: int, share: int, expected: int) -> None:
+        assert pieces(size, share) == expected
 
 
 class TestWorthSharing:
