@@ -77,7 +77,7 @@ class Cache:
         for home in self._shared:
             path = home.folder(key)
             try:
-                if _holds(path, splits, shards):
+                if holding.folder_holds(path, splits, shards):
                     return path
             except (OSError, IntegrityError, UsageError):  # away, not ours to mend, or an old one
                 continue
@@ -91,7 +91,7 @@ class Cache:
         if not self._home.marks.mark(path.name) and usable(path):
             self._home.marks.mark(path.name, create=True)
         try:
-            return path if _holds(path, splits, shards) else None
+            return path if holding.folder_holds(path, splits, shards) else None
         except IntegrityError:  # `fetch` mends it
             return None
 
@@ -277,15 +277,3 @@ class Cache:
                 names = [damage.name for damage in found]
                 refetch(live, path, names, lambda: url(live), **options)
         return found
-
-
-def _holds(path: Path, splits: Collection[str] | None, shards: Collection[int] | None) -> bool:
-    """Whether a folder holds what is asked. Raises IntegrityError when its description is damaged,
-    UsageError for a split or shard that the dataset does not have."""
-    if not usable(path) or not holding.holds(holding.read(path), splits, shards):
-        return False
-    if splits is not None or shards is not None:  # else nothing more is read, nor imported
-        from .selection import select
-
-        select(holding.read_manifest(path), splits, shards)
-    return True

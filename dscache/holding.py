@@ -99,6 +99,20 @@ def read(folder: Path) -> Holding | None:
         ) from error
 
 
+def folder_holds(
+    folder: Path, splits: Collection[str] | None, shards: Collection[int] | None
+) -> bool:
+    """Whether a folder holds what is asked. Raises IntegrityError when its description is damaged,
+    UsageError for a split or shard that the dataset does not have."""
+    if not usable(folder) or not holds(read(folder), splits, shards):
+        return False
+    if splits is not None or shards is not None:  # else nothing more is read, nor imported
+        from .selection import select
+
+        select(read_manifest(folder), splits, shards)
+    return True
+
+
 def encode(holding: Holding) -> bytes:
     """The content of partial.json."""
     splits = {
