@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from . import config as configuration
@@ -13,13 +13,11 @@ from .client import Client
 from .config import Config
 
 if TYPE_CHECKING:
-    from concurrent.futures import ThreadPoolExecutor
+    from concurrent.futures import Future
 
     from .dataset import Dataset
     from .observer import Observer
     from .what import What
-
-MAX_WAITING = 4096  # threads; those of asyncio are too few to wait for a sweep of configs
 
 _clients: dict[Config, Client] = {}
 
@@ -70,12 +68,13 @@ async def wait_for_completion(topic: str, *, timeout_s: float | None = None) -> 
     `dscache.get(key)` then downloads it. Cancelling the coroutine ends the waiting, not the build.
     Raises BuildFailed, WaitTimeout, and what talking to the store raises.
     """
-    import asyncio  # not at the top: `get` needs none
+    import asyncio  # not at the top: `get` needs neither
+    from concurrent.futures import Future
 
     given_up = threading.Event()
     wait = functools.partial(_client().wait, topic, timeout_s=timeout_s, given_up=given_up)
     try:
-        return await asyncio.get_running_loop().run_in_executor(_waiting(), wait)
+        return await asyncio.wrap_future(_in_thread(wait, Future()))
     except asyncio.CancelledError:
         given_up.set()
         raise
@@ -87,16 +86,25 @@ def _client() -> Client:
     return _clients.setdefault(config, Client(config))
 
 
-@functools.cache
-def _waiting() -> ThreadPoolExecutor:
-    from concurrent.futures import ThreadPoolExecutor
+def _in_thread(wait: Callable[[], str], answer: Future[str]) -> Future[str]:
+    """Wait in a thread of its own, which does not keep the process from ending.
 
-    return ThreadPoolExecutor(MAX_WAITING, "dscache-wait")
+    asyncio's are too few to wait for a sweep of configs, and every executor's are waited for.
+    """
+
+    def run() -> None:
+        try:
+            answer.set_result(wait())
+        except BaseException as error:  # noqa: BLE001 - a future carries whatever was raised
+            answer.set_exception(error)
+
+    answer.set_running_or_notify_cancel()
+    threading.Thread(target=run, name="dscache-wait", daemon=True).start()
+    return answer
 
 
 def _begin_anew() -> None:
-    """In a forked child: threads and connections are the parent's."""
-    _waiting.cache_clear()
+    """In a forked child: what the parent has begun is the parent's."""
     _clients.clear()
 
 

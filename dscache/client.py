@@ -81,7 +81,8 @@ class Client:
             what: a Spec, its members as a dict, the path of a JSON file, or a key.
             build: when False, raise NotCached instead of asking for a build.
             retry: ask again even if an earlier request failed.
-            timeout_s: seconds to wait for the build; the build goes on after that.
+            timeout_s: seconds to wait for the build; the build goes on after that. A store that
+                does not even answer the first question by then is StoreUnreachable.
             splits: fetch only these splits.
             shards: fetch only the shards with these numbers (of each split, from 0).
             priority: 0–9, higher is built sooner.
@@ -139,18 +140,20 @@ class Client:
     ) -> Live:
         from .manifests import Live
         from .markers import resolve
+        from .signed import within
 
-        resolved, ready = resolve(self.store, spec)
-        if isinstance(ready, Live):
-            return ready
-        if not build:
-            raise NotCached(
-                f"{resolved.key} is not built in bucket {self.config.bucket!r}; "
-                "leave out --no-build to have it built"
-            )
-        if not retry:
-            self._raise_earlier_failure(resolved)
-        answer = self._ask_and_wait(resolved, timeout_s, priority, watcher)
+        with within(timeout_s):
+            resolved, ready = resolve(self.store, spec)
+            if isinstance(ready, Live):
+                return ready
+            if not build:
+                raise NotCached(
+                    f"{resolved.key} is not built in bucket {self.config.bucket!r}; "
+                    "leave out --no-build to have it built"
+                )
+            if not retry:
+                self._raise_earlier_failure(resolved)
+            answer = self._ask_and_wait(resolved, timeout_s, priority, watcher)
         if isinstance(answer, Live):
             return answer
         raise build_failed(answer)
@@ -251,12 +254,14 @@ class Client:
         BuildFailed, WaitTimeout, NotCached (nobody asked for that topic).
         """
         from .manifests import Live
+        from .signed import within
 
         watcher = observer or Silent()
-        out = self._outstanding(what)
-        if isinstance(out, str):
-            return out
-        answer = self._wait(out, timeout_s, 5, watcher, given_up)
+        with within(timeout_s):
+            out = self._outstanding(what)
+            if isinstance(out, str):
+                return out
+            answer = self._wait(out, timeout_s, 5, watcher, given_up)
         if not isinstance(answer, Live):
             raise build_failed(answer)
         return answer.spec.key

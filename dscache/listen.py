@@ -20,7 +20,7 @@ from typing import Any
 import urllib3
 
 from .config import Config
-from .errors import AccessDenied
+from .errors import AccessDenied, ConfigError, StoreUnreachable
 from .signed import Signed
 
 EVENTS = "s3:ObjectCreated:*"  # the same for everybody, because of the mask bug (MINIO.md)
@@ -100,7 +100,7 @@ class Listener:
         return_s: tuple[float, float] | None = None,
     ) -> None:
         self._return_s = return_s
-        self._config = config
+        self._signed = Signed(config)
         self._prefix = prefix
         self._deliver = deliver
         self._stopped = threading.Event()
@@ -150,9 +150,9 @@ class Listener:
                     reason = "the server closed the stream"
                 except _Renew:
                     continue
-                except (_NotStreaming, AccessDenied) as error:
+                except (_NotStreaming, AccessDenied, ConfigError) as error:
                     reason, refused = str(error), True
-                except (urllib3.exceptions.HTTPError, OSError) as error:
+                except (urllib3.exceptions.HTTPError, OSError, StoreUnreachable) as error:
                     reason = str(error) or repr(error)
                     timed_out = isinstance(error, urllib3.exceptions.ReadTimeoutError)
                     silent += timed_out and not streams
@@ -175,7 +175,8 @@ class Listener:
 
     def _stream(self, pool: urllib3.PoolManager) -> Iterator[Signal]:
         """One connection: Connected, then what was created. Ends at REOPEN_S or a stop."""
-        url, headers = signed_request(self._config, self._prefix)
+        query = {"events": EVENTS, "ping": str(PING_S), "prefix": self._prefix}
+        url, headers = self._signed.prepare("GET", "", query=query)
         response = pool.request(
             "GET",
             url,
@@ -215,12 +216,6 @@ class Listener:
         finally:
             if not lines and time.monotonic() - opened >= SILENT_S:
                 self._doubted = True
-
-
-def signed_request(config: Config, prefix: str) -> tuple[str, dict[str, str]]:
-    """URL and headers of the listen request, signed for now."""
-    query = {"events": EVENTS, "ping": str(PING_S), "prefix": prefix}
-    return Signed(config).prepare("GET", "", query=query)
 
 
 def parse_line(line: bytes) -> Iterator[Created]:

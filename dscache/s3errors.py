@@ -6,6 +6,7 @@ from .config import Config
 from .errors import (
     AccessDenied,
     BucketMissing,
+    ConfigError,
     InvalidPart,
     NoSuchUpload,
     PreconditionFailed,
@@ -89,6 +90,13 @@ def no_credentials(config: Config) -> AccessDenied:
         f"no credentials for {config.endpoint}; set access_key and secret_key in a profile, "
         "or DSCACHE_ACCESS_KEY and DSCACHE_SECRET_KEY"
     )
+
+
+def unusable_credentials(error: Exception, config: Config) -> StoreError | ConfigError:
+    """What the AWS SDK says when the machine's own configuration gives no credentials."""
+    if type(error).__name__ in ("ProfileNotFound", "ConfigParseError", "ConfigNotFound"):
+        return ConfigError(f"credentials for {config.endpoint}: {error} (see $AWS_PROFILE)")
+    return AccessDenied(f"credentials for {config.endpoint} cannot be had: {error}")
 
 
 def _element(text: str, name: str) -> str:

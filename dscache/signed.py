@@ -6,29 +6,49 @@ requests, and a marker should be read in less time than that.
 
 from __future__ import annotations
 
+import math
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 import urllib3
 
 from . import s3errors
 from .config import Config
-from .errors import StoreUnreachable
+from .errors import ConfigError, StoreUnreachable
 from .forks import PerProcess
 from .sigv4 import Keys, presigned, signed_headers
 from .transfer import Answer
 
 if TYPE_CHECKING:
-    from botocore.credentials import Credentials
+    from botocore.credentials import Credentials, ReadOnlyCredentials
 
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 60.0
 ATTEMPTS = 3
 RETRIED = frozenset({429, 499, 500, 502, 503, 504})
+LEAST_S = 1.0  # what a request gets even when the time is up: most are answered by then
 CONNECTIONS = 32  # kept open between requests; more threads than that open their own
+
+_deadline: ContextVar[float] = ContextVar("deadline", default=math.inf)
+
+
+@contextmanager
+def within(seconds: float | None) -> Iterator[None]:
+    """Let no request of this thread take longer than until `seconds` from now; None: as usual.
+
+    A store that takes a connection and never answers would hold it for minutes otherwise.
+    """
+    at = math.inf if seconds is None else time.monotonic() + seconds
+    before = _deadline.set(at)
+    try:
+        yield
+    finally:
+        _deadline.reset(before)
 
 
 class Signed:
@@ -46,7 +66,7 @@ class Signed:
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self._config = config
-        self._endpoint = config.require_endpoint()
+        self._endpoint = _checked(config.require_endpoint(), config)
         self._sleep, self._uniform = sleep, uniform
         self._credentials = PerProcess(_credentials)
         self._pool = PerProcess(_pool)
@@ -75,12 +95,12 @@ class Signed:
         """What `once` answers; asked again when the connection breaks or the server is busy."""
         for attempt in range(ATTEMPTS):
             if attempt:
-                self._sleep(self._uniform(0, 2 ** (attempt - 1)))
+                self._sleep(min(self._uniform(0, 2 ** (attempt - 1)), _left_s()))
             last = attempt == ATTEMPTS - 1
             try:
                 answer = once()
             except (urllib3.exceptions.HTTPError, OSError, StoreUnreachable):
-                if last:
+                if last or time.monotonic() >= _deadline.get():
                     raise
                 continue
             if answer.status not in RETRIED or last:
@@ -124,7 +144,9 @@ class Signed:
         body: bytes,
     ) -> Answer:
         url, signed = self.prepare(method, name, query=query, headers=headers, body=body)
-        response = self._pool.get().request(method, url, headers=signed, body=body, redirect=False)
+        response = self._pool.get().request(
+            method, url, headers=signed, body=body, redirect=False, timeout=_timeout()
+        )
         found = {name.lower(): value for name, value in response.headers.items()}
         return Answer(response.status, found, response.data)
 
@@ -133,25 +155,51 @@ class Signed:
         config = self._config
         if config.access_key:
             return Keys(config.access_key, config.secret_key, config.session_token or None)
-        credentials = self._credentials.get()
-        if credentials is None:
-            raise s3errors.no_credentials(config)
-        now = credentials.get_frozen_credentials()  # they renew themselves
+        now = self._found_credentials()
         return Keys(now.access_key, now.secret_key, now.token)
+
+    def _found_credentials(self) -> ReadOnlyCredentials:
+        import botocore.exceptions as theirs
+
+        try:
+            credentials = self._credentials.get()
+        except theirs.BotoCoreError as error:
+            raise s3errors.unusable_credentials(error, self._config) from error
+        if credentials is None:
+            raise s3errors.no_credentials(self._config)
+        try:
+            return credentials.get_frozen_credentials()  # they renew themselves
+        except theirs.BotoCoreError as error:  # there were some: there will be again
+            raise StoreUnreachable(f"the credentials cannot be renewed now: {error}") from error
 
 
 def _pool() -> urllib3.PoolManager:
-    return urllib3.PoolManager(
-        maxsize=CONNECTIONS,
-        retries=False,
-        timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=READ_TIMEOUT_S),
-    )
+    return urllib3.PoolManager(maxsize=CONNECTIONS, retries=False)
+
+
+def _left_s() -> float:
+    return max(_deadline.get() - time.monotonic(), 0.0)
+
+
+def _timeout() -> urllib3.Timeout:
+    left_s = max(_left_s(), LEAST_S)
+    return urllib3.Timeout(connect=min(CONNECT_TIMEOUT_S, left_s), read=min(READ_TIMEOUT_S, left_s))
 
 
 def _credentials() -> Credentials | None:
     import botocore.session
 
     return botocore.session.get_session().get_credentials()
+
+
+def _checked(endpoint: str, config: Config) -> str:
+    """The endpoint, if its port is one. Raises ConfigError."""
+    try:
+        _ = urlsplit(endpoint).port
+    except ValueError as error:
+        origin = config.origin.get("endpoint", "the caller")
+        raise ConfigError(f"endpoint {endpoint!r} (from {origin}): {error}") from None
+    return endpoint
 
 
 def _url(config: Config, base: str, name: str, query: Mapping[str, str]) -> str:
