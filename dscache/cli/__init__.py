@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import gc
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from .group import cli
 
 COMMANDS = {
@@ -39,7 +38,12 @@ def main() -> None:
     gc.set_threshold(GARBAGE_OBJECTS)
     path = _hit(sys.argv[1:])
     if path is not None:
-        print(path)  # noqa: T201  there is no click yet, whose echo it would be
+        try:
+            print(path, flush=True)  # noqa: T201  there is no click yet, whose echo it would be
+        except OSError as error:
+            from .group import end_of
+
+            end_of(error)
         return
     from .group import run
 
@@ -60,11 +64,17 @@ def _hit(words: list[str]) -> Path | None:
 
     name = words[1]
     try:
-        key = name if canonical.split_key(name) else canonical.key_of(canonical.load(name))
+        if canonical.split_key(name):
+            key = name
+        elif Path(name).is_file():  # a pipe can be read once only, and a miss reads it again
+            key = canonical.key_of(canonical.load(name))
+        else:
+            return None
         settings = config.load()
-        return Cache(settings.home, shared=settings.shared_homes).find(key)
-    except DscacheError:
+        path = Cache(settings.home, shared=settings.shared_homes).find(key)
+    except (DscacheError, OSError):
         return None
+    return path and path.absolute()
 
 
 def __getattr__(name: str) -> Any:

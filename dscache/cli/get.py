@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 COULD_NOT_START = 127
+SHARDS = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
+MAX_SHARD = 99_999  # names have five digits
 
 
 def fetching(command: F) -> F:
@@ -149,7 +152,7 @@ def _get(
             retry=retry,
             timeout_s=timeout,
             splits=splits or None,
-            shards=parse_shards(shards) if shards else None,
+            shards=None if shards is None else parse_shards(shards),
             priority=priority,
             parallel=parallel,
             observer=display,
@@ -175,8 +178,12 @@ def parse_shards(text: str) -> list[int]:
     """`0-3,7` -> [0, 1, 2, 3, 7]. Raises UsageError."""
     numbers: set[int] = set()
     for piece in text.split(","):
-        first, dash, last = piece.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
+        found = SHARDS.fullmatch(piece.strip())
+        if found is None:
             raise UsageError(f"--shards {text!r}: {piece!r} is not a number or a range like 0-3")
-        numbers.update(range(int(first), int(last if dash else first) + 1))
+        first, last = int(found[1]), int(found[2] or found[1])
+        if not first <= last <= MAX_SHARD:
+            why = "a range begins with the smaller number" if first > last else "is too large"
+            raise UsageError(f"--shards {text!r}: {piece!r}: {why}")
+        numbers.update(range(first, last + 1))
     return sorted(numbers)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import os
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -71,6 +73,16 @@ def run() -> None:
     except DscacheError as error:
         click.echo(f"dscache: {error}", err=True)
         sys.exit(error.exit_code)
-    except BrokenPipeError:  # `dscache ls | head`
-        sys.stderr.close()
-        sys.exit(0)
+    except OSError as error:
+        end_of(error)
+
+
+def end_of(error: OSError) -> NoReturn:
+    """End with what the operating system said, and where."""
+    broken_pipe = isinstance(error, BrokenPipeError)  # `dscache ls | head`
+    if not broken_pipe:
+        where = f": {error.filename}" if error.filename else ""
+        click.echo(f"dscache: {error.strerror or error}{where}", err=True)
+    with contextlib.suppress(OSError):  # or what is left in the buffer would fail once more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(0 if broken_pipe else 1)

@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 
 from dscache import manifests
+from dscache.cli.get import parse_shards
+from dscache.cli.group import end_of
+from dscache.errors import UsageError
 from dscache.manifests import Live
 from dscache.spec import load_spec
 
@@ -103,3 +106,54 @@ def test_help_is_not_a_hit(tmp_path: Path) -> None:
     done = dscache(tmp_path, "get", "--help")
     assert done.returncode == 0
     assert "Print the local path" in done.stdout
+
+
+def shell(tmp_path: Path, command: str) -> subprocess.CompletedProcess[str]:
+    """The command line in bash; `dscache` is this one."""
+    program = f"{sys.executable} -c 'from dscache.cli import main; main()'"
+    environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    environ |= {"DSCACHE_HOME": "home", "DSCACHE_ENDPOINT": "http://127.0.0.1:1"}
+    words = ["bash", "-c", f'dscache() {{ {program} "$@"; }}; {command}']
+    return subprocess.run(
+        words, capture_output=True, text=True, check=False, env=environ, cwd=tmp_path
+    )
+
+
+def test_a_relative_home_gives_an_absolute_path(tmp_path: Path, config: Path, cached: Path) -> None:
+    assert shell(tmp_path, "dscache get cfg.json").stdout == f"{cached}\n"
+
+
+def test_a_config_from_a_pipe_is_read_once(tmp_path: Path, config: Path, cached: Path) -> None:
+    assert shell(tmp_path, "dscache get <(cat cfg.json)").stdout == f"{cached}\n"
+    assert shell(tmp_path, "cat cfg.json | dscache get /dev/stdin").stdout == f"{cached}\n"
+    cached.rename(cached.with_name("elsewhere"))
+    done = shell(tmp_path, "cat cfg.json | dscache get --no-build /dev/stdin")
+    assert done.returncode in (6, 7), done.stderr  # it has read the config and asks the store
+
+
+@pytest.mark.parametrize("option", ["", "-q"])
+def test_a_full_disk_at_the_other_end(
+    tmp_path: Path, config: Path, cached: Path, option: str
+) -> None:
+    done = shell(tmp_path, f"dscache get {option} cfg.json > /dev/full")
+    assert (done.returncode, done.stderr) == (1, "dscache: No space left on device\n")
+
+
+def test_what_the_operating_system_refuses(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="1"):
+        end_of(PermissionError(13, "Permission denied", "/x/y"))
+    assert capsys.readouterr().err == "dscache: Permission denied: /x/y\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [("3-1", "smaller"), ("", "not a number"), ("0-999999999", "too large"), ("1-", "not a"),
+     ("0-9999999999999", "not a"), ("-1", "not a"), ("²", "not a"), ("1,,2", "not a")],
+)  # fmt: skip
+def test_shards_that_are_none(text: str, why: str) -> None:
+    with pytest.raises(UsageError, match=why):
+        parse_shards(text)
+
+
+def test_shards() -> None:
+    assert parse_shards("0-3,7, 2") == [0, 1, 2, 3, 7]
