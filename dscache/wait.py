@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import math
 import queue
 import random
 import threading
@@ -31,6 +32,7 @@ RECHECK_S = (15.0, 60.0)  # with notifications: bounds of the jittered interval
 RECHECK_BLIND_S = (1.0, 5.0)  # without: begins at the first and grows to the second
 RETURN_S = (10.0, 40.0)  # after the stream broke off or the store did not answer
 RENEWED_S = (0.0, 15.0)  # after a stream took the place of another: what fell in between
+WITHOUT_BUILDER_S = (4.0, 8.0)  # without any progress: then look whether there is a builder
 GIVE_UP_S = 0.5
 
 
@@ -140,7 +142,7 @@ def wait(store: Objects, out: Outstanding, again: Again, how: Waiting) -> Answer
     waited for like anything else, once it has answered the first time.
     """
     deadline = None if how.timeout_s is None else how.clock() + how.timeout_s
-    pace = _Pace(how)
+    pace = _Pace(how, store)
     seen = False
     while True:
         pace.absorb(out)
@@ -154,7 +156,7 @@ def wait(store: Objects, out: Outstanding, again: Again, how: Waiting) -> Answer
                 how.watch(out.key)
                 continue  # its answer may have come before we listened for it
             if pace.blind:
-                _tell_progress(store, out.key, how)
+                pace.show(_progress(store, out.key))
         except StoreUnreachable as error:
             if not seen:
                 raise
@@ -172,8 +174,11 @@ class _Stream(enum.Enum):
 class _Pace:
     """Decides when to look again, from signals and time."""
 
-    def __init__(self, how: Waiting) -> None:
+    def __init__(self, how: Waiting, store: Objects) -> None:
         self.how = how
+        self._store = store
+        self._alive_until = -math.inf  # the builder, by the store's clock, as it said itself
+        self._remark_at = how.clock() + how.uniform(*WITHOUT_BUILDER_S)
         self._stream = _Stream.UNKNOWN
         self._look_at = self._latest = 0.0
         self._unreachable = False
@@ -198,11 +203,11 @@ class _Pace:
         while True:
             now = self.how.clock()
             if deadline is not None and now >= deadline:
-                raise WaitTimeout(
-                    f"{out.key} is not ready after {self.how.timeout_s:g} s; the build goes on: "
-                    "`dscache get` again later, or `dscache wait`"
-                )
-            left = (self._look_at if deadline is None else min(self._look_at, deadline)) - now
+                raise WaitTimeout(self._too_late(out))
+            if now >= self._remark_at:
+                self._remark_at = self._remark(out)
+            until = min(self._look_at, self._remark_at, math.inf if deadline is None else deadline)
+            left = until - now
             if self.how.given_up.is_set():
                 raise WaitTimeout(f"nobody waits for {out.key} any more; the build goes on")
             if now >= self._look_at:
@@ -213,6 +218,40 @@ class _Pace:
                 continue
             if self._take(signal, out):
                 return
+
+    def show(self, progress: Progress | None) -> None:
+        """Pass on what the builder says of itself."""
+        if progress is not None:
+            self._alive_until = progress.expires_at
+            self.how.on_progress(progress)
+
+    def _is_building(self, out: Outstanding) -> bool:
+        """Whether a builder works on it; asks the store if no event has told."""
+        if self._alive_until <= self._store.now():
+            self.show(_progress(self._store, out.key))
+        return self._alive_until > self._store.now()
+
+    def _remark(self, out: Outstanding) -> float:
+        """Say if nobody builds it; when to see about that again."""
+        try:
+            if not self._is_building(out):
+                self._note(f"{out.key} is waiting for a builder", once="builder")
+        except StoreUnreachable:
+            return self.how.clock() + self.how.uniform(*RETURN_S)
+        return math.inf
+
+    def _too_late(self, out: Outstanding) -> str:
+        late = f"{out.key} is not ready after {self.how.timeout_s:g} s"
+        try:
+            building = self._is_building(out)
+        except StoreUnreachable as error:
+            return f"{late}; the request stays ({error})"
+        if building:
+            return f"{late}; the build goes on: `dscache get` again later, or `dscache wait`"
+        return (
+            f"{late}: no builder has begun it; the request stays (`dscache cancel` withdraws it). "
+            f"Is a builder running that has {out.spec.dataset_name} in its builder.toml?"
+        )
 
     def unreachable(self, error: StoreUnreachable) -> None:
         """The store did not answer: say so once, and look again later."""
@@ -262,9 +301,7 @@ class _Pace:
 
     def _is_news(self, event: Created, out: Outstanding) -> bool:
         if event.name == layout.progress(out.key):
-            progress = progress_of(event.metadata)
-            if progress is not None:
-                self.how.on_progress(progress)
+            self.show(progress_of(event.metadata))
             return False
         return event.name in (layout.ready(out.key), layout.failed(out.key, out.nonce))
 
@@ -274,9 +311,7 @@ class _Pace:
             self.how.on_note(text)
 
 
-def _tell_progress(store: Objects, key: str, how: Waiting) -> None:
+def _progress(store: Objects, key: str) -> Progress | None:
     name = layout.progress(key)
     found = store.get(name)
-    progress = manifests.decode_known(found.body, Progress, where=name) if found else None
-    if progress is not None:
-        how.on_progress(progress)
+    return manifests.decode_known(found.body, Progress, where=name) if found else None

@@ -171,10 +171,32 @@ def test_progress_travels_in_the_event() -> None:
 
 def test_the_time_is_up_but_the_request_stays() -> None:
     script, how, store = story([], timeout_s=7.0)
-    with pytest.raises(WaitTimeout, match="not ready after 7 s; the build goes on"):
+    with pytest.raises(WaitTimeout, match="not ready after 7 s: no builder has begun it"):
         wait.wait(store, wait.ask(store, SPEC, nonce=NONCE, client="t"), never, how)
     assert 7.0 <= script.now < 7.6
     assert layout.request(SPEC.key, NONCE) in store.bucket.objects
+
+
+def progress_until(expires_at: float) -> bytes:
+    return manifests.encode(
+        Progress(phase="plan", done=0, total=0, bytes=0, remaining_s=-1, expires_at=expires_at)
+    )
+
+
+@pytest.mark.parametrize(
+    ("expires_at", "notes"), [(None, 1), (-100.0, 1), (1e12, 0)], ids=["none", "dead", "building"]
+)
+def test_without_a_builder_it_says_so_once(expires_at: float | None, notes: int) -> None:
+    _, how, store = story([(0.5, Connected())], timeout_s=30.0)
+    said: list[str] = []
+    how.on_note = said.append
+    out = wait.ask(store, SPEC, nonce=NONCE, client="t")
+    if expires_at is not None:
+        store.put(layout.progress(SPEC.key), progress_until(expires_at))
+    late = "no builder has begun it" if notes else "the build goes on"
+    with pytest.raises(WaitTimeout, match=late):
+        wait.wait(store, out, never, how)
+    assert said == [f"{SPEC.key} is waiting for a builder"] * notes
 
 
 def test_giving_up_from_another_thread() -> None:
@@ -268,8 +290,8 @@ def test_a_store_that_goes_away_is_waited_for() -> None:
     with pytest.raises(EndOfStory):
         wait.wait(store, out, never, how)
     assert max(script.looks) > 50.0
-    assert [note for note in notes if "does not answer" in note] == notes
-    assert len(notes) == 1
+    assert sum("does not answer" in note for note in notes) == 1
+    assert notes[1:] == [f"{SPEC.key} is waiting for a builder"]
 
 
 def test_a_store_that_was_never_there_is_an_error() -> None:
