@@ -131,8 +131,8 @@ class Hub:
             channel = next((c for c in self._channels if narrow.startswith(c.prefix)), None)
             if channel is None:
                 channel = _Channel(layout.DATASETS if self._channels else narrow)
-                self._channels.append(channel)
                 channel.listener = self._open(self._config, channel.prefix, channel.deliver)
+                self._channels.append(channel)  # now that it has one
             waiter = Waiter(channel, key)
             channel.add(waiter)
             return waiter

@@ -108,6 +108,23 @@ def test_the_listener_stays_while_somebody_waits(shared: Hub, listeners: Listene
         assert len(listeners.opened) == 2
 
 
+def test_a_listener_that_could_not_be_opened_is_opened_by_the_next(listeners: Listeners) -> None:
+    opened = iter([RuntimeError("can't start new thread"), None])
+
+    def open_listener(
+        config: Config, prefix: str, deliver: Callable[[Signal], None]
+    ) -> OneListener:
+        if error := next(opened):
+            raise error
+        return listeners(config, prefix, deliver)
+
+    shared = Hub(CONFIG, open_listener)
+    with pytest.raises(RuntimeError), shared.waiting(key()):
+        pass
+    with shared.waiting(key()):
+        assert list(listeners.open) == ["datasets/photos_1.0.0_"]
+
+
 def test_who_comes_later_is_told_how_the_stream_is(shared: Hub, listeners: Listeners) -> None:
     with shared.waiting(key()):
         listeners.say(Connected())
