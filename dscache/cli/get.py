@@ -166,11 +166,13 @@ def _get(
 
 def _interrupted(display: Display) -> None:
     display.close()
-    click.echo(
-        "dscache: interrupted; a build that has begun goes on (`dscache cancel` stops it, "
-        "`dscache get` again picks it up)",
-        err=True,
+    rest = (
+        "what has arrived is kept (`dscache get` again fetches the rest)"
+        if display.downloading
+        else "a build that has begun goes on (`dscache cancel` stops it, "
+        "`dscache get` again picks it up)"
     )
+    click.echo(f"dscache: interrupted; {rest}", err=True)
     sys.exit(EXIT_INTERRUPTED)
 
 

@@ -31,6 +31,7 @@ class Display:
         self._line_at = -LINE_EVERY_S
         self._phase = ""
         self._bar: Any = None
+        self.downloading = False
 
     def note(self, text: str) -> None:
         """A line for people."""
@@ -51,6 +52,7 @@ class Display:
 
     def transferred(self, done: int, total: int) -> None:
         """Bytes of the download."""
+        self.downloading = True
         if not self._quiet:
             self._show("downloading", done, total, "B", f"{format_bytes(total)}")
 
@@ -77,6 +79,7 @@ class Display:
             self._phase = phase
             self._bar = tqdm(
                 total=total or None, desc=phase, unit=unit, unit_scale=True, file=self._stream,
+                initial=done if unit == "B" else 0,  # it was there: no time has passed for it
                 leave=False, dynamic_ncols=True, unit_divisor=1024 if unit == "B" else 1000,
                 bar_format=BAR if unit == "B" else BUILD_BAR, miniters=1,
             )  # fmt: skip

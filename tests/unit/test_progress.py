@@ -37,6 +37,18 @@ def test_what_comes_in_bursts_is_not_shown_as_faster_than_it_is(now: list[float]
     display.close()
 
 
+def test_what_was_there_before_counts_for_no_rate(now: list[float]) -> None:
+    terminal = Terminal()
+    display = Display(stream=terminal)
+    for tick in range(20):  # 5 MiB of 10 are there; 256 KiB/s are added
+        display.transferred(5120 * KIB + tick * 256 * KIB, 10240 * KIB)
+        now[0] += 1.0
+    rates = [float(kib) for kib in re.findall(r"([\d.]+)kB/s", terminal.getvalue())]
+    assert rates and max(rates) < 300
+    assert "MB/s" not in terminal.getvalue()
+    display.close()
+
+
 def test_without_a_terminal_there_are_lines_now_and_then() -> None:
     stream, moment = io.StringIO(), [0.0]
     display = Display(stream=stream, clock=lambda: moment[0])
