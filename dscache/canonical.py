@@ -59,7 +59,8 @@ def load(path: str | Path) -> dict[str, Any]:
             text = file.read(MAX_FILE_BYTES + 1)
     except FileNotFoundError:
         raise SpecError(
-            f"{path}: no such file; write a config there (see `dscache init`)"
+            f"{path}: no such file, and no key; "
+            f"a config is a JSON object with {_listed(MEMBERS[:3])}"
         ) from None
     except OSError as error:
         raise SpecError(f"{path}: cannot be read: {error.strerror}") from None

@@ -18,7 +18,7 @@ from .config import Config
 from .dataset import Dataset
 from .errors import BuildFailed, DatasetReplaced, DscacheError, NotCached
 from .observer import Observer, Silent
-from .what import is_topic, members_of, spec_of
+from .what import is_topic, members_of, named_key, spec_of
 
 if TYPE_CHECKING:
     import threading
@@ -78,7 +78,7 @@ class Client:
         """The dataset of a spec (or of the file, dict or key that tells it), built if need be.
 
         Args:
-            what: a Spec, its members as a dict, the path of a JSON file, or a key.
+            what: a Spec, its members as a dict, the path of a JSON file, a key, or a topic.
             build: when False, raise NotCached instead of asking for a build.
             retry: ask again even if an earlier request failed.
             timeout_s: seconds to wait for the build; the build goes on after that. A store that
@@ -96,7 +96,7 @@ class Client:
             WaitTimeout, AccessDenied, StoreUnreachable, NoSpace, IntegrityError.
         """
         watcher = observer or Silent()
-        key = what if isinstance(what, str) and split_key(what) else None
+        key = named_key(what)
         members = None if key else members_of(what)
         asked = key or key_of(members or {})
         dataset = self.cache.open(asked, splits=splits, shards=shards)
@@ -307,7 +307,7 @@ class Client:
         from .manifests import Live
         from .markers import resolve
 
-        key = what if isinstance(what, str) and split_key(what) else None
+        key = named_key(what)
         spec, ready = resolve(self.store, self._spec_of_key(key) if key else spec_of(what))
         if not isinstance(ready, Live):
             raise NotCached(f"{spec.key} is not built; `dscache get` has it built")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+
 from .config import Config
 from .errors import (
     AccessDenied,
@@ -54,6 +56,11 @@ def error_of(code: str, message: str, where: str, config: Config, status: int = 
     Servers have more names for "not now" than anybody can list, so `status` stands in for those.
     """
     kind = CODES.get(code) or (CODES.get(str(status)) if status >= 500 else None) or StoreError
+    if code == "RequestTimeTooSkewed":
+        return StoreError(
+            f"{where}: the clock of this machine and that of {config.endpoint} differ too much "
+            f"({code}); set the clock that is wrong"
+        )
     if kind is AccessDenied:
         return AccessDenied(
             f"{where}: access denied ({code}) at {config.endpoint} "
@@ -72,7 +79,7 @@ def answered(status: int, body: bytes, where: str, config: Config) -> StoreError
     """The error of an HTTP answer; S3 explains it in XML, if there is a body at all."""
     text = body.decode("utf-8", "replace")
     code = _element(text, "Code") or str(status)
-    return error_of(code, _element(text, "Message"), where, config, status)
+    return error_of(code, html.unescape(_element(text, "Message")), where, config, status)
 
 
 def unreachable(reason: str, config: Config) -> StoreUnreachable:

@@ -37,6 +37,14 @@ def members_of(what: What) -> dict[str, Any]:
     raise SpecError(f"expected a config file, a dict or a Spec, got {type(what).__name__}")
 
 
+def named_key(what: What) -> str | None:
+    """The key that a key or a topic names; None for everything else."""
+    if not isinstance(what, str):
+        return None
+    key = what.rpartition(".")[0] if is_topic(what) else what
+    return key if split_key(key) else None
+
+
 def is_topic(text: str) -> bool:
     """Whether `text` is `<key>.<nonce>`."""
     key, _, nonce = text.rpartition(".")

@@ -191,6 +191,7 @@ def test_request_then_wait_then_get(
     new_builder().start()
     assert dscache(client_config, "wait", topic, "-q").out.strip() == key
     assert json.loads(dscache(client_config, "status", key, "--json").out)["state"] == "ready"
+    assert dscache(client_config, "get", "--no-build", topic).code == 0
     assert dscache(client_config, "get", "--no-build", key).code == 0
     listed = json.loads(dscache(client_config, "ls", "--json").out)
     assert [(d["key"], d["examples"], d["local"]) for d in listed["datasets"]] == [(key, 6, True)]

@@ -36,3 +36,13 @@ def test_a_code_that_nobody_knows_means_what_its_status_says(
     assert type(error) is kind
     again = s3errors.error_of(code, "", "requests/x.json", CONFIG, status)
     assert type(again) is kind
+
+
+def test_a_wrong_clock_is_named() -> None:
+    error = s3errors.answered(403, body("RequestTimeTooSkewed"), "x", CONFIG)
+    assert "the clock of this machine" in str(error)
+
+
+def test_messages_are_text_and_no_xml() -> None:
+    text = b"<Error><Code>Odd</Code><Message>Bob&apos;s &lt;x&gt;</Message></Error>"
+    assert "Bob's <x>" in str(s3errors.answered(400, text, "x", CONFIG))
