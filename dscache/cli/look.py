@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -94,7 +94,12 @@ def logs(app: App, config: str, follow: bool) -> None:
     from .. import layout
     from ..buildlog import text_of
 
+    if app.json and follow:
+        raise UsageError("--json prints one document, --follow goes on: leave one of them out")
     client = app.client()
+    if app.json:
+        app.print_json(_log_document(client, config))
+        return
     found = _followed(app, client, config) if follow else None
     if found is not None:
         _print_failure(found.failure, log=False)
@@ -107,6 +112,19 @@ def logs(app: App, config: str, follow: bool) -> None:
     if found.failure is None:
         raise NotCached(f"{found.key} has no log: it is {found.state.value}")
     _print_failure(found.failure, log=True)
+
+
+def _log_document(client: Client, config: str) -> dict[str, Any]:
+    from .. import layout
+    from ..buildlog import text_of
+
+    found = status_of(client, config)
+    stored = client.store.get(layout.log(found.key))
+    if stored is None and found.failure is None:
+        raise NotCached(f"{found.key} has no log: it is {found.state.value}")
+    failure = found.as_dict()["failure"]
+    log = text_of(stored.body) if stored else None
+    return {"key": found.key, "state": found.state.value, "log": log, "failure": failure}
 
 
 def _followed(app: App, client: Client, config: str) -> Status | None:

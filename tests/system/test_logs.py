@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,6 +39,9 @@ def test_logs_follow_a_build_to_its_end(
     assert len(phases) == len(set(phases)), "nothing is printed twice"
     again = dscache(client_config, "logs", str(cfg))
     assert again.out == out
+    document = json.loads(dscache(client_config, "logs", "--json", str(cfg)).out)
+    assert document == {"key": key, "state": "ready", "log": out, "failure": None}
+    assert dscache(client_config, "logs", "--json", "-f", str(cfg)).code == 2
 
 
 def test_logs_follow_tells_why_a_build_failed(
