@@ -49,11 +49,11 @@ from benchmarks.harness import (
 )
 from benchmarks.pictures import make_pictures
 from benchmarks.stack import Ready, Stack, client_environ, stack
-from dscache import layout, manifests
 from dscache.client import Client
-from dscache.manifests import Live
+from dscache.protocol import layout, manifests
+from dscache.protocol.manifests import Live
 from dscache.spec import load_spec
-from dscache_builder.scrubbed import handler_environment
+from dscache_builder.child_environ import handler_environment
 
 WORKERS = 2
 PICTURES = 40 if QUICK else 400

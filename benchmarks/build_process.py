@@ -28,7 +28,7 @@ def bare(handler: Any, plan: Any, indices: range) -> None:
 
 def shards(handler: Any, plan: Any, indices: range) -> None:
     """Records with checksums, written to files, as a worker does it."""
-    from dscache_builder.host.checksums import Checksums
+    from dscache_builder.hosting.host.checksums import Checksums
 
     for index in indices:
         sums, path = Checksums(), Path(plan.shards[index].name)

@@ -43,13 +43,13 @@ import blake3
 from benchmarks.harness import QUICK, Cost, cpu_of, measured, spread, table, take_turns
 from benchmarks.others import Others
 from benchmarks.stack import own_store
-from dscache import layout
 from dscache.devstack.localstore import LocalStore
-from dscache.download import download
-from dscache.manifests import Live, Member
+from dscache.download.download import download
+from dscache.protocol import layout
+from dscache.protocol.manifests import Live, Member
 from dscache.spec import Spec
-from dscache.store import Store
-from dscache.transfer import FileRun
+from dscache.store.s3 import Store
+from dscache.store.upload import FileRun
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 from support.downloading import Downloading

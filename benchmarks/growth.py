@@ -34,10 +34,10 @@ from benchmarks.harness import (
 )
 from benchmarks.listing import marker
 from benchmarks.stack import client_environ, own_store
-from dscache import manifests
 from dscache.config import Config
-from dscache.manifests import Live
-from dscache.store import Store
+from dscache.protocol import manifests
+from dscache.protocol.manifests import Live
+from dscache.store.s3 import Store
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 from support.datasets import publish, random_files

@@ -25,9 +25,9 @@ from minio.commonconfig import SnowballObject
 
 from benchmarks.harness import DSCACHE, QUICK, Cost, measured, output_of, spread, table, take_turns
 from benchmarks.stack import client_environ, own_store
-from dscache import layout, manifests
 from dscache.config import Config
-from dscache.manifests import Live, Member, Timings
+from dscache.protocol import layout, manifests
+from dscache.protocol.manifests import Live, Member, Timings
 from dscache.spec import Spec
 
 SHARDS = 12

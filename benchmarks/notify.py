@@ -8,7 +8,7 @@ as if it were a process of its own.
 
 latency   from the end of the PUT of a ready marker until the last waiter's listener delivered the
           event (`told`), and until the last waiter that then reads the marker had it (`answered`:
-          `dscache.wait.wait`, one more request each). `lost`: runs in which a listener was not
+          `dscache.protocol.wait`, one more request each). `lost`: runs in which a listener was not
           told within 5 s
 idle      CPU seconds a second of one waiter (a process with one `wait`), and of the store's server
           for each of the waiters
@@ -34,15 +34,15 @@ from typing import Any
 
 from benchmarks.harness import QUICK, cpu_of, spread, table
 from benchmarks.stack import own_store
-from dscache import layout, manifests
 from dscache.config import Config
 from dscache.devstack.localstore import LocalStore
-from dscache.hub import Hub, Opened, listening
-from dscache.listen import Connected, Created, Listener, Signal
-from dscache.manifests import Live
+from dscache.protocol import layout, manifests
+from dscache.protocol.manifests import Live
+from dscache.protocol.subscriptions import Hub, Opened, listening
+from dscache.protocol.wait import Outstanding, Waiting, ask, wait
 from dscache.spec import Spec
-from dscache.store import Store
-from dscache.wait import Outstanding, Waiting, ask, wait
+from dscache.store.notifications import Connected, Created, Listener, Signal
+from dscache.store.s3 import Store
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 from support.countingproxy import CountingProxy

@@ -35,9 +35,10 @@ import numpy as np
 
 from benchmarks.harness import QUICK, Cost, measured, spread, table, take_turns
 from benchmarks.pictures import make_pictures
-from dscache import holding, manifests
-from dscache.dataset import Dataset
-from dscache.manifests import Live, Member
+from dscache.folder import contents
+from dscache.protocol import manifests
+from dscache.protocol.manifests import Live, Member
+from dscache.reading.dataset import Dataset
 from dscache.spec import Spec
 from dscache_sdk import Feature, Image, Scalar, Tensor, Text
 from dscache_sdk.example import compile_pieces
@@ -129,7 +130,7 @@ def write(size: Size, folder: Path) -> Dataset:
         seal="",
         members=members,
     )
-    (folder / holding.MANIFEST).write_bytes(manifests.encode(live))
+    (folder / contents.MANIFEST).write_bytes(manifests.encode(live))
     return Dataset(folder)
 
 

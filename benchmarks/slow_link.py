@@ -53,7 +53,7 @@ from benchmarks.download import (
 from benchmarks.harness import QUICK, Cost, measured, spread, table, take_turns
 from benchmarks.others import Others
 from benchmarks.stack import own_store
-from dscache.store import Store
+from dscache.store.s3 import Store
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 from support.gotools import ensure_program

@@ -19,14 +19,14 @@ from typing import Any
 import tomli_w
 
 from benchmarks.harness import cpu_of, processes_below, rss_of
-from dscache import layout, manifests
 from dscache.config import Config
 from dscache.devstack import wheels
 from dscache.devstack.build import ensure_binary
 from dscache.devstack.localstore import LocalStore
-from dscache.listen import Connected, Created, Listener, Signal
-from dscache.manifests import Checkpoint
-from dscache.store import Store
+from dscache.protocol import layout, manifests
+from dscache.protocol.manifests import Checkpoint
+from dscache.store.notifications import Connected, Created, Listener, Signal
+from dscache.store.s3 import Store
 
 UP_S = 30.0
 SAMPLE_S = 0.05  # how often processes are looked at

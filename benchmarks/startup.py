@@ -30,7 +30,7 @@ from typing import Any
 from benchmarks.harness import DSCACHE, QUICK, Cost, measured, output_of, spread, table, take_turns
 from benchmarks.stack import client_environ, own_store
 from dscache.devstack.localstore import LocalStore
-from dscache.store import Store
+from dscache.store.s3 import Store
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 from support.datasets import publish, random_files

@@ -4,8 +4,8 @@
 
 It starts a store of its own. Every variant sends the same zip, under a fresh name each time:
 
-    dscache            parts of whole shards (`dscache_builder.parts`) by as many threads as a build
-                       has, from the shards' files, then the completion; there is no zip on disk
+    dscache            parts of whole shards (`dscache_builder.attempt.parts`) by as many threads as
+                       a build has, from the shards' files, then the completion; no zip on disk
     curl -T            a single PUT to a presigned URL
     boto3              upload_file
     mc, rclone         cp, copyto
@@ -39,12 +39,18 @@ from benchmarks.harness import QUICK, measured, spread, table, take_turns
 from benchmarks.others import Others
 from benchmarks.stack import own_store
 from dscache.devstack.localstore import LocalStore
-from dscache.manifests import ShardRecord
-from dscache.store import Store
-from dscache.transfer import FileRun
-from dscache_builder import zipstream
-from dscache_builder.building import UPLOADS_IN_FLIGHT
-from dscache_builder.parts import FilledPart, FinishedShard, Packer, member_table, part_bytes
+from dscache.protocol.manifests import ShardRecord
+from dscache.store.s3 import Store
+from dscache.store.upload import FileRun
+from dscache_builder.attempt import zip_writer
+from dscache_builder.attempt.build import UPLOADS_IN_FLIGHT
+from dscache_builder.attempt.parts import (
+    FilledPart,
+    FinishedShard,
+    Packer,
+    member_table,
+    part_bytes,
+)
 from dscache_sdk.tfds import shard_name
 
 PATIENCE_S = 300
@@ -122,7 +128,7 @@ def make_zip(folder: Path, shards: int, shard_bytes: int) -> Zip:
     for index, shard in enumerate(finished):
         parts += packer.add(index, shard, part_bytes(shards * shard_bytes))
     members = member_table(shard.record for shard in finished)
-    parts.append(packer.last(zipstream.central_directory(members)))
+    parts.append(packer.last(zip_writer.central_directory(members)))
     path, digest = folder / "all.zip", blake3.blake3()
     with path.open("wb") as file:
         for segment in itertools.chain.from_iterable(part.segments for part in parts):

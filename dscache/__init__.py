@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from .api import get, request_dataset, wait_for_completion
     from .client import Client
     from .config import Config
-    from .dataset import Dataset
     from .errors import (
         AccessDenied,
         BuildFailed,
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
         UsageError,
         WaitTimeout,
     )
+    from .reading.dataset import Dataset
     from .spec import Spec
 
 __version__ = "0.1.0"
@@ -39,7 +39,7 @@ _HOMES = {
     "api": ("get", "request_dataset", "wait_for_completion"),
     "client": ("Client",),
     "config": ("Config",),
-    "dataset": ("Dataset",),
+    "reading.dataset": ("Dataset",),
     "errors": (
         "AccessDenied",
         "BuildFailed",

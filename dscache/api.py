@@ -15,9 +15,9 @@ from .config import Config
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from .dataset import Dataset
-    from .observer import Observer
-    from .what import What
+    from .protocol.observer import Observer
+    from .reading.dataset import Dataset
+    from .reference import What
 
 _clients: dict[Config, Client] = {}
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import msgspec
 
-from . import layout, manifests, markers
 from .errors import IntegrityError
-from .manifests import Alias, Failure, Live, Progress, RawRevision, Ready, Request, Retired
+from .protocol import layout, manifests, markers
+from .protocol.manifests import Alias, Failure, Live, Progress, RawRevision, Ready, Request, Retired
+from .protocol.state import State, state_of
 from .spec import Spec, split_key
-from .state import State, state_of
-from .store import Objects
+from .store.s3 import Objects
 
 READERS = 16
 

@@ -12,23 +12,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import config as configuration
-from .cache import Cache
+from .cache.cache import Cache
 from .canonical import key_of, split_key
 from .config import Config
-from .dataset import Dataset
 from .errors import BuildFailed, DatasetReplaced, DscacheError, NotCached
-from .observer import Observer, Silent
-from .what import is_topic, members_of, named_key, spec_of
+from .protocol.observer import Observer, Silent
+from .reading.dataset import Dataset
+from .reference import is_topic, members_of, named_key, spec_of
 
 if TYPE_CHECKING:
     import threading
 
-    from .hub import Waiter
-    from .manifests import Failure, Live
+    from .protocol.manifests import Failure, Live
+    from .protocol.subscriptions import Waiter
+    from .protocol.wait import Outstanding
+    from .reference import What
     from .spec import Spec
-    from .store import Store
-    from .wait import Outstanding
-    from .what import What
+    from .store.s3 import Store
 
 REPLACED_TRIES = 5
 
@@ -55,7 +55,7 @@ class Client:
     def store(self) -> Store:
         """The object store; connecting to it is put off until it is needed."""
         if self._store is None:
-            from .store import Store
+            from .store.s3 import Store
 
             self._store = Store(self.config)
         return self._store
@@ -138,9 +138,9 @@ class Client:
         priority: int,
         watcher: Observer,
     ) -> Live:
-        from .manifests import Live
-        from .markers import resolve
-        from .signed import within
+        from .protocol.manifests import Live
+        from .protocol.markers import resolve
+        from .store.signed_http import within
 
         with within(timeout_s):
             resolved, ready = resolve(self.store, spec)
@@ -161,7 +161,7 @@ class Client:
     def _raise_earlier_failure(self, spec: Spec) -> None:
         """An earlier failure is reported, unless somebody asks again already or it was a cancel."""
         from .catalog import status
-        from .state import State
+        from .protocol.state import State
 
         found = status(self.store, spec.key)
         if found.state is State.FAILED and found.failure and found.failure.kind != "cancelled":
@@ -202,7 +202,7 @@ class Client:
         """Best effort: a download counts even when nobody could write that down."""
         import datetime
 
-        from . import layout, manifests
+        from .protocol import layout, manifests
 
         usage = manifests.Usage(
             client=self.name, downloaded_at=self.store.now(), bytes=size, seconds=round(seconds, 3)
@@ -232,8 +232,8 @@ class Client:
         A dataset that is ready already is not asked for again; waiting for the topic then returns
         at once. Raises as `get` does for specs and stores.
         """
-        from . import markers, wait
-        from .manifests import Live
+        from .protocol import markers, wait
+        from .protocol.manifests import Live
 
         spec, ready = markers.resolve(self.store, spec_of(what))
         if isinstance(ready, Live):
@@ -253,8 +253,8 @@ class Client:
         `what` is a topic of `request`, or anything `get` takes (then it is asked for). Raises
         BuildFailed, WaitTimeout, NotCached (nobody asked for that topic).
         """
-        from .manifests import Live
-        from .signed import within
+        from .protocol.manifests import Live
+        from .store.signed_http import within
 
         watcher = observer or Silent()
         with within(timeout_s):
@@ -268,8 +268,8 @@ class Client:
 
     def _outstanding(self, what: What) -> Outstanding | str:
         """What to wait for, or the key when it is ready already."""
-        from . import layout, manifests, markers, wait
-        from .manifests import Live
+        from .protocol import layout, manifests, markers, wait
+        from .protocol.manifests import Live
 
         if not (isinstance(what, str) and is_topic(what)):
             spec, ready = markers.resolve(self.store, spec_of(what))
@@ -297,15 +297,15 @@ class Client:
         A topic cancels that request; anything else all requests of this client for the key. The
         builder stops only when everybody who asked has cancelled.
         """
-        from .cancel import cancel
+        from .protocol.cancel import cancel
 
         named = isinstance(what, str) and (is_topic(what) or split_key(what))
         return cancel(self.store, str(what) if named else spec_of(what).key, client=self.name)
 
     def url(self, what: What, *, expires_s: int = 3600) -> str:
         """A URL that downloads the zip of a ready dataset without credentials. Raises NotCached."""
-        from .manifests import Live
-        from .markers import resolve
+        from .protocol.manifests import Live
+        from .protocol.markers import resolve
 
         key = named_key(what)
         spec, ready = resolve(self.store, self._spec_of_key(key) if key else spec_of(what))
@@ -314,14 +314,14 @@ class Client:
         return self.store.presign_get(ready.zip_key, expires_s=expires_s)
 
     def _ask(self, spec: Spec, priority: int) -> Outstanding:
-        from .wait import ask
+        from .protocol.wait import ask
 
         return ask(self.store, spec, nonce=_unique(), client=self.name, priority=priority)
 
     def _ask_and_wait(
         self, spec: Spec, timeout_s: float | None, priority: int, watcher: Observer
     ) -> Live | Failure:
-        from .hub import hub_of
+        from .protocol.subscriptions import hub_of
 
         with hub_of(self.config).waiting(spec.key) as signals:
             out = self._ask(spec, priority)
@@ -335,7 +335,7 @@ class Client:
         watcher: Observer,
         given_up: threading.Event | None,
     ) -> Live | Failure:
-        from .hub import hub_of
+        from .protocol.subscriptions import hub_of
 
         with hub_of(self.config).waiting(out.key) as signals:
             return self._wait_on(signals, out, timeout_s, priority, watcher, given_up)
@@ -349,7 +349,7 @@ class Client:
         watcher: Observer,
         given_up: threading.Event | None,
     ) -> Live | Failure:
-        from .wait import Waiting, wait
+        from .protocol.wait import Waiting, wait
 
         how = Waiting(
             signals,

@@ -19,7 +19,7 @@ import pytest
 from dscache.config import Config
 from dscache.devstack.build import ensure_binary
 from dscache.devstack.localstore import LocalStore
-from dscache.store import Store
+from dscache.store.s3 import Store
 
 BUCKETS = "t-*"
 hypothesis.settings.register_profile("dscache", deadline=None)  # a busy machine is no failure

@@ -46,15 +46,15 @@ def cli(context: click.Context, path: Path, check_config: bool, once: bool, verb
 
 def serve(config: configuration.BuilderConfig, *, check_only: bool, once: bool) -> int:
     """Run the daemon; returns the exit code."""
-    from dscache.selftest import check_conditional_create
-    from dscache.store import Store
+    from dscache.protocol.selftest import check_conditional_create
+    from dscache.store.s3 import Store
 
+    from .attempt.attempt import Outcome
     from .daemon import Daemon
-    from .environment import Environments
+    from .environments.environment import Environments
     from .handler_engine import HandlerEngine
     from .identity import claimed_state
     from .notify import Notifier
-    from .run import Outcome
 
     store = Store(config.store_config(os.environ))
     if check_only:
@@ -84,8 +84,8 @@ def serve(config: configuration.BuilderConfig, *, check_only: bool, once: bool) 
 
 def main() -> None:
     """Entry point: one line on standard error for what is the user's to mend."""
-    from .try_handler import try_command
-    from .verify_shard import verify_command
+    from .commands.try_handler import try_command
+    from .commands.verify_shard import verify_command
 
     cli.add_command(try_command)
     cli.add_command(verify_command)

@@ -12,20 +12,21 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
-from dscache import layout
 from dscache.errors import DscacheError, StoreUnreachable
-from dscache.listen import Connected, Listener, Lost, Signal, Unsupported
-from dscache.selftest import check_conditional_create
-from dscache.store import Entry, Store
+from dscache.protocol import layout
+from dscache.protocol.selftest import check_conditional_create
+from dscache.store.notifications import Connected, Listener, Lost, Signal, Unsupported
+from dscache.store.s3 import Entry, Store
 
-from . import answers, sweep
+from . import reconcile
+from .attempt import requests
+from .attempt.attempt import Context, KeyRun, Outcome
+from .attempt.progress import BucketReporter
 from .config import BuilderConfig
 from .engine import Engine
 from .notify import Notifier
-from .rawwatch import RawWatch
-from .report import BucketReporter
-from .run import Context, KeyRun, Outcome
-from .sweep import WaitingKey
+from .raw_watch import RawWatch
+from .reconcile import WaitingKey
 
 log = logging.getLogger("dscache_builder")
 
@@ -156,16 +157,16 @@ class Daemon:
         self._not_before = {key: at for key, at in self._not_before.items() if at > now}
         try:
             entries = list(self.store.entries(layout.REQUESTS))
-            for name in sweep.stray_cancels(entries):
+            for name in reconcile.stray_cancels(entries):
                 self.store.delete(name)
-            waiting = sweep.in_order_of_need(entries, self._priority_of)
+            waiting = reconcile.in_order_of_need(entries, self._priority_of)
         except StoreUnreachable as error:
             if raise_errors:
                 raise
             log.warning("%s", error)
             return
         self._forget_answered(entries, waiting)
-        for key in sweep.startable(waiting, self._running, self._not_before, now, slots):
+        for key in reconcile.startable(waiting, self._running, self._not_before, now, slots):
             self._start(key)
 
     def _forget_answered(self, entries: list[Entry], waiting: list[WaitingKey]) -> None:
@@ -179,7 +180,7 @@ class Daemon:
         name = layout.request(key, nonce)
         if name not in self._priorities:
             try:
-                request = answers.read_request(self.store, key, nonce)
+                request = requests.read_request(self.store, key, nonce)
                 self._priorities[name] = request.priority if request else DEFAULT_PRIORITY
             except StoreUnreachable:
                 raise

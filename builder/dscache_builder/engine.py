@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from dscache.spec import Spec
 
-from .worker import Event, PlanSummary
+from .hosting.client import Event, PlanSummary
 
 Beat = Callable[[], None]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from dscache.errors import DscacheError
-from dscache.manifests import FailureKind
+from dscache.protocol.manifests import FailureKind
 
 _NETWORK = re.compile(
     r"error sending request|connection (refused|reset|closed)|operation timed out|timeout was|"
@@ -19,7 +19,7 @@ class HandlerFailure(DscacheError):
     """Running a handler failed for a reason that a failed marker can tell.
 
     Attributes:
-        kind: the failure class of `dscache.manifests.Failure`.
+        kind: the failure class of `dscache.protocol.manifests.Failure`.
         message: one line: what was wrong, where, and what to do.
         sample: id of the sample that was being worked on, or "".
         traceback: the remote traceback (or a tool's output), or "".

@@ -9,19 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dscache import layout, manifests
 from dscache.errors import ConfigError, IntegrityError, PreconditionFailed, SpecError
-from dscache.manifests import HandlerVersion, Lock
+from dscache.protocol import layout, manifests
+from dscache.protocol.manifests import HandlerVersion, Lock
 from dscache.spec import Spec
-from dscache.store import Objects
+from dscache.store.s3 import Objects
 
 from .config import BuilderConfig, DatasetSource
 from .engine import Beat, Work
-from .environment import Environments, lock_digest
+from .environments.environment import Environments, lock_digest
+from .environments.sources import parse_source
 from .failure import EnvironmentFailed
+from .hosting.client import Event, HandlerFailure, HandlerHost, HostRequest, PlanSummary
 from .scratch import scratch_folder
-from .sources import parse_source
-from .worker import Event, HandlerFailure, HandlerHost, HostRequest, PlanSummary
 
 LOG_TAIL_BYTES = 64 << 10
 

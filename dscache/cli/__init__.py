@@ -15,13 +15,13 @@ COMMANDS = {
     "request": "get",
     "wait": "get",
     "run": "get",
-    "cancel": "look",
-    "status": "look",
+    "cancel": "bucket",
+    "status": "bucket",
     "ls": "ls",
-    "show": "look",
-    "url": "look",
-    "logs": "look",
-    "preview": "look",
+    "show": "bucket",
+    "url": "bucket",
+    "logs": "bucket",
+    "preview": "bucket",
     "verify": "verify",
     "cache": "cache",
     "up": "stack",
@@ -59,7 +59,7 @@ def _hit(words: list[str]) -> Path | None:
     if len(words) != 2 or words[0] != "get" or words[1].startswith("-"):
         return None
     from .. import canonical, config
-    from ..cache import Cache
+    from ..cache.cache import Cache
     from ..errors import DscacheError
 
     name = words[1]

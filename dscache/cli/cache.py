@@ -13,10 +13,10 @@ from ..errors import EXIT_OK, DatasetReplaced, IntegrityError, UsageError
 from .common import common
 
 if TYPE_CHECKING:
-    from ..audit import Damage
-    from ..cache import Cache
-    from ..eviction import Entry
-    from ..manifests import Live
+    from ..cache.audit import Damage
+    from ..cache.cache import Cache
+    from ..cache.eviction import Entry
+    from ..protocol.manifests import Live
     from .common import App
 
 
@@ -137,7 +137,7 @@ def unpin(app: App, keys: Sequence[str]) -> None:
 
 
 def _cache(app: App) -> Cache:
-    from ..cache import Cache
+    from ..cache.cache import Cache
 
     return Cache(app.config().home)
 
@@ -156,9 +156,9 @@ def _each(app: App, keys: Sequence[str], done: str, act: Callable[[str], None]) 
 
 def _repair(app: App, here: Cache, damaged: dict[str, list[Damage]]) -> dict[str, str]:
     """Repair what can be; says for each of the others why not."""
-    from ..manifests import Live
-    from ..markers import read_ready
-    from ..store import Store
+    from ..protocol.manifests import Live
+    from ..protocol.markers import read_ready
+    from ..store.s3 import Store
 
     store = Store(app.config())
     refused = {}

@@ -75,7 +75,7 @@ def _guarded(client: Client, check: Callable[[Client], Finding]) -> Finding:
 
 
 def _reads(client: Client) -> Finding:
-    from .. import layout
+    from ..protocol import layout
 
     started = time.monotonic()
     client.store.get(f"{layout.DATASETS}.doctor")
@@ -84,15 +84,15 @@ def _reads(client: Client) -> Finding:
 
 
 def _asks(client: Client) -> Finding:
-    from ..selftest import check_conditional_create
+    from ..protocol.selftest import check_conditional_create
 
     check_conditional_create(client.store, secrets.token_hex(8))
     return Finding("asks", True, "requests/ can be written, conditional writes hold")
 
 
 def _hears(client: Client) -> Finding:
-    from .. import layout
-    from ..listen import Connected, Listener, Signal
+    from ..protocol import layout
+    from ..store.notifications import Connected, Listener, Signal
 
     signals: queue.Queue[Signal] = queue.Queue()
     with Listener(client.config, layout.DATASETS, signals.put):
@@ -113,7 +113,7 @@ def _clock(client: Client) -> Finding:
 
 
 def _cache(client: Client) -> Finding:
-    from ..filesystems import network_type
+    from ..folder.filesystems import network_type
 
     home = client.config.home
     place = next(folder for folder in (home, *home.parents) if folder.is_dir())

@@ -16,7 +16,7 @@ from .common import App, common
 from .progress import Display
 
 if TYPE_CHECKING:
-    from ..dataset import Dataset
+    from ..reading.dataset import Dataset
 
 F = TypeVar("F", bound=Callable[..., Any])
 COULD_NOT_START = 127

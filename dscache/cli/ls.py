@@ -15,7 +15,7 @@ from .common import App, common
 if TYPE_CHECKING:
     from ..catalog import Status
     from ..client import Client
-    from ..manifests import Live
+    from ..protocol.manifests import Live
 
 SHOWN = 50
 

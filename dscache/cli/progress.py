@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from ..units import format_bytes
 
 if TYPE_CHECKING:
-    from ..manifests import Progress
+    from ..protocol.manifests import Progress
 
 LINE_EVERY_S = 10.0
 BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {rate_fmt} {remaining} left"

@@ -10,11 +10,11 @@ import click
 
 from ..errors import IntegrityError, NotCached, UsageError
 from ..units import format_bytes
+from .bucket import status_of
 from .common import App, common
-from .look import status_of
 
 if TYPE_CHECKING:
-    from ..verify import Report
+    from ..verify.verify import Report
 
 TELL_EVERY_S = 5.0
 
@@ -34,8 +34,8 @@ def verify(app: App, config: str, rebuild_shard: str | None) -> int:
     checksums of every record, the numbers of records, and that dataset_info.json and features.json
     agree with the ready marker. Prints a line for each problem and exits with 8 when there is one.
     """
-    from ..manifests import Live
-    from ..verify import verify as read_again
+    from ..protocol.manifests import Live
+    from ..verify.verify import verify as read_again
 
     client = app.client()
     found = status_of(client, config)

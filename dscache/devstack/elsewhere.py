@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 from .. import config as configuration
 from ..config import Config
 from ..errors import ConfigError
-from ..layout import DATASETS
-from ..store import Store
+from ..protocol.layout import DATASETS
+from ..store.s3 import Store
 
 ANSWER_S = 3.0
 

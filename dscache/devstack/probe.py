@@ -12,9 +12,9 @@ import time
 from pathlib import Path
 
 from ..errors import DscacheError, PreconditionFailed
-from ..layout import DATASETS
-from ..listen import Connected, Created, Listener, Signal, Unsupported
-from ..store import Store
+from ..protocol.layout import DATASETS
+from ..store.notifications import Connected, Created, Listener, Signal, Unsupported
+from ..store.s3 import Store
 from .errors import StackError
 from .localstore import LocalStore
 from .record import Binary

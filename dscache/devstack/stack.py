@@ -11,17 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..config import Config, user_file
-from . import (
-    binaries,
-    builderfile,
-    elsewhere,
-    folder,
-    process,
-    profile,
-    program,
-    record,
-    wheels,
-)
+from . import binaries, builderfile, elsewhere, folder, process, profile, program, record, wheels
 from .localstore import LocalStore
 
 Say = Callable[[str], None]

@@ -10,8 +10,8 @@ import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
 from dscache.devstack.localstore import LocalStore
-from dscache.layout import archive, claim, ready
-from dscache.store import Store
+from dscache.protocol.layout import archive, claim, ready
+from dscache.store.s3 import Store
 
 pytestmark = [pytest.mark.browser, pytest.mark.store]
 KEY = f"photos_1.0.0_{'0' * 32}"

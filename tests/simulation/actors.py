@@ -13,13 +13,19 @@ from typing import Any
 
 import blake3
 
-from dscache import layout, markers, wait
-from dscache.manifests import Failure, Live
-from dscache.retire import retire
+from dscache.protocol import layout, markers, wait
+from dscache.protocol.manifests import Failure, Live
+from dscache.protocol.retire import retire
 from dscache.spec import Spec
-from dscache_builder import sweep
-from dscache_builder.run import Context, KeyRun
-from dscache_builder.worker import Event, HandlerFailure, PlannedShard, PlanSummary, ShardBuilt
+from dscache_builder import reconcile
+from dscache_builder.attempt.attempt import Context, KeyRun
+from dscache_builder.hosting.client import (
+    Event,
+    HandlerFailure,
+    PlannedShard,
+    PlanSummary,
+    ShardBuilt,
+)
 from simulation.store import SimulatedStore
 from simulation.world import World
 
@@ -132,9 +138,9 @@ def builder(world: World, name: str, handler: FakeHandler, rounds: int | None = 
         others = [actor for actor in world.actors if actor.name != name]
         for _ in itertools.count() if rounds is None else range(rounds):
             entries = list(store.entries(layout.REQUESTS))
-            for name_of_cancel in sweep.stray_cancels(entries):
+            for name_of_cancel in reconcile.stray_cancels(entries):
                 store.delete(name_of_cancel)
-            keys = [waiting.key for waiting in sweep.in_order_of_need(entries, lambda *_: 5)]
+            keys = [waiting.key for waiting in reconcile.in_order_of_need(entries, lambda *_: 5)]
             for key in keys:
                 KeyRun(context, key).run()
             if rounds is None:

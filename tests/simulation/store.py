@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dscache.errors import InvalidPart, NoSuchUpload, PreconditionFailed
-from dscache.store import Entry, Head, Object, Part, Segment, multipart_etag
+from dscache.store.s3 import Entry, Head, Object, Part, Segment, multipart_etag
 
 
 def md5(body: bytes) -> str:

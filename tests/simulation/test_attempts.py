@@ -13,19 +13,19 @@ from typing import Any
 
 import pytest
 
-import dscache_builder.building
-import dscache_builder.run
-from dscache import layout, manifests, wait
+import dscache_builder.attempt.attempt
+import dscache_builder.attempt.build
 from dscache.errors import InvalidPart, StoreUnreachable
-from dscache.manifests import Checkpoint, Failure, Live
+from dscache.protocol import layout, manifests, wait
+from dscache.protocol.manifests import Checkpoint, Failure, Live
 from dscache.spec import Spec
-from dscache.transfer import length
-from dscache_builder.building import Building
-from dscache_builder.claim import CLAIM_TTL_S, Claim
-from dscache_builder.parts import MAX_PART_BYTES, Packer
-from dscache_builder.report import BucketReporter
-from dscache_builder.run import MAX_TAKEOVERS, Context, KeyRun, Outcome
-from dscache_builder.worker import HandlerFailure, ShardBuilt
+from dscache.store.upload import length
+from dscache_builder.attempt.attempt import MAX_TAKEOVERS, Context, KeyRun, Outcome
+from dscache_builder.attempt.build import Building
+from dscache_builder.attempt.claim import CLAIM_TTL_S, Claim
+from dscache_builder.attempt.parts import MAX_PART_BYTES, Packer
+from dscache_builder.attempt.progress import BucketReporter
+from dscache_builder.hosting.client import HandlerFailure, ShardBuilt
 from simulation.actors import SHARDS, SPEC, FakeEngine, FakeHandler, FakeWork, HereAndNow
 from simulation.store import Bucket, SimulatedStore
 
@@ -114,7 +114,7 @@ def bench(tmp_path: Path) -> Bench:
 
 @pytest.fixture
 def _a_part_per_shard(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dscache_builder.building, "part_bytes", lambda estimated: 1)
+    monkeypatch.setattr(dscache_builder.attempt.build, "part_bytes", lambda estimated: 1)
 
 
 @pytest.mark.usefixtures("_a_part_per_shard")
@@ -123,7 +123,7 @@ def test_the_last_part_is_recorded_by_the_seal_alone(
 ) -> None:
     """Also when it was sent faster than the one before it, and the builder stops just then."""
     uploads = WhenWaitedFor()
-    monkeypatch.setattr(dscache_builder.building, "wait", uploads.end)
+    monkeypatch.setattr(dscache_builder.attempt.build, "wait", uploads.end)
 
     def all_up() -> bool:
         return any(len(upload.parts) == SHARDS + 1 for upload in bench.bucket.uploads.values())
@@ -175,7 +175,7 @@ def test_a_store_that_is_gone_ends_an_attempt_during_the_preview_too(bench: Benc
 def test_a_cancel_that_cannot_be_read_is_a_cancel(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dscache_builder.run, "LOOK_FOR_CANCEL_S", 0.0)
+    monkeypatch.setattr(dscache_builder.attempt.attempt, "LOOK_FOR_CANCEL_S", 0.0)
     nonce = bench.ask()
     bench.store.put(layout.cancel(SPEC.key, nonce), b"\xff")
     assert bench.attempt() is Outcome.CANCELLED

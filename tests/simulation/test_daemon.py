@@ -13,16 +13,16 @@ from typing import Any
 
 import pytest
 
-import dscache_builder.building
-import dscache_builder.rawwatch
-from dscache import layout, manifests, wait
+import dscache_builder.attempt.build
+import dscache_builder.raw_watch
 from dscache.errors import StoreUnreachable
-from dscache.manifests import Checkpoint
+from dscache.protocol import layout, manifests, wait
+from dscache.protocol.manifests import Checkpoint
 from dscache.spec import Spec
+from dscache_builder.attempt.attempt import Outcome
 from dscache_builder.config import BuilderConfig, DatasetSource
 from dscache_builder.daemon import BLIND_S, Daemon
-from dscache_builder.rawwatch import RawWatch
-from dscache_builder.run import Outcome
+from dscache_builder.raw_watch import RawWatch
 from simulation.actors import SPEC, FakeEngine, FakeHandler, FakeWork, HereAndNow
 from simulation.store import Bucket, SimulatedStore
 
@@ -46,7 +46,7 @@ def daemon(store: SimulatedStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_a_stop_releases_the_claim_also_when_a_part_was_just_to_be_sent(
     daemon: Daemon, store: SimulatedStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dscache_builder.building, "part_bytes", lambda estimated: 1)
+    monkeypatch.setattr(dscache_builder.attempt.build, "part_bytes", lambda estimated: 1)
     ending = threading.Event()
     monkeypatch.setattr(daemon._watch, "stop", ending.set)
     build = FakeWork.build
@@ -137,7 +137,7 @@ def test_looking_at_raw_data_holds_up_no_upload(
     """A survey of millions of files may take minutes, and at the beginning all are surveyed."""
     looked = threading.Event()
     monkeypatch.setattr(
-        dscache_builder.rawwatch, "publish_revision", lambda *_: looked.wait(DEADLINE_S)
+        dscache_builder.raw_watch, "publish_revision", lambda *_: looked.wait(DEADLINE_S)
     )
     daemon._watch.publish_settled()
     try:

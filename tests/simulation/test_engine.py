@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from dscache import layout
 from dscache.errors import SpecError
+from dscache.protocol import layout
 from dscache_builder.config import BuilderConfig, DatasetSource
 from dscache_builder.failure import HandlerFailure
 from dscache_builder.handler_engine import HandlerEngine

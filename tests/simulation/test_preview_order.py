@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from dscache import layout, wait
 from dscache.errors import DscacheError
+from dscache.protocol import layout, wait
+from dscache_builder.attempt.attempt import SMALL_EXAMPLES, Context, KeyRun, Outcome
+from dscache_builder.attempt.progress import Reporter
 from dscache_builder.engine import Work
-from dscache_builder.report import Reporter
-from dscache_builder.run import SMALL_EXAMPLES, Context, KeyRun, Outcome
-from dscache_builder.worker import PlanSummary
+from dscache_builder.hosting.client import PlanSummary
 from simulation.actors import SPEC, FakeEngine, FakeHandler, FakeWork, HereAndNow
 from simulation.store import Bucket, SimulatedStore
 

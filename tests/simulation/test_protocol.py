@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-import dscache_builder.building
-from dscache import layout, manifests
-from dscache.manifests import Checkpoint, Failure, Live
+import dscache_builder.attempt.build
+from dscache.protocol import layout, manifests
+from dscache.protocol.manifests import Checkpoint, Failure, Live
 from dscache.spec import Spec
 from dscache_builder.failure import EnvironmentFailed, HandlerFailure
 from simulation.actors import SHARDS, SPEC, Client, FakeHandler, builder, evictor
@@ -25,7 +25,7 @@ SEEDS = 60
 @pytest.fixture(autouse=True)
 def _a_part_per_shard(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shards of a few bytes, a part each: more requests between which things can go wrong."""
-    monkeypatch.setattr(dscache_builder.building, "part_bytes", lambda estimated: 1)
+    monkeypatch.setattr(dscache_builder.attempt.build, "part_bytes", lambda estimated: 1)
 
 
 def run(world: World, tmp_path: Path, **handler: object) -> tuple[list[Client], FakeHandler]:

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-import dscache_builder.building
-from dscache.manifests import Alias, Live
-from dscache.store import Objects
-from dscache_builder import answers, publish
-from dscache_builder.run import KeyRun, Outcome
+import dscache_builder.attempt.build
+from dscache.protocol.manifests import Alias, Live
+from dscache.store.s3 import Objects
+from dscache_builder.attempt import publish, requests
+from dscache_builder.attempt.attempt import KeyRun, Outcome
 from simulation.actors import SPEC, Client, FakeHandler, builder, evictor
 from simulation.world import Faults, RuleBroken, World
 
@@ -32,7 +32,7 @@ def stories(tmp_path: Path, faults: Faults) -> None:
 
 @pytest.fixture(autouse=True)
 def _a_part_per_shard(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dscache_builder.building, "part_bytes", lambda estimated: 1)
+    monkeypatch.setattr(dscache_builder.attempt.build, "part_bytes", lambda estimated: 1)
 
 
 def test_listing_after_looking_deletes_unanswered(
@@ -40,7 +40,7 @@ def test_listing_after_looking_deletes_unanswered(
 ) -> None:
     def look_then_list(self: KeyRun) -> Outcome | None:
         ready = publish.read_ready(self.store, self.key)
-        asked = answers.list_asked(self.store, self.key)
+        asked = requests.list_asked(self.store, self.key)
         return self._answer(asked, ready) if isinstance(ready.value, (Live, Alias)) else None
 
     monkeypatch.setattr(KeyRun, "_answer_if_live", look_then_list)
@@ -51,13 +51,13 @@ def test_listing_after_looking_deletes_unanswered(
 def test_deleting_before_the_failure_leaves_a_client_unanswered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest = answers.fail
+    honest = requests.fail
 
     def deletes_first(store: Objects, key: str, nonces: list[str], *rest: Any, **more: Any) -> None:
-        answers.delete(store, key, nonces)
+        requests.delete(store, key, nonces)
         honest(store, key, nonces, *rest, **more)
 
-    monkeypatch.setattr(answers, "fail", deletes_first)
+    monkeypatch.setattr(requests, "fail", deletes_first)
     world = World(1, Faults())
     Client().act(world, "client1")
     builder(world, "builder1", FakeHandler(tmp_path, fails=lambda: True))

@@ -10,8 +10,8 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from dscache import layout, manifests
-from dscache.manifests import Alias, Live
+from dscache.protocol import layout, manifests
+from dscache.protocol.manifests import Alias, Live
 from simulation.store import Bucket, SimulatedStore
 
 MAX_STEPS = 6_000

@@ -14,15 +14,16 @@ from pathlib import Path
 
 import pytest
 
-from dscache import cli, layout, manifests
-from dscache.cache import Cache
+from dscache import cli
+from dscache.cache.cache import Cache
+from dscache.cache.eviction import DAY_S
 from dscache.client import Client
 from dscache.config import Config
-from dscache.dataset import Dataset
 from dscache.errors import DatasetReplaced, NoSpace, UsageError
-from dscache.eviction import DAY_S
-from dscache.manifests import Live
-from dscache.store import Store
+from dscache.protocol import layout, manifests
+from dscache.protocol.manifests import Live
+from dscache.reading.dataset import Dataset
+from dscache.store.s3 import Store
 from support.datasets import contents, example_files, publish, random_files
 from support.faultproxy import Cut, FaultProxy, Stall
 
@@ -34,8 +35,8 @@ FETCH = """
 import sys
 from pathlib import Path
 from dscache import manifests
-from dscache.cache import Cache
-from dscache.manifests import Live
+from dscache.cache.cache import Cache
+from dscache.protocol.manifests import Live
 
 live = manifests.decode(Path(sys.argv[2]).read_bytes(), Live, where="test")
 def waiting():
@@ -235,8 +236,11 @@ class TestFetch:
         before = contents(path)
         again = publish(store, random_files([1001] * 4, seed=1), generation=1)
         proxy.ranges.clear()
-        code = "import sys; from dscache.dataset import Dataset; Dataset(sys.argv[1]); print(1); "
-        argv = [sys.executable, "-uc", code + "sys.stdin.read()", str(path)]
+        code = (
+            "import sys; from dscache.reading.dataset import Dataset; "
+            "Dataset(sys.argv[1]); print(1); sys.stdin.read()"
+        )
+        argv = [sys.executable, "-uc", code, str(path)]
         with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
             assert other.stdout is not None and other.stdout.readline() == b"1\n"
             with pytest.raises(UsageError, match=rf"{key}: process {other.pid} reads.*wait"):

@@ -1,6 +1,6 @@
 """What the protocol takes for granted about the store, shown on the running server.
 
-Everything goes through `dscache.store.Store`. When a server upgrade breaks one of these, the
+Everything goes through `dscache.store.s3.Store`. When a server upgrade breaks one of these, the
 protocol does not hold on it.
 """
 
@@ -31,8 +31,8 @@ from dscache.errors import (
     StoreError,
     StoreUnreachable,
 )
-from dscache.store import PRESIGN_MAX_S, Part, Store, multipart_etag
-from dscache.transfer import FileRun
+from dscache.store.s3 import PRESIGN_MAX_S, Part, Store, multipart_etag
+from dscache.store.upload import FileRun
 
 pytestmark = pytest.mark.store
 ROUNDS = 20

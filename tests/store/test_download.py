@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from dscache import manifests
 from dscache.config import Config
-from dscache.download import download
+from dscache.download.download import download
+from dscache.download.fetch import MAX_FAILURES
 from dscache.errors import (
     AccessDenied,
     DatasetReplaced,
@@ -28,9 +28,9 @@ from dscache.errors import (
     StoreUnreachable,
     UsageError,
 )
-from dscache.fetch import MAX_FAILURES
-from dscache.manifests import Live
-from dscache.store import Store
+from dscache.protocol import manifests
+from dscache.protocol.manifests import Live
+from dscache.store.s3 import Store
 from support.datasets import contents, example_files, publish, random_files
 from support.downloading import Downloading
 from support.faultproxy import Answer, Cut, FaultProxy, Flip, Stall, Throttle
@@ -604,8 +604,8 @@ DOWNLOAD = """
 import resource, sys
 from pathlib import Path
 from dscache import manifests
-from dscache.download import download
-from dscache.manifests import Live
+from dscache.download.download import download
+from dscache.protocol.manifests import Live
 
 def limit(what, soft):
     resource.setrlimit(what, (soft, resource.getrlimit(what)[1]))

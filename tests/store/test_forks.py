@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 from multiprocessing.synchronize import Barrier
 
-from dscache.store import Store
+from dscache.store.s3 import Store
 
 CHILDREN, OBJECTS = 4, 40
 

@@ -14,11 +14,11 @@ from unittest import mock
 
 import pytest
 
-from dscache import listen
 from dscache.config import Config
 from dscache.devstack.localstore import LocalStore
-from dscache.listen import Connected, Created, Listener, Lost, Signal, Unsupported
-from dscache.store import Store
+from dscache.store import notifications
+from dscache.store.notifications import Connected, Created, Listener, Lost, Signal, Unsupported
+from dscache.store.s3 import Store
 
 LIMIT_S = 20.0
 
@@ -103,7 +103,7 @@ def test_it_opens_again_every_so_often(
     client_config: Config, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Because of the mask bug a stream may have gone deaf: a new one hears again."""
-    monkeypatch.setattr(listen, "REOPEN_S", 2.0)
+    monkeypatch.setattr(notifications, "REOPEN_S", 2.0)
     heard = Heard()
     with Listener(client_config, "datasets/", heard.signals.put):
         heard.until_connected()
@@ -155,7 +155,7 @@ def test_a_server_that_never_sends_headers(
     client_config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What an unmended MinIO build does."""
-    monkeypatch.setattr(listen, "READ_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(notifications, "READ_TIMEOUT_S", 0.2)
     heard, released = Heard(), threading.Event()
     with (
         server_that(lambda request: released.wait(LIMIT_S) and None) as endpoint,
@@ -168,12 +168,12 @@ def test_a_server_that_never_sends_headers(
 
 def test_lines_may_span_chunks() -> None:
     chunks = [b'{"a', b'":1}\n{"b":2}\n\n{"c"', b":3}\n"]
-    assert list(listen._lines(chunks)) == [b'{"a":1}', b'{"b":2}', b'{"c":3}']
+    assert list(notifications._lines(chunks)) == [b'{"a":1}', b'{"b":2}', b'{"c":3}']
 
 
 @pytest.mark.parametrize("line", [b'{"Records":null}', b"nonsense", b"[]", b'{"Records":[{}]}'])
 def test_lines_that_are_no_events(line: bytes) -> None:
-    assert list(listen.parse_line(line)) == []
+    assert list(notifications.parse_line(line)) == []
 
 
 def test_a_refusal_after_it_streamed_is_not_final(client_config: Config) -> None:
@@ -201,8 +201,8 @@ def test_a_stream_that_brings_nothing_is_none_until_it_brings_a_line(
     client_config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A proxy that buffers answers (nginx, unless told otherwise) passes only the headers on."""
-    monkeypatch.setattr(listen, "READ_TIMEOUT_S", 0.5)
-    monkeypatch.setattr(listen, "SILENT_S", 0.3)
+    monkeypatch.setattr(notifications, "READ_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(notifications, "SILENT_S", 0.3)
     unbuffered = threading.Event()
 
     def answer(request: http.server.BaseHTTPRequestHandler) -> None:

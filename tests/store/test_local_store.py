@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dscache.devstack.localstore import LocalStore
-from dscache.store import Store
+from dscache.store.s3 import Store
 
 
 def test_a_start_that_was_interrupted_before_the_users_were_made(

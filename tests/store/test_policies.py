@@ -13,9 +13,9 @@ from dscache.config import Config
 from dscache.devstack import users
 from dscache.devstack.localstore import LocalStore
 from dscache.errors import AccessDenied, StoreError
-from dscache.layout import archive, claim, lock, progress, raw, ready, request
-from dscache.listen import Connected, Created, Listener, Signal, Unsupported
-from dscache.store import Store
+from dscache.protocol.layout import archive, claim, lock, progress, raw, ready, request
+from dscache.store.notifications import Connected, Created, Listener, Signal, Unsupported
+from dscache.store.s3 import Store
 
 pytestmark = pytest.mark.store
 KEY = f"photos_1.0.0_{'0' * 32}"

@@ -13,7 +13,7 @@ import pytest
 
 from dscache.config import Config
 from dscache.spec import load_spec
-from dscache.store import Store
+from dscache.store.s3 import Store
 from support.datasets import publish, random_files
 from support.running import dscache, start_dscache, wait_until
 

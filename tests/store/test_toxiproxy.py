@@ -19,15 +19,16 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from dscache import hub, layout, listen, wait
 from dscache.client import Client
 from dscache.config import Config
-from dscache.download import download
+from dscache.download.download import download
 from dscache.errors import StoreUnreachable
-from dscache.listen import Connected, Created, Listener, Lost, Signal
-from dscache.manifests import Live
+from dscache.protocol import layout, subscriptions, wait
+from dscache.protocol.manifests import Live
 from dscache.spec import Spec
-from dscache.store import Store
+from dscache.store import notifications
+from dscache.store.notifications import Connected, Created, Listener, Lost, Signal
+from dscache.store.s3 import Store
 from support.datasets import contents, publish, random_files
 from support.downloading import Downloading
 from support.faultproxy import FaultProxy
@@ -308,7 +309,7 @@ class TestNotifications:
 def test_a_silent_stream_is_noticed_within_the_read_timeout(
     store: Store, via: Store, proxy: Proxy, heard: Heard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listen, "READ_TIMEOUT_S", 2.0)
+    monkeypatch.setattr(notifications, "READ_TIMEOUT_S", 2.0)
     with Listener(via.config, layout.DATASETS, heard.signals.put):
         heard.until(Connected)
         proxy.add("timeout", timeout=0)
@@ -328,9 +329,9 @@ class TestWaiters:
 
     @pytest.fixture(autouse=True)
     def in_a_hurry(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(hub, "RETURN_S", (0.0, 0.4))
+        monkeypatch.setattr(subscriptions, "RETURN_S", (0.0, 0.4))
         monkeypatch.setattr(wait, "RETURN_S", (0.5, 2.0))
-        monkeypatch.setattr(listen, "READ_TIMEOUT_S", 2.0)
+        monkeypatch.setattr(notifications, "READ_TIMEOUT_S", 2.0)
 
     @pytest.fixture
     def waiting(self, via: Store) -> Iterator[Callable[[], str]]:
@@ -382,5 +383,5 @@ SPEC = Spec.of("photos", "1.0.0", {})  # what support.datasets publishes
 
 def listens(config: Config) -> bool:
     """Whether this process has a stream that is connected."""
-    channels = hub.hub_of(config)._channels
+    channels = subscriptions.hub_of(config)._channels
     return any(isinstance(channel._state, Connected) for channel in channels)

@@ -12,14 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from dscache import api, hub, layout, manifests, wait
+from dscache import api
 from dscache.client import Client
 from dscache.config import Config
 from dscache.devstack.localstore import LocalStore
 from dscache.errors import WaitTimeout
-from dscache.manifests import Live
+from dscache.protocol import layout, manifests, subscriptions, wait
+from dscache.protocol.manifests import Live
 from dscache.spec import Spec
-from dscache.store import Store
+from dscache.store.s3 import Store
 from support.countingproxy import CountingProxy
 from support.running import wait_until
 
@@ -115,7 +116,7 @@ def test_a_restarted_store_is_not_overrun_and_nobody_is_forgotten(
     waiters: Waiters, new_store: Callable[..., LocalStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Five times as fast as it is in life; benchmarks/notify.py has a thousand at full length."""
-    monkeypatch.setattr(hub, "RETURN_S", (0.0, 1.6))
+    monkeypatch.setattr(subscriptions, "RETURN_S", (0.0, 1.6))
     monkeypatch.setattr(wait, "RETURN_S", (2.0, 8.0))
     server = new_store()
     store = Store(server.config)

@@ -12,7 +12,7 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-from dscache.store import Store
+from dscache.store.s3 import Store
 from dscache_builder.__main__ import main
 
 REQUESTS = (

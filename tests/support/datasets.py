@@ -12,10 +12,10 @@ from typing import Any
 import blake3
 import numpy as np
 
-from dscache import layout, manifests
-from dscache.manifests import Live, Member
+from dscache.protocol import layout, manifests
+from dscache.protocol.manifests import Live, Member
 from dscache.spec import Spec
-from dscache.store import Store
+from dscache.store.s3 import Store
 from dscache_sdk.example import encode_example
 from dscache_sdk.features import Feature, Scalar, Text, features_to_json
 from dscache_sdk.records import RecordWriter

@@ -7,15 +7,15 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from dscache import manifests
-from dscache.manifests import Live
+from dscache.protocol import manifests
+from dscache.protocol.manifests import Live
 
 CODE = """
 import re, sys
 from pathlib import Path
 from dscache import manifests
-from dscache.download import download
-from dscache.manifests import Live
+from dscache.download.download import download
+from dscache.protocol.manifests import Live
 
 def peak_bytes():  # not ru_maxrss: that of a child begins with the peak of its parent
     return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024

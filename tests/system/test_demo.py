@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import uv
 
-from dscache import layout
 from dscache.devstack import folder, record, takedown
 from dscache.devstack.localstore import LocalStore
-from dscache.store import Entry, Store
+from dscache.protocol import layout
+from dscache.store.s3 import Entry, Store
 
 pytestmark = [pytest.mark.store, pytest.mark.system, pytest.mark.timeout(600)]
 CHECKOUT = Path(__file__).resolve().parents[2]

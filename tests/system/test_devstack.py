@@ -25,7 +25,7 @@ from dscache.devstack.localstore import LocalStore
 from dscache.devstack.stack import Options, Report
 from dscache.devstack.stack import up as bring_up
 from dscache.errors import AccessDenied, UsageError
-from dscache.store import Store
+from dscache.store.s3 import Store
 
 pytestmark = pytest.mark.store
 SILENT = Path(__file__).with_name("silent_server.py")

@@ -13,10 +13,10 @@ import msgspec
 import pytest
 import uv
 
-from dscache.manifests import Lock
-from dscache_builder import resolver
-from dscache_builder.environment import EnvironmentFailed, Environments, lock_digest
-from dscache_builder.worker import HandlerHost, HostRequest, ShardBuilt
+from dscache.protocol.manifests import Lock
+from dscache_builder.environments import resolver
+from dscache_builder.environments.environment import EnvironmentFailed, Environments, lock_digest
+from dscache_builder.hosting.client import HandlerHost, HostRequest, ShardBuilt
 from dscache_sdk.example import decode_example
 from dscache_sdk.records import read_records
 from support.packages import HandlerPackage, own_wheels
@@ -273,8 +273,8 @@ import sys
 from pathlib import Path
 import msgspec
 import uv
-from dscache.manifests import Lock
-from dscache_builder.environment import Environments
+from dscache.protocol.manifests import Lock
+from dscache_builder.environments.environment import Environments
 
 uv.find_uv_bin = lambda: sys.argv[3]
 lock = msgspec.json.decode(sys.stdin.buffer.read(), type=Lock)

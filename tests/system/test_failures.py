@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from dscache import layout, manifests
 from dscache.config import Config
-from dscache.manifests import Failure, Request
+from dscache.protocol import layout, manifests
+from dscache.protocol.manifests import Failure, Request
 from dscache.spec import Spec, load_spec
-from dscache.store import Store
+from dscache.store.s3 import Store
 from support.running import Builder, dscache, start_dscache, wait_until, write_spec
 
 NewBuilder = Callable[..., Builder]

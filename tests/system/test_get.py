@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 
 import dscache as package
-from dscache import Client, layout, manifests
+from dscache import Client
 from dscache.config import Config
-from dscache.manifests import Alias, Checkpoint, Live
+from dscache.protocol import layout, manifests
+from dscache.protocol.manifests import Alias, Checkpoint, Live
 from dscache.spec import load_spec
-from dscache.store import Store
+from dscache.store.s3 import Store
 from support.counting import loads
 from support.running import (
     Builder,

@@ -20,8 +20,8 @@ from pathlib import Path
 import blake3
 import pytest
 
-from dscache_builder.environment import Environments
-from dscache_builder.worker import (
+from dscache_builder.environments.environment import Environments
+from dscache_builder.hosting.client import (
     Advanced,
     HandlerFailure,
     HandlerHost,
@@ -514,7 +514,7 @@ def test_what_beat_raises_ends_the_call(
 _BUILDER = """
 import sys
 from pathlib import Path
-from dscache_builder.worker import HandlerHost, HostRequest
+from dscache_builder.hosting.client import HandlerHost, HostRequest
 
 python, raw, scratch = map(Path, sys.argv[1:])
 request = HostRequest("troubles", "troubles", "1.0.0", {"batch_size": 1}, raw, scratch,

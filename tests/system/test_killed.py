@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 import dscache as package
-from dscache import layout, manifests
 from dscache.config import Config
-from dscache.manifests import Checkpoint
+from dscache.protocol import layout, manifests
+from dscache.protocol.manifests import Checkpoint
 from dscache.spec import load_spec
-from dscache.store import Store
+from dscache.store.s3 import Store
 from support.counting import loads
 from support.running import Builder, dscache, start_dscache, wait_until, write_spec
 

@@ -6,11 +6,11 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from dscache import layout
-from dscache.buildlog import text_of
 from dscache.config import Config
+from dscache.protocol import layout
+from dscache.protocol.buildlog import text_of
 from dscache.spec import load_spec
-from dscache.store import Store
+from dscache.store.s3 import Store
 from support.counting import loads
 from support.running import Builder, dscache, start_dscache, wait_until, write_spec
 from support.troubles import write_samples

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from dscache import layout, manifests
 from dscache.config import Config
-from dscache.manifests import Checkpoint, Live
+from dscache.protocol import layout, manifests
+from dscache.protocol.manifests import Checkpoint, Live
 from dscache.spec import load_spec
-from dscache.store import Store
+from dscache.store.s3 import Store
 from support.packages import HandlerPackage
 from support.running import Builder, dscache, wait_until, write_spec
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from dscache import layout, manifests
 from dscache.config import Config
-from dscache.manifests import Live
+from dscache.protocol import layout, manifests
+from dscache.protocol.manifests import Live
 from dscache.spec import load_spec
-from dscache.store import Store
+from dscache.store.s3 import Store
 from support.packages import HandlerPackage
 from support.running import Builder, Ran, dscache, run_builder, write_spec
 

@@ -8,9 +8,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dscache import layout
-from dscache.buildlog import BuildLog, Follower, continued, text_of
-from dscache_builder.report import LOG_INTERVAL_S, BucketReporter
+from dscache.protocol import layout
+from dscache.protocol.buildlog import BuildLog, Follower, continued, text_of
+from dscache_builder.attempt.progress import LOG_INTERVAL_S, BucketReporter
 
 KEY = "photos_1.0.0_" + "0" * 32
 

@@ -14,13 +14,14 @@ from typing import Any
 
 import pytest
 
-from dscache import manifests, workspace
-from dscache.cache import Cache
-from dscache.dataset import Dataset
+from dscache.cache.cache import Cache
+from dscache.cache.eviction import DAY_S, Entry, protection, victims
+from dscache.cache.home import Home
+from dscache.download import staging
 from dscache.errors import ConfigError, NoSpace, NotCached, UsageError
-from dscache.eviction import DAY_S, Entry, protection, victims
-from dscache.home import Home
-from dscache.manifests import Live, Member
+from dscache.protocol import manifests
+from dscache.protocol.manifests import Live, Member
+from dscache.reading.dataset import Dataset
 from dscache.spec import Spec
 
 NOW = 1_900_000_000.0
@@ -230,8 +231,8 @@ class TestFind:
         put(home, KEY)
         code = (
             "import sys, pathlib\n"
-            "from dscache.cache import Cache\n"
-            "from dscache.dataset import Dataset\n"
+            "from dscache.cache.cache import Cache\n"
+            "from dscache.reading.dataset import Dataset\n"
             f"path = Cache(pathlib.Path({str(home.directory)!r})).find({KEY!r})\n"
             "assert str(Dataset(path).path) == str(path)\n"
             "print(*sys.modules)\n"
@@ -291,7 +292,7 @@ def reader(home: Home) -> Iterator[Callable[[], subprocess.Popen[str]]]:
 
     def start() -> subprocess.Popen[str]:
         code = (
-            "import sys\nfrom dscache.dataset import Dataset\n"
+            "import sys\nfrom dscache.reading.dataset import Dataset\n"
             f"Dataset({str(home.datasets / KEY)!r})\nprint('open', flush=True)\nsys.stdin.read()\n"
         )
         argv = [sys.executable, "-c", code]
@@ -507,7 +508,7 @@ class TestPrune:
 
         with monkeypatch.context() as patch:
             patch.setattr(os, "unlink", both)
-            workspace.remove(folder)
+            staging.remove(folder)
         assert not folder.exists()
 
     def test_unfinished_downloads_go_after_a_week(self, cache: Cache, home: Home) -> None:

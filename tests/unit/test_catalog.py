@@ -7,14 +7,15 @@ import queue
 import msgspec
 import pytest
 
-from dscache import catalog, layout, manifests, retire, wait
+from dscache import catalog
 from dscache.client import Client
 from dscache.config import Config
 from dscache.errors import NotCached
-from dscache.manifests import Alias, Failure, Live, Timings
+from dscache.protocol import layout, manifests, retire, wait
+from dscache.protocol.manifests import Alias, Failure, Live, Timings
+from dscache.protocol.state import State
+from dscache.protocol.wait import Outstanding, Waiting
 from dscache.spec import Spec
-from dscache.state import State
-from dscache.wait import Outstanding, Waiting
 from simulation.store import Bucket, SimulatedStore
 
 SPEC = Spec.of("photos", "1.0.0", {})

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from dscache import manifests
 from dscache.cli.get import parse_shards
 from dscache.cli.group import end_of
 from dscache.errors import UsageError
-from dscache.manifests import Live
+from dscache.protocol import manifests
+from dscache.protocol.manifests import Live
 from dscache.spec import load_spec
 
 HEAVY = {"click", "msgspec", "boto3", "botocore", "urllib3", "http.client", "ssl", "socket"}

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from dscache import holding, manifests
-from dscache.dataset import Dataset
 from dscache.errors import DscacheError, IntegrityError, UsageError
-from dscache.manifests import BadSample, Live
-from dscache.selection import holding_of
+from dscache.folder import contents
+from dscache.folder.selection import holding_of
+from dscache.protocol import manifests
+from dscache.protocol.manifests import BadSample, Live
+from dscache.reading.dataset import Dataset
 from dscache.spec import Spec
 from support.datasets import example_files, members_of, zip_of
 
@@ -43,7 +44,7 @@ def folder(tmp_path: Path, live: Live) -> Path:
     path.mkdir()
     for name, content in example_files(tmp_path, RECORDS).items():
         (path / name).write_bytes(content)
-    (path / holding.MANIFEST).write_bytes(manifests.encode(live))
+    (path / contents.MANIFEST).write_bytes(manifests.encode(live))
     return path
 
 
@@ -59,7 +60,7 @@ def ids(split: str, counts: list[int]) -> list[str]:
 def test_it_is_a_path(dataset: Dataset, folder: Path) -> None:
     assert os.fspath(dataset) == str(folder)
     assert dataset.path == folder
-    assert (Path(dataset) / holding.MANIFEST).exists()
+    assert (Path(dataset) / contents.MANIFEST).exists()
 
 
 def test_it_knows_its_spec(dataset: Dataset, live: Live) -> None:
@@ -100,7 +101,7 @@ def test_an_unknown_split_names_those_there_are(dataset: Dataset) -> None:
 
 def test_a_partial_copy_gives_what_it_has(folder: Path, live: Live) -> None:
     held = {member.name for member in live.members} - {live.shards[0].name, live.shards[2].name}
-    (folder / holding.PARTIAL).write_bytes(holding.encode(holding_of(live, held)))
+    (folder / contents.PARTIAL).write_bytes(contents.encode(holding_of(live, held)))
     dataset = Dataset(folder)
     assert dataset.info["splits"] == {"train": 7, "val": 2}
     assert dataset.info["held"] == {"train": 4}
@@ -115,7 +116,7 @@ def test_a_folder_that_is_no_dataset(tmp_path: Path) -> None:
 
 
 def test_a_damaged_manifest(folder: Path) -> None:
-    (folder / holding.MANIFEST).write_bytes(b'{"state": "live"}')
+    (folder / contents.MANIFEST).write_bytes(b'{"state": "live"}')
     with pytest.raises(IntegrityError, match=r"manifest\.json: not a manifest"):
         Dataset(folder).files()
 

@@ -14,11 +14,12 @@ from typing import get_args
 import click
 import pytest
 
-from dscache import config, errors, layout
+from dscache import config, errors
 from dscache.cli import COMMANDS, cli
-from dscache.manifests import FailureKind
+from dscache.protocol import layout
+from dscache.protocol.manifests import FailureKind
+from dscache.protocol.state import State
 from dscache.spec import load_spec
-from dscache.state import State
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 README = (CHECKOUT / "README.md").read_text("utf-8")

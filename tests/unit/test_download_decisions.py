@@ -8,19 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dscache import holding
-from dscache.download import decide
-from dscache.errors import (
-    AccessDenied,
-    BucketMissing,
-    DatasetReplaced,
-    IntegrityError,
-    StoreError,
-    UsageError,
-)
-from dscache.holding import SplitHolding
-from dscache.manifests import Live, Member
-from dscache.pacing import (
+from dscache.download.concurrency import (
     FAST_RANGE_BYTES_PER_S,
     MAX_RANGES,
     Look,
@@ -31,8 +19,19 @@ from dscache.pacing import (
     ranges_wanted,
     worth_sharing,
 )
-from dscache.ranges import Interrupted, Source, refusal
-from dscache.selection import (
+from dscache.download.download import decide
+from dscache.download.ranges import Interrupted, Source, refusal
+from dscache.errors import (
+    AccessDenied,
+    BucketMissing,
+    DatasetReplaced,
+    IntegrityError,
+    StoreError,
+    UsageError,
+)
+from dscache.folder import contents
+from dscache.folder.contents import SplitHolding
+from dscache.folder.selection import (
     MAX_GAP_BYTES,
     MAX_RUN_BYTES,
     MIN_RUN_BYTES,
@@ -42,6 +41,7 @@ from dscache.selection import (
     plan_runs,
     select,
 )
+from dscache.protocol.manifests import Live, Member
 from dscache.spec import Spec
 from dscache.units import format_bytes, parse_bytes
 
@@ -320,8 +320,8 @@ class TestHolding:
             "val": SplitHolding(1, frozenset()),
         }
         assert held_names(LIVE, held) == {"t0", "t2", "features.json"}
-        assert not holding.complete(held)
-        assert holding.complete(holding_of(LIVE, {m.name for m in LIVE.members}))
+        assert not contents.complete(held)
+        assert contents.complete(holding_of(LIVE, {m.name for m in LIVE.members}))
         assert held_names(LIVE, None) == {m.name for m in LIVE.members}
 
     @pytest.mark.parametrize(
@@ -345,8 +345,8 @@ class TestHolding:
             "train": SplitHolding(3, frozenset({0, 2})),
             "val": SplitHolding(1, frozenset({0})),
         }
-        assert holding.holds(held, splits, shards) is expected
-        assert holding.holds(None, splits, shards)
+        assert contents.holds(held, splits, shards) is expected
+        assert contents.holds(None, splits, shards)
 
 
 class TestUnits:

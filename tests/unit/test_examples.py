@@ -14,10 +14,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from dscache import holding, manifests, ownmapper
-from dscache.dataset import Dataset
 from dscache.errors import DscacheError, UsageError
-from dscache.manifests import Live
+from dscache.folder import contents
+from dscache.protocol import manifests
+from dscache.protocol.manifests import Live
+from dscache.reading import handler_mapper
+from dscache.reading.dataset import Dataset
 from dscache.spec import Spec
 from dscache_sdk.features import Feature, Image, Scalar
 from dscache_sdk.handler import DatasetHandler
@@ -45,7 +47,7 @@ def dataset(tmp_path: Path) -> Dataset:
         seal="",
         members=members_of(archive),
     )
-    (folder / holding.MANIFEST).write_bytes(manifests.encode(live))
+    (folder / contents.MANIFEST).write_bytes(manifests.encode(live))
     return Dataset(folder)
 
 
@@ -212,7 +214,7 @@ def install(monkeypatch: pytest.MonkeyPatch, *points: Point) -> None:
     def entry_points(*, group: str, name: str) -> list[Point]:
         return list(points) if (group, name) == ("dscache.handlers", "photos") else []
 
-    monkeypatch.setattr(ownmapper.metadata, "entry_points", entry_points)
+    monkeypatch.setattr(handler_mapper.metadata, "entry_points", entry_points)
 
 
 def test_the_handlers_own_mapper_is_used(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -307,7 +309,7 @@ def torch_data(monkeypatch: pytest.MonkeyPatch) -> Iterator[types.ModuleType]:
     for module in (torch, utils, data):
         monkeypatch.setitem(sys.modules, module.__name__, module)
     yield data
-    sys.modules.pop("dscache.torchdata", None)
+    sys.modules.pop("dscache.reading.torchdata", None)
     importlib.invalidate_caches()
 
 

@@ -6,8 +6,8 @@ import os
 from collections.abc import Callable
 
 from dscache.config import Config
-from dscache.forks import PerProcess
-from dscache.store import Store
+from dscache.store.forks import PerProcess
+from dscache.store.s3 import Store
 
 
 def in_child(true: Callable[[], bool]) -> bool:

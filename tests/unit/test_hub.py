@@ -9,11 +9,11 @@ from contextlib import ExitStack
 
 import pytest
 
-from dscache import hub, layout
 from dscache.config import Config
-from dscache.hub import Hub, Waiter
-from dscache.listen import Connected, Created, Lost, Signal
+from dscache.protocol import layout, subscriptions
+from dscache.protocol.subscriptions import Hub, Waiter
 from dscache.spec import Spec
+from dscache.store.notifications import Connected, Created, Lost, Signal
 
 CONFIG = Config(endpoint="http://127.0.0.1:1")
 
@@ -146,15 +146,19 @@ def test_watching_what_the_key_resolves_to(shared: Hub, listeners: Listeners) ->
 
 
 def test_one_hub_for_each_bucket_and_user() -> None:
-    assert hub.hub_of(CONFIG) is hub.hub_of(Config(endpoint="http://127.0.0.1:1/"))
-    assert hub.hub_of(CONFIG) is not hub.hub_of(Config(endpoint="http://127.0.0.1:1", bucket="b"))
+    assert subscriptions.hub_of(CONFIG) is subscriptions.hub_of(
+        Config(endpoint="http://127.0.0.1:1/")
+    )
+    assert subscriptions.hub_of(CONFIG) is not subscriptions.hub_of(
+        Config(endpoint="http://127.0.0.1:1", bucket="b")
+    )
 
 
 def test_a_forked_child_has_its_own() -> None:
-    before = hub.hub_of(CONFIG)
+    before = subscriptions.hub_of(CONFIG)
     pid = os.fork()
     if pid == 0:
-        os._exit(0 if hub.hub_of(CONFIG) is not before else 1)
+        os._exit(0 if subscriptions.hub_of(CONFIG) is not before else 1)
     assert os.waitpid(pid, 0)[1] == 0
 
 

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dscache import layout, manifests
 from dscache.errors import IntegrityError
-from dscache.layout import Question
-from dscache.manifests import Alias, Failure, Live, Progress, Ready, Request, Retired
+from dscache.protocol import layout, manifests
+from dscache.protocol.layout import Question
+from dscache.protocol.manifests import Alias, Failure, Live, Progress, Ready, Request, Retired
+from dscache.protocol.state import State, state_of
 from dscache.spec import Spec
-from dscache.state import State, state_of
 
 SPEC = Spec.of("photos", "1.0.0-rc.1", {"a": 1})
 KEY = SPEC.key

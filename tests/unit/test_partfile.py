@@ -15,11 +15,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dscache import partfile, reservation
+from dscache.download import partfile, reservation
+from dscache.download.partfile import BLOCK_BYTES, PartFile, gaps
+from dscache.download.segments import OneMember, Stretch
 from dscache.errors import NoSpace
-from dscache.manifests import Member
-from dscache.partfile import BLOCK_BYTES, PartFile, gaps
-from dscache.stretches import OneMember, Stretch
+from dscache.protocol.manifests import Member
 
 KIB = 1 << 10
 MIB = 1 << 20

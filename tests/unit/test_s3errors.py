@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from dscache import s3errors
 from dscache.config import Config
 from dscache.errors import AccessDenied, NoSuchUpload, StoreError, StoreUnreachable
+from dscache.store import s3errors
 
 CONFIG = Config(endpoint="http://store.example:9000", bucket="bucket")
 

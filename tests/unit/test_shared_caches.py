@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from dscache import config, filesystems, readers, workspace
-from dscache.cache import Cache
+from dscache import config
+from dscache.cache.cache import Cache
+from dscache.cache.eviction import DAY_S
+from dscache.cache.home import Home
+from dscache.download import staging
 from dscache.errors import ConfigError
-from dscache.eviction import DAY_S
-from dscache.home import Home
+from dscache.folder import filesystems, locks
 
 NOW = 1_900_000_000.0
 KEY = "photos_1.0.0_" + "a" * 32
@@ -175,7 +177,7 @@ def test_machines_download_each_into_a_folder_of_its_own(
     names = []
     for machine in ("a.example.org", "b"):
         monkeypatch.setattr("socket.gethostname", lambda machine=machine: machine)
-        with workspace.workspace(tmp_path / KEY, "etag") as folder:
+        with staging.workspace(tmp_path / KEY, "etag") as folder:
             (folder / "begun").touch()
             names.append(folder.name)
     assert names == [f".{KEY}.etag@a-example-org.tmp", f".{KEY}.etag@b.tmp"]
@@ -191,28 +193,28 @@ def no_locks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_where_nothing_can_be_locked_everything_works(own: Home, no_locks: None) -> None:
     put(own, used_at=0.0)
-    with readers.share(own.lock(KEY)), own.changing(KEY):
-        assert not readers.held(own.lock(KEY))
+    with locks.share(own.lock(KEY)), own.changing(KEY):
+        assert not locks.held(own.lock(KEY))
     assert own.take_away(KEY, force=False, unless_used_since=None) is not None
 
 
 def test_where_nothing_can_be_locked_unfinished_downloads_stay_for_a_week(
     tmp_path: Path, no_locks: None
 ) -> None:
-    with workspace.workspace(tmp_path / KEY, "one") as folder:
+    with staging.workspace(tmp_path / KEY, "one") as folder:
         (folder / "begun").touch()
-    with workspace.workspace(tmp_path / KEY, "two") as other:
+    with staging.workspace(tmp_path / KEY, "two") as other:
         (other / "begun").touch()
         assert folder.exists()  # somebody may be at it
     os.utime(folder, (0, 0))
-    assert workspace.discard_old(tmp_path, before=1.0) == 0
+    assert staging.discard_old(tmp_path, before=1.0) == 0
     assert not folder.exists()
     assert other.exists()
 
 
 def test_a_look_at_the_same_moment_is_no_reader(own: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     put(own, used_at=0.0)
-    readers.share(own.lock(KEY)).release()
+    locks.share(own.lock(KEY)).release()
     flock, asked = fcntl.flock, 0
 
     def busy_first(handle: int, how: int) -> None:
@@ -223,13 +225,13 @@ def test_a_look_at_the_same_moment_is_no_reader(own: Home, monkeypatch: pytest.M
         flock(handle, how)
 
     monkeypatch.setattr(fcntl, "flock", busy_first)
-    assert not readers.held(own.lock(KEY))
+    assert not locks.held(own.lock(KEY))
     asked = 0
     assert own.take_away(KEY, force=False, unless_used_since=None) is not None
 
 
 def test_a_lock_file_of_another_user(own: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    readers.share(own.lock(KEY)).release()
+    locks.share(own.lock(KEY)).release()
     open_ = os.open
 
     def refuse_writing(path: str, flags: int, *mode: int) -> int:
@@ -238,12 +240,12 @@ def test_a_lock_file_of_another_user(own: Home, monkeypatch: pytest.MonkeyPatch)
         return open_(path, flags, *mode)
 
     monkeypatch.setattr(os, "open", refuse_writing)
-    with readers.share(own.lock(KEY)):
-        assert readers.held(own.lock(KEY))
-        assert readers.try_exclusive(own.lock(KEY)) is None
-    assert not readers.held(own.lock(KEY))
+    with locks.share(own.lock(KEY)):
+        assert locks.held(own.lock(KEY))
+        assert locks.try_exclusive(own.lock(KEY)) is None
+    assert not locks.held(own.lock(KEY))
     with pytest.raises(PermissionError):
-        readers.try_exclusive(own.lock("other"))
+        locks.try_exclusive(own.lock("other"))
 
 
 def test_another_error_is_an_error(own: Home, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,4 +254,4 @@ def test_another_error_is_an_error(own: Home, monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(fcntl, "flock", refuse)
     with pytest.raises(OSError, match="no disk"):
-        readers.share(own.lock(KEY))
+        locks.share(own.lock(KEY))

@@ -18,7 +18,7 @@ import pytest
 
 from dscache.config import Config
 from dscache.errors import AccessDenied, ConfigError, StoreUnreachable
-from dscache.signed import Signed, within
+from dscache.store.signed_http import Signed, within
 
 CONFIG = Config(endpoint="http://127.0.0.1:1", access_key="a", secret_key="b")
 

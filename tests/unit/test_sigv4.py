@@ -10,7 +10,7 @@ import pytest
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from dscache.sigv4 import Keys, presigned, signed_headers
+from dscache.store.sigv4 import Keys, presigned, signed_headers
 
 AT = 1_700_000_000.5
 NAMES = [

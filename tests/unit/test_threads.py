@@ -10,7 +10,7 @@ DECODE = """
 import sys, threading
 sys.setswitchinterval(1e-6)
 from dscache import manifests
-from dscache.manifests import Live, Member
+from dscache.protocol.manifests import Live, Member
 from dscache.spec import Spec
 
 member = Member(name="x", offset=1, size=2, crc32=3, digest="d")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-import dscache.transfer
+import dscache.store.upload
 from dscache.config import Config
 from dscache.errors import NoSuchUpload, StoreUnreachable
-from dscache.store import Store
-from dscache.transfer import Answer
+from dscache.store.s3 import Store
+from dscache.store.upload import Answer
 
 SENT = Answer(200, {"etag": '"e"'}, b"")
 BUSY = Answer(503, {}, b"<Code>SlowDown</Code>")
@@ -29,7 +29,7 @@ def send(monkeypatch: pytest.MonkeyPatch, *outcomes: Answer | Exception) -> tupl
     store = Store(config)
     pauses: list[float] = []
     monkeypatch.setattr(store._signed, "_sleep", pauses.append)
-    monkeypatch.setattr(dscache.transfer, "put", put)
+    monkeypatch.setattr(dscache.store.upload, "put", put)
     etag = store.upload_part("datasets/x.zip", "upload", 1, [b"x"])
     assert pending == []
     return etag, len(pauses)

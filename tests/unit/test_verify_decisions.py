@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dscache.manifests import BadSample, Live, Member
-from dscache.recordcheck import MAX_PROBLEMS, RecordCheck
+from dscache.protocol.manifests import BadSample, Live, Member
 from dscache.spec import Spec
-from dscache.zipcheck import directory_problems, largest_directory, local_problems
+from dscache.verify.recordcheck import MAX_PROBLEMS, RecordCheck
+from dscache.verify.zipcheck import directory_problems, largest_directory, local_problems
+from dscache_builder.attempt.parts import append_member
+from dscache_builder.attempt.zip_writer import central_directory, data_end, local_header
+from dscache_builder.commands.verify_shard import compare
 from dscache_builder.failure import HandlerFailure
-from dscache_builder.parts import append_member
-from dscache_builder.verify_shard import compare
-from dscache_builder.worker import PlannedShard, PlanSummary, ShardBuilt
-from dscache_builder.zipstream import central_directory, data_end, local_header
+from dscache_builder.hosting.client import PlannedShard, PlanSummary, ShardBuilt
 from dscache_sdk.records import RecordWriter
 
 GIB = 1 << 30

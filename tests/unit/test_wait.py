@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from dscache import layout, manifests, markers, wait
 from dscache.errors import IntegrityError, StoreUnreachable, UsageError, WaitTimeout
-from dscache.listen import Connected, Created, Lost, Signal, Unsupported
-from dscache.manifests import Alias, Failure, Live, Progress, Retired
+from dscache.protocol import layout, manifests, markers, wait
+from dscache.protocol.manifests import Alias, Failure, Live, Progress, Retired
+from dscache.protocol.wait import Outstanding, Waiting
 from dscache.spec import Spec
-from dscache.wait import Outstanding, Waiting
+from dscache.store.notifications import Connected, Created, Lost, Signal, Unsupported
 from simulation.store import Bucket, SimulatedStore
 
 SPEC = Spec.of("photos", "1.0.0", {})

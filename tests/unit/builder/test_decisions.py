@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dscache import layout
-from dscache.manifests import Checkpoint, PartRecord, Seal, ShardRecord
+from dscache.protocol import layout
+from dscache.protocol.manifests import Checkpoint, PartRecord, Seal, ShardRecord
 from dscache.spec import Spec
-from dscache.store import Entry, Head, Part, multipart_etag
-from dscache.transfer import length
-from dscache_builder import sweep
-from dscache_builder.claim import may_take
-from dscache_builder.parts import (
+from dscache.store.s3 import Entry, Head, Part, multipart_etag
+from dscache.store.upload import length
+from dscache_builder import reconcile
+from dscache_builder.attempt.claim import may_take
+from dscache_builder.attempt.parts import (
     MIN_PART_BYTES,
     FinishedShard,
     Packer,
@@ -24,8 +24,8 @@ from dscache_builder.parts import (
     part_bytes,
     stored_bytes,
 )
-from dscache_builder.publish import Step, decide
-from dscache_builder.sweep import WaitingKey
+from dscache_builder.attempt.publish import Step, decide
+from dscache_builder.reconcile import WaitingKey
 
 A, B, C = (Spec.of(name, "1", {}).key for name in "abc")
 
@@ -128,7 +128,7 @@ def entry(key: str, nonce: str, at: float) -> Entry:
 def test_highest_priority_then_oldest() -> None:
     entries = [entry(A, "1", 30), entry(B, "1", 20), entry(B, "2", 40), entry(C, "1", 10)]
     priorities = {(A, "1"): 5, (B, "1"): 1, (B, "2"): 9, (C, "1"): 5}
-    order = sweep.in_order_of_need(entries, lambda key, nonce: priorities[key, nonce])
+    order = reconcile.in_order_of_need(entries, lambda key, nonce: priorities[key, nonce])
     assert [waiting.key for waiting in order] == [B, C, A]
     assert order[0] == WaitingKey(B, 9, 20)
 
@@ -138,17 +138,17 @@ def test_equal_requests_are_not_read() -> None:
         raise AssertionError("read")
 
     entries = [entry(A, str(n), n) for n in range(1000)]
-    assert [w.key for w in sweep.in_order_of_need(entries, fail)] == [A]
+    assert [w.key for w in reconcile.in_order_of_need(entries, fail)] == [A]
 
 
 def test_cancels_without_their_request_are_strays() -> None:
     cancel = Entry(layout.cancel(A, "1"), "e", 1, 0.0)
     stray = Entry(layout.cancel(A, "2"), "e", 1, 0.0)
-    assert sweep.stray_cancels([entry(A, "1", 0), cancel, stray]) == [stray.name]
+    assert reconcile.stray_cancels([entry(A, "1", 0), cancel, stray]) == [stray.name]
 
 
 def test_what_may_start() -> None:
     waiting = [WaitingKey(key, 5, 0.0) for key in (A, B, C)]
-    assert sweep.startable(waiting, set(), {}, 10.0, 2) == [A, B]
-    assert sweep.startable(waiting, {A}, {B: 11.0}, 10.0, 2) == [C]
-    assert sweep.startable(waiting, set(), {}, 10.0, 0) == []
+    assert reconcile.startable(waiting, set(), {}, 10.0, 2) == [A, B]
+    assert reconcile.startable(waiting, {A}, {B: 11.0}, 10.0, 2) == [C]
+    assert reconcile.startable(waiting, set(), {}, 10.0, 0) == []

@@ -10,20 +10,20 @@ from pathlib import Path
 import blake3
 import pytest
 
-from dscache_builder.host.assignment import Assignment
-from dscache_builder.host.channel import LineReader, write_line
-from dscache_builder.host.checksums import Checksums, checksums_of
-from dscache_builder.host.deaths import after_death, allowed_bad, too_many_bad
-from dscache_builder.host.failures import HostFailure, failure_event, is_out_of_memory
-from dscache_builder.host.guard import EXIT_OUT_OF_MEMORY, death_words
-from dscache_builder.host.process import Ending
-from dscache_builder.host.rawfolder import raw_revision
-from dscache_builder.host.rearrange import mixed_samples, only_samples, without
-from dscache_builder.host.slot import Slot
-from dscache_builder.scrubbed import handler_environment, tool_environment
-from dscache_builder.sourcewatch import is_source
-from dscache_builder.trial import report_times
-from dscache_builder.worker import PreviewResult
+from dscache_builder.child_environ import handler_environment, tool_environment
+from dscache_builder.commands.source_watch import is_source
+from dscache_builder.commands.trial import report_times
+from dscache_builder.hosting.client import PreviewResult
+from dscache_builder.hosting.host.assignment import Assignment
+from dscache_builder.hosting.host.channel import LineReader, write_line
+from dscache_builder.hosting.host.checksums import Checksums, checksums_of
+from dscache_builder.hosting.host.current_sample import Slot
+from dscache_builder.hosting.host.deaths import after_death, allowed_bad, too_many_bad
+from dscache_builder.hosting.host.failures import HostFailure, failure_event, is_out_of_memory
+from dscache_builder.hosting.host.guard import EXIT_OUT_OF_MEMORY, death_words
+from dscache_builder.hosting.host.plan_subsets import mixed_samples, only_samples, without
+from dscache_builder.hosting.host.process import Ending
+from dscache_builder.hosting.host.raw_revision import raw_revision
 from dscache_sdk.errors import OptionsError, RawDataError, SampleError
 from dscache_sdk.plan import Plan, ShardPlan
 from dscache_sdk.records import RecordWriter

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dscache_builder.failure import EnvironmentFailed
-from dscache_builder.sources import (
+from dscache_builder.environments.sources import (
     GitSource,
     IndexSource,
     PathSource,
@@ -24,6 +23,7 @@ from dscache_builder.sources import (
     wheel_parts,
     without_handler,
 )
+from dscache_builder.failure import EnvironmentFailed
 
 COMMIT = "a" * 40
 OTHER = "b" * 40

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dscache.manifests import Member
-from dscache_builder import zipstream
-from dscache_builder.parts import append_member
+from dscache.protocol.manifests import Member
+from dscache_builder.attempt import zip_writer
+from dscache_builder.attempt.parts import append_member
 
 
 def archive(files: list[tuple[str, bytes]]) -> tuple[bytes, list[Member]]:
@@ -22,8 +22,8 @@ def archive(files: list[tuple[str, bytes]]) -> tuple[bytes, list[Member]]:
     for name, data in files:
         crc32 = zlib.crc32(data)
         append_member(members, name, len(data), crc32, "digest")
-        body += zipstream.local_header(name, len(data), crc32) + data
-    return bytes(body) + zipstream.central_directory(members), members
+        body += zip_writer.local_header(name, len(data), crc32) + data
+    return bytes(body) + zip_writer.central_directory(members), members
 
 
 @settings(deadline=None)
@@ -53,11 +53,11 @@ def test_zip64_where_a_size_or_an_offset_needs_it(tmp_path: Path, size: int) -> 
     append_member(members, "small", 5, zlib.crc32(b"hello"), "")
     path = tmp_path / "big.zip"
     with path.open("wb") as file:
-        file.write(zipstream.local_header("big", size, 0))
+        file.write(zip_writer.local_header("big", size, 0))
         file.seek(size, io.SEEK_CUR)
-        file.write(zipstream.local_header("small", 5, zlib.crc32(b"hello")) + b"hello")
-        assert file.tell() == zipstream.data_end(members)
-        file.write(zipstream.central_directory(members))
+        file.write(zip_writer.local_header("small", 5, zlib.crc32(b"hello")) + b"hello")
+        assert file.tell() == zip_writer.data_end(members)
+        file.write(zip_writer.central_directory(members))
     with zipfile.ZipFile(path) as zipped:
         assert zipped.read("small") == b"hello"
         assert zipped.getinfo("big").file_size == size

@@ -1,0 +1,319 @@
+"""From a plan to a sealed checkpoint: shards are built, packed into parts and sent meanwhile.
+
+Only the thread of the build touches the checkpoint; uploads run in an executor.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, wait
+from dataclasses import dataclass, field
+
+import blake3
+
+from dscache.errors import NoSuchUpload
+from dscache.protocol import layout
+from dscache.protocol.manifests import BadSample, Member, PartRecord, Seal, ShardRecord, Timings
+from dscache.spec import Spec
+from dscache.store.s3 import Objects, multipart_etag
+from dscache.store.upload import length
+from dscache_sdk import tfds
+
+from ..engine import Beat, Work
+from ..hosting.client import Advanced, HandlerFailure, PlanSummary, ShardBuilt
+from . import zip_writer
+from .claim import NO_UPLOAD, Claim
+from .parts import (
+    MAX_PART_BYTES,
+    PARTS_PLANNED,
+    FilledPart,
+    FinishedShard,
+    Packer,
+    append_member,
+    keep_prefix,
+    member_table,
+    part_bytes,
+)
+from .publish import UPLOAD_METADATA
+
+UPLOADS_IN_FLIGHT = 2
+MD5_HEX_CHARS = 32
+WAIT_S = 0.5
+
+
+@dataclass
+class Counts:
+    """How far a build is: examples, bytes, shards, and bad samples."""
+
+    total: int = 0
+    kept: int = 0
+    advanced: int = 0
+    bytes: int = 0
+    shards: int = 0
+    shards_done: int = 0
+    bad: int = 0
+
+    @property
+    def done(self) -> int:
+        """Examples done, those of an earlier attempt included."""
+        return self.kept + self.advanced
+
+
+@dataclass
+class Building:
+    """One build of one key, under a claim. `counts` may be read by whoever reports progress."""
+
+    store: Objects
+    claim: Claim
+    work: Work
+    uploads: Executor
+    beat: Beat
+    unique: Callable[[], str]
+    scratch_bytes: int
+    counts: Counts = field(default_factory=Counts)
+    _parts: list[PartRecord] = field(default_factory=list)
+    _in_flight: list[tuple[FilledPart, Future[str]]] = field(default_factory=list)
+    _ready_parts: list[FilledPart] = field(default_factory=list)
+    _unreleased_bytes: int = 0
+
+    def seal(self, plan: PlanSummary, plan_s: float) -> None:
+        """Build what is missing, upload it, and write the seal. Raises HandlerFailure, ClaimLost,
+        NoSuchUpload (the upload expired: start over)."""
+        started = time.monotonic()
+        _check_revision(self.work.resolved, plan)
+        self._resume(plan)
+        kept = [shard for part in self._parts for shard in part.shards]
+        self._count_kept(plan, kept)
+        built = self._build(plan, kept)
+        _check_all_built(plan, len(kept) + len(built))
+        members, tail = self._tail([*kept, *built])
+        self._upload_last(tail)
+        bad = [bad for shard in (*kept, *built) for bad in shard.bad_samples]
+        timings = Timings(
+            environment_s=round(self.work.environment_s, 3),
+            plan_s=round(plan_s, 3),
+            build_s=round(time.monotonic() - started, 3),
+        )
+        self._write_seal(members, len(tail), bad, plan, timings)
+
+    # -- the upload and what an earlier attempt left of it
+
+    def _resume(self, plan: PlanSummary) -> None:
+        """Keep the parts that the checkpoint and the store agree on, or begin a new upload."""
+        value = self.claim.value
+        if value.upload_id and plan.resumable and value.plan_digest == plan.digest:
+            try:
+                stored = self.store.list_parts(self._zip_key, value.upload_id)
+                self._parts = keep_prefix(value.parts, stored)
+                return
+            except NoSuchUpload:
+                pass
+        self._begin_upload(plan)
+        if value.upload_id:
+            self.store.abort_upload(self._zip_key, value.upload_id)  # after the checkpoint left it
+
+    def _begin_upload(self, plan: PlanSummary) -> None:
+        nonce = self.unique()
+        upload_id = self.store.create_upload(self._zip_key, {UPLOAD_METADATA: nonce})
+        changes = {**NO_UPLOAD, "upload_id": upload_id, "upload_nonce": nonce}
+        self.claim.write(**{**changes, "plan_digest": plan.digest})
+        self._parts = []
+
+    @property
+    def _zip_key(self) -> str:
+        return layout.archive(self.claim.key, self.claim.value.generation)
+
+    def _count_kept(self, plan: PlanSummary, kept: list[ShardRecord]) -> None:
+        self.counts.total = plan.examples
+        self.counts.shards = len(plan.shards)
+        self.counts.shards_done = len(kept)
+        self.counts.kept = sum(shard.records for shard in kept)
+        self.counts.bytes = sum(shard.size for shard in kept)
+        self.counts.bad = sum(len(shard.bad_samples) for shard in kept)
+
+    # -- shards
+
+    def _build(self, plan: PlanSummary, kept: list[ShardRecord]) -> list[ShardRecord]:
+        first = len(kept)
+        self._packer = Packer(next_part=len(self._parts) + 1, next_shard=first)
+        built: dict[int, ShardRecord] = {}
+        for event in self.work.build(range(first, len(plan.shards)), self._may_start):
+            if isinstance(event, ShardBuilt):
+                built[event.index] = self._shard_built(event)
+            elif isinstance(event, Advanced):
+                self.counts.advanced = event.examples_done
+            self._pump()
+            self.beat()
+        self.counts.advanced = sum(shard.records for shard in built.values())
+        return [built[index] for index in sorted(built)]
+
+    def _may_start(self) -> bool:
+        """Bound the scratch space: wait for uploads rather than fill the disk."""
+        return self._unreleased_bytes < self.scratch_bytes or not self._in_flight
+
+    def _shard_built(self, event: ShardBuilt) -> ShardRecord:
+        if event.size >= MAX_PART_BYTES:
+            raise HandlerFailure(
+                "handler",
+                f"shard {event.name} has {event.size / 2**30:.1f} GiB, but a shard must be under "
+                "5 GiB: write more and smaller files (option batch_size)",
+            )
+        record = ShardRecord(
+            name=event.name,
+            size=event.size,
+            crc32=event.crc32,
+            digest=event.digest,
+            records=event.records,
+            split=event.split,
+            bad_samples=list(event.bad),
+        )
+        self.counts.bytes += event.size
+        self.counts.shards_done += 1
+        self.counts.bad += len(event.bad)
+        self._unreleased_bytes += event.size
+        filled = self._packer.add(
+            event.index, FinishedShard(record, event.path), part_bytes(self._estimated_bytes())
+        )
+        self._ready_parts.extend(filled)
+        return record
+
+    def _estimated_bytes(self) -> int:
+        """Bytes of the whole dataset, from those of the shards so far.
+
+        A plain handler plans no shards, so nobody knows what is to come: parts then grow with what
+        there is, by a thousandth of it each, and 10,000 of them hold any dataset.
+        """
+        if not self.counts.shards:
+            return PARTS_PLANNED // 1000 * self.counts.bytes
+        share = self.counts.shards_done / self.counts.shards
+        return int(self.counts.bytes / share) if share else self.counts.bytes
+
+    # -- parts
+
+    def _pump(self) -> None:
+        """Record the parts that have gone up, in order, and send the next ones.
+
+        Never the last part, which alone has a tail: it is recorded by the seal. A checkpoint that
+        held it without one would be resumed as if shards could follow the central directory.
+        """
+        recorded = False
+        while self._in_flight and self._in_flight[0][1].done() and not self._in_flight[0][0].tail:
+            self._record(*self._in_flight.pop(0))
+            recorded = True
+        if recorded:
+            self.claim.write(parts=list(self._parts), takeovers=0)
+        while self._ready_parts and len(self._in_flight) < UPLOADS_IN_FLIGHT:
+            self._send(self._ready_parts.pop(0))
+
+    def _send(self, part: FilledPart) -> None:
+        upload_id = self.claim.value.upload_id
+        future = self.uploads.submit(
+            self.store.upload_part, self._zip_key, upload_id, part.number, part.segments
+        )
+        self._in_flight.append((part, future))
+
+    def _record(self, part: FilledPart, future: Future[str]) -> None:
+        self._parts.append(
+            PartRecord(
+                number=part.number,
+                size=length(part.segments),
+                etag=future.result(),
+                shards=part.records,
+            )
+        )
+        for shard in part.shards:
+            shard.path.unlink(missing_ok=True)
+            self._unreleased_bytes -= shard.record.size
+
+    def _upload_last(self, tail: bytes) -> None:
+        """Send the last part; when this returns everything is up, and all but it is recorded."""
+        self._ready_parts.append(self._packer.last(tail))
+        for _ in self._until_all_up():
+            self.beat()
+
+    def _until_all_up(self) -> Iterator[None]:
+        while self._in_flight or self._ready_parts:
+            if len(self._in_flight) == 1 and not self._ready_parts:
+                part, future = self._in_flight[0]
+                wait([future], timeout=WAIT_S)
+                if future.done():
+                    self._record(part, future)
+                    self._in_flight.clear()
+                    return
+            else:
+                if self._in_flight:
+                    wait([self._in_flight[0][1]], timeout=WAIT_S)
+                self._pump()
+            yield
+
+    # -- the end of the zip
+
+    def _tail(self, shards: list[ShardRecord]) -> tuple[list[Member], bytes]:
+        """The member table, and the bytes behind the last shard: TFDS files, central directory."""
+        members = member_table(shards)
+        tail = b""
+        for name, body in self._tfds_files(shards):
+            crc32, digest = zlib.crc32(body), blake3.blake3(body).hexdigest()
+            append_member(members, name, len(body), crc32, digest)
+            tail += zip_writer.local_header(name, len(body), crc32) + body
+        return members, tail + zip_writer.central_directory(members)
+
+    def _tfds_files(self, shards: list[ShardRecord]) -> list[tuple[str, bytes]]:
+        splits: dict[str, tuple[list[int], int]] = {}
+        for shard in shards:
+            counts, size = splits.get(shard.split, ([], 0))
+            counts.append(shard.records)  # in place: there may be a hundred thousand shards
+            splits[shard.split] = (counts, size + shard.size)
+        spec: Spec = self.work.resolved
+        info = tfds.dataset_info_json(spec.dataset_name, spec.handler_version, splits)
+        features = json.dumps(self.work.features(), indent=1, sort_keys=True).encode()
+        return [("dataset_info.json", info), ("features.json", features)]
+
+    def _write_seal(
+        self,
+        members: list[Member],
+        tail_bytes: int,
+        bad: list[BadSample],
+        plan: PlanSummary,
+        timings: Timings,
+    ) -> None:
+        etags = [part.etag for part in self._parts]
+        known = all(len(etag) == MD5_HEX_CHARS for etag in etags)
+        shards = [member for member in members if member.split]
+        seal = Seal(
+            zip_etag=multipart_etag(etags) if known else "",
+            zip_size=zip_writer.data_end(shards) + tail_bytes,
+            members=members,
+            features=self.work.features(),
+            bad_samples=bad,
+            raw_revision=plan.raw_revision,
+            lock_digest=self.work.lock_digest,
+            timings=timings,
+            repeatable=not any(sample.error.startswith("worker") for sample in bad),
+        )
+        self.claim.write(parts=list(self._parts), seal=seal, takeovers=0)
+
+
+def _check_revision(spec: Spec, plan: PlanSummary) -> None:
+    """A spec that pins the raw data is built from those and no others."""
+    pinned = spec.dataset_revision
+    if pinned is not None and pinned != plan.raw_revision:
+        raise HandlerFailure(
+            "raw-data",
+            f"dataset_revision pins the raw data to {pinned!r}, but they are at "
+            f"{plan.raw_revision!r} now; bring those of then back, or ask for the data as they are "
+            "by leaving dataset_revision out",
+        )
+
+
+def _check_all_built(plan: PlanSummary, there: int) -> None:
+    """Nothing else would show that the last shards are missing. Plain handlers plan none."""
+    if plan.shards and there != len(plan.shards):
+        raise HandlerFailure(
+            "builder",
+            f"{there} of {len(plan.shards)} shards were built, though no failure was reported; "
+            "this is a mistake of dscache: report it, with the builder's log",
+        )

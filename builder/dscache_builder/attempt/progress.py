@@ -1,0 +1,222 @@
+"""What people see of a build while it runs: progress, preview, log. Hints; they decide nothing."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from dscache.errors import DscacheError
+from dscache.protocol import layout, manifests
+from dscache.protocol.buildlog import BuildLog, continued
+from dscache.protocol.manifests import Progress
+from dscache.store.s3 import Objects
+from dscache.units import format_bytes
+
+from ..failure import HandlerFailure
+
+if TYPE_CHECKING:
+    from ..engine import Work
+    from .build import Counts
+
+log = logging.getLogger("dscache_builder")
+
+INTERVAL_S = 1.0
+LOG_INTERVAL_S = 5.0
+EXPIRES_S = 30.0
+PREVIEW_EXAMPLES = 16
+
+
+class Reporter:
+    """Reports nothing: the base of `BucketReporter`, and what a run without onlookers uses."""
+
+    def phase(self, name: str) -> None:
+        """A new phase begins."""
+
+    def building(self, counts: Counts) -> None:
+        """From now on the build's numbers are in `counts`."""
+
+    def tick(self) -> None:
+        """Called at least once a second."""
+
+    def preview(self, work: Work) -> None:
+        """Show the first examples."""
+
+    @contextmanager
+    def following(self, log_tail: Callable[[], str]) -> Iterator[None]:  # noqa: ARG002 - an interface
+        """Within this block the end of what the handler printed can be read with `log_tail`."""
+        yield
+
+    def done(self) -> None:
+        """The key is answered: there is nothing to report any more."""
+
+    def close(self) -> None:
+        """The attempt is over."""
+
+
+class BucketReporter(Reporter):
+    """Writes `datasets/<key>.progress` at most once a second, the log at most every five seconds
+    and only when it has grown, and the preview when it exists.
+
+    The progress travels also in the metadata of the object, so that it is inside the event. The log
+    is bounded (`dscache.protocol.buildlog`); `attempt` tells the logs of two attempts apart.
+    """
+
+    def __init__(
+        self,
+        store: Objects,
+        key: str,
+        *,
+        attempt: str,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._key = key
+        self._clock = clock
+        self._phase = ""
+        self._counts: Counts | None = None
+        self._began = clock()
+        self._written_at = -INTERVAL_S
+        self._written = False
+        self._log = BuildLog(attempt)
+        self._log_put_at = -LOG_INTERVAL_S
+        self._log_put = b""
+        self._log_tail: Callable[[], str] = str
+        self._printed = ""
+
+    def phase(self, name: str) -> None:
+        self._phase = name
+        log.info("%s: %s", self._key, name)
+        self._note(name)
+        self.tick()
+
+    def building(self, counts: Counts) -> None:
+        self._counts = counts
+        self._began = self._clock()
+        self.phase("building")
+
+    def tick(self) -> None:
+        self._write_if_due()
+        if self._clock() - self._log_put_at >= LOG_INTERVAL_S:
+            self._put_log()
+
+    @contextmanager
+    def following(self, log_tail: Callable[[], str]) -> Iterator[None]:
+        self._log_tail, self._printed = log_tail, ""
+        try:
+            yield
+        finally:
+            self._read_log()
+            self._log_tail, self._printed = str, ""
+
+    def _note(self, text: str) -> None:
+        """A line of our own between those of the handler."""
+        self._read_log()
+        at = datetime.datetime.fromtimestamp(self._store.now(), datetime.UTC)
+        self._log.add(f"{at:%H:%M:%S}Z {text}\n")
+
+    def _read_log(self) -> None:
+        printed = self._log_tail()
+        self._log.add(continued(self._printed, printed))
+        self._printed = printed
+
+    def _put_log(self) -> None:
+        self._log_put_at = self._clock()
+        self._read_log()
+        body = self._log.body
+        if body != self._log_put:
+            self._log_put = body
+            self._put(layout.log(self._key), body, "text/plain; charset=utf-8")
+
+    def preview(self, work: Work) -> None:
+        with tempfile.TemporaryDirectory(prefix="dscache-preview-") as folder:
+            picture = Path(folder) / "preview.png"
+            try:
+                statistics = work.preview(PREVIEW_EXAMPLES, picture)
+                if picture.exists():
+                    self._put(
+                        layout.preview(self._key),
+                        picture.read_bytes(),
+                        "image/png",
+                        {"statistics": statistics},
+                    )
+            except HandlerFailure as error:  # not what a beat raises: that ends the attempt
+                # what is wrong here is wrong in the build too, and reported there with its sample
+                log.info("%s: %s", self._key, error)
+                self._note(f"no preview: {error}")
+
+    def done(self) -> None:
+        if not self._written:
+            return
+        self._note(_result(self._counts))
+        self._put_log()
+        self._quietly(lambda: self._store.delete(layout.progress(self._key)))
+
+    def _write_if_due(self) -> None:
+        """Also at the beginning of a phase: what a short one would add is not worth a request."""
+        if self._clock() - self._written_at >= INTERVAL_S:
+            self._write()
+
+    def _write(self) -> None:
+        self._written_at = self._clock()
+        self._written = True
+        progress = self.progress()
+        body = manifests.encode(progress)
+        compact = msgspec.json.encode(progress).decode()
+        self._put(layout.progress(self._key), body, "application/json", {"progress": compact})
+
+    def progress(self) -> Progress:
+        """The numbers as of now; remaining seconds are -1 while nobody can know."""
+        expires_at = self._store.now() + EXPIRES_S
+        counts = self._counts
+        if counts is None:
+            return Progress(
+                phase=self._phase, done=0, total=0, bytes=0, remaining_s=-1, expires_at=expires_at
+            )
+        spent_s = self._clock() - self._began
+        left = max(counts.total - counts.done, 0)
+        return Progress(
+            phase=self._phase,
+            done=counts.done,
+            total=counts.total,
+            bytes=counts.bytes,
+            remaining_s=round(spent_s / counts.advanced * left, 1) if counts.advanced else -1,
+            expires_at=expires_at,
+            bad=counts.bad,
+            shards_done=counts.shards_done,
+            shards=counts.shards,
+        )
+
+    def _put(
+        self, name: str, body: bytes, content_type: str, metadata: dict[str, str] | None = None
+    ) -> None:
+        ascii_only = {
+            key: value.encode("ascii", "replace").decode()
+            for key, value in (metadata or {}).items()
+        }
+        self._quietly(
+            lambda: self._store.put(name, body, content_type=content_type, metadata=ascii_only)
+        )
+
+    def _quietly(self, action: Callable[[], object]) -> None:
+        try:
+            action()
+        except DscacheError as error:
+            log.debug("%s: hint not written: %s", self._key, error)
+
+
+def _result(counts: Counts | None) -> str:
+    if counts is None:
+        return "ended"
+    left_out = f", {counts.bad} samples left out" if counts.bad else ""
+    return (
+        f"ended: {counts.shards_done} of {counts.shards} shards, "
+        f"{format_bytes(counts.bytes)}{left_out}"
+    )

@@ -1,0 +1,176 @@
+"""From a sealed checkpoint to a live ready marker: complete, publish, retire (DESIGN §5, 4–7)."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+
+from dscache.errors import InvalidPart, NoSuchUpload, PreconditionFailed
+from dscache.protocol import layout, manifests, registers
+from dscache.protocol.manifests import Alias, Checkpoint, Live, Ready, Retired
+from dscache.spec import Spec
+from dscache.store.s3 import Head, Objects
+
+from .claim import Claim
+from .parts import keep_prefix
+
+UPLOAD_METADATA = "dscache-upload"
+
+
+class Step(enum.Enum):
+    """What the state of the zip and the checkpoint call for."""
+
+    BUILD = "build"
+    COMPLETE = "complete"
+    PUBLISH = "publish"
+    RETIRE = "retire"
+    AGAIN = "again"
+
+
+@dataclass(frozen=True)
+class ReadyRegister:
+    """The ready marker as it was read: the value, and the etag that a later write must match."""
+
+    value: Ready | None
+    etag: str | None
+
+    @property
+    def generation(self) -> int:
+        """The generation to build when this is not live."""
+        return self.value.generation + 1 if isinstance(self.value, Retired) else 0
+
+
+def read_ready(store: Objects, key: str) -> ReadyRegister:
+    """GET the ready marker."""
+    name = layout.ready(key)
+    found = store.get(name)
+    if found is None:
+        return ReadyRegister(None, None)
+    return ReadyRegister(manifests.decode_ready(found.body, where=name), found.etag)
+
+
+def decide(head: Head | None, checkpoint: Checkpoint) -> Step:
+    """Step 4: what to do, given the HEAD of the zip of this generation."""
+    if checkpoint.seal is None:
+        return Step.BUILD if head is None else Step.RETIRE
+    if head is None:
+        return Step.COMPLETE
+    return Step.PUBLISH if is_sealed(head, checkpoint) else Step.RETIRE
+
+
+def is_sealed(head: Head, checkpoint: Checkpoint) -> bool:
+    """Whether the zip is the one this checkpoint sealed.
+
+    By etag; where etags are not MD5 (the expected one is unknown then), by the upload's metadata.
+    """
+    assert checkpoint.seal is not None
+    if checkpoint.seal.zip_etag:
+        return head.etag == checkpoint.seal.zip_etag
+    return head.metadata.get(UPLOAD_METADATA) == checkpoint.upload_nonce
+
+
+def zip_name(claim: Claim, generation: int | None = None) -> str:
+    """Name of the zip of a generation; by default the one the claim is at."""
+    at = claim.value.generation if generation is None else generation
+    return layout.archive(claim.key, at)
+
+
+def complete(store: Objects, claim: Claim) -> Step:
+    """Step 6: CompleteMultipartUpload, and what its refusals mean."""
+    value = claim.value
+    name = zip_name(claim)
+    try:
+        store.complete_upload(
+            name, value.upload_id, [(part.number, part.etag) for part in value.parts]
+        )
+    except InvalidPart:
+        return _drop_invalid_parts(store, claim, name)
+    except (PreconditionFailed, NoSuchUpload) as refusal:
+        head = store.head(name)
+        if head is not None:
+            return decide(head, value)
+        if isinstance(refusal, NoSuchUpload):
+            claim.forget_upload()
+        return Step.AGAIN
+    return Step.PUBLISH
+
+
+def _drop_invalid_parts(store: Objects, claim: Claim, name: str) -> Step:
+    """A part is not what the seal says: unseal, keep what agrees, and build the rest again."""
+    try:
+        kept = keep_prefix(claim.value.parts, store.list_parts(name, claim.value.upload_id))
+    except NoSuchUpload:
+        if store.head(name) is None:
+            claim.forget_upload()
+        return Step.AGAIN
+    if len(kept) == len(claim.value.parts):
+        return Step.AGAIN  # they agree again: somebody's late upload was replaced meanwhile
+    claim.write(seal=None, parts=kept)
+    return Step.AGAIN
+
+
+def publish(
+    store: Objects, claim: Claim, spec: Spec, before: ReadyRegister, *, builder: str
+) -> bool:
+    """Step 7: PUT ready live on the value that was read. False: look again from the beginning."""
+    seal = claim.value.seal
+    assert seal is not None
+    zip_key = zip_name(claim)
+    head = store.head(zip_key)
+    if head is None or not is_sealed(head, claim.value):
+        return False
+    live = Live(
+        spec=spec,
+        generation=claim.value.generation,
+        zip_key=zip_key,
+        zip_etag=head.etag,
+        zip_size=seal.zip_size,
+        seal=claim.value.upload_nonce,
+        members=seal.members,
+        features=seal.features,
+        raw_revision=seal.raw_revision,
+        lock_digest=seal.lock_digest,
+        timings=msgspec.structs.replace(seal.timings, finished_at=store.now()),
+        bad_samples=seal.bad_samples,
+        repeatable=seal.repeatable,
+        builder=builder,
+    )
+    return _put_ready(store, claim.key, live, before)
+
+
+def publish_alias(
+    store: Objects, key: str, resolved: Spec, before: ReadyRegister, unique: Callable[[], str]
+) -> bool:
+    """PUT the ready marker of an asked key that resolves to another one."""
+    alias = Alias(key=resolved.key, spec=resolved, nonce=unique())
+    return _put_ready(store, key, alias, before)
+
+
+def retire_unknown(
+    store: Objects, claim: Claim, spec: Spec, before: ReadyRegister, unique: Callable[[], str]
+) -> None:
+    """A zip whose table nobody knows: prove the claim, mark its generation retired, delete it."""
+    generation, upload_id = claim.value.generation, claim.value.upload_id
+    claim.forget_upload()
+    if upload_id:
+        store.abort_upload(zip_name(claim, generation), upload_id)
+    retired = Retired(
+        spec=spec,
+        generation=generation,
+        nonce=unique(),
+        retired_at=store.now(),
+        reason="the zip is not the one its builder sealed",
+    )
+    if _put_ready(store, claim.key, retired, before):
+        store.delete(zip_name(claim, generation))
+
+
+def _put_ready(store: Objects, key: str, value: Ready, before: ReadyRegister) -> bool:
+    try:
+        registers.write(store, layout.ready(key), manifests.encode(value), if_match=before.etag)
+    except PreconditionFailed:
+        return False
+    return True

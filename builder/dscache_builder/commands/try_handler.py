@@ -1,0 +1,142 @@
+"""`dscache-builder try`: run a handler from a working copy on a few samples, and look."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from dscache.config import default_home
+from dscache.errors import ConfigError, DscacheError, UsageError
+from dscache.spec import Spec, load_spec
+
+from .. import config as configuration
+from ..environments.environment import Environments
+from ..failure import HandlerFailure
+from .source_watch import SourcesChanged, SourceWatch
+from .trial import Trial, run_trial
+
+Beat = Callable[[], None]
+FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@dataclass(frozen=True)
+class TryOptions:
+    """The command's words; see its help."""
+
+    config: Path
+    samples: int
+    handler: Path | None
+    raw: Path | None
+    out: Path
+    entry_point: str
+    find_links: tuple[str, ...]
+    builder_config: Path | None
+    sample_seconds: float | None
+
+
+@click.command("try")
+@click.argument("config", type=FILE)
+@click.option("--samples", type=click.IntRange(1), default=10, show_default=True)
+@click.option("--handler", type=FOLDER, help="Working copy of the handler's package.")
+@click.option("--raw", type=FOLDER, help="Raw data [default: as builder.toml says].")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("try-out"),
+    show_default=True,
+    help="Folder for the contact sheet and the handler's log.",
+)
+@click.option("--entry-point", default="", help="The handler's name [default: dataset_name].")
+@click.option("--find-links", multiple=True, help="Folder with wheels that are on no index.")
+@click.option("--builder-config", type=FILE, help="builder.toml, for what is not given here.")
+@click.option("--sample-seconds", type=float, help="Time limit for one sample.")
+@click.option("--watch", is_flag=True, help="Try again whenever a source file changes.")
+def try_command(watch: bool, **words: object) -> None:
+    """Try the handler of the spec CONFIG on a few samples, without a bucket.
+
+    Prints the options as understood, the plan, the time for each sample, and the place of a
+    contact sheet with the examples. The handler's package can be a working copy (--handler).
+    """
+    options = TryOptions(**words)  # type: ignore[arg-type]  # click made these types
+    if watch:
+        _watched(options)
+    elif not attempt(options, lambda: None):
+        raise click.exceptions.Exit(3)
+
+
+def attempt(options: TryOptions, beat: Beat) -> bool:
+    """Try once; True when all went well. Raises DscacheError for what is wrong with the words."""
+    trial = _trial(options, beat)
+    click.echo(f"{trial.spec.dataset_name} {trial.spec.handler_version}")
+    try:
+        return run_trial(trial, click.echo, beat)
+    except HandlerFailure as failure:
+        click.echo(f"failed ({failure.kind}): {failure.message}", err=True)
+        for text in (failure.traceback, failure.log_tail):
+            if text:
+                click.echo(text.rstrip(), err=True)
+        return False
+
+
+def _watched(options: TryOptions) -> None:
+    """Try, wait for a change, try again: until Ctrl-C. A change interrupts the try under way."""
+    folders = {options.config.absolute().parent}
+    if options.handler is not None:
+        folders.add(options.handler.absolute())
+    with SourceWatch(sorted(folders)) as sources:
+        while True:
+            try:
+                attempt(options, sources.check)
+            except SourcesChanged:
+                click.echo("changed")
+            except DscacheError as error:
+                click.echo(f"failed: {error}", err=True)
+            click.echo("waiting for a change; Ctrl-C ends")
+            sources.wait()
+
+
+def _trial(options: TryOptions, beat: Beat) -> Trial:
+    spec = load_spec(options.config)
+    source = _configured(options, spec)
+    raw = options.raw or (source.raw if source else None)
+    if raw is None:
+        raise UsageError("where is the raw data? Give --raw DIR, or --builder-config FILE")
+    return Trial(
+        python=_python(options, spec, source, beat),
+        spec=spec,
+        entry_point=options.entry_point or (source.handler if source else spec.dataset_name),
+        raw=raw,
+        out=options.out.absolute(),
+        samples=options.samples,
+        sample_seconds=options.sample_seconds,
+    )
+
+
+def _configured(options: TryOptions, spec: Spec) -> configuration.DatasetSource | None:
+    if options.builder_config is None:
+        return None
+    found = configuration.load(options.builder_config).datasets.get(spec.dataset_name)
+    if found is None and options.handler is None:
+        raise ConfigError(f"{options.builder_config}: no section [datasets.{spec.dataset_name}]")
+    return found
+
+
+def _python(
+    options: TryOptions, spec: Spec, source: configuration.DatasetSource | None, beat: Beat
+) -> Path:
+    links = list(options.find_links)
+    if options.builder_config is not None:
+        links += configuration.load(options.builder_config).find_links
+    root = default_home(os.environ) / "environments"
+    environments = Environments(root, find_links=links)
+    if options.handler is not None:
+        return environments.ensure_working_copy(options.handler, beat=beat)
+    if source is None:
+        raise UsageError("which code? Give --handler DIR, or --builder-config FILE")
+    lock = environments.resolve(source.source, spec.handler_version, beat=beat)
+    return environments.ensure(lock, beat=beat)

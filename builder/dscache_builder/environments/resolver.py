@@ -1,0 +1,246 @@
+"""What uv and git do for environments: resolve to pins with hashes, install exactly those."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from dscache.protocol.manifests import Lock
+
+from ..failure import EnvironmentFailed
+from .sources import (
+    GitSource,
+    IndexSource,
+    PathSource,
+    available,
+    listed,
+    missing_version,
+    one_line,
+    parse_source,
+    parse_tags,
+    same_version,
+    shown,
+    wheel_parts,
+    without_handler,
+)
+from .tools import Finished, run_tool, uv_program
+
+WORKER_REQUIREMENTS = ("dscache-sdk", "blake3", "isal")
+BEYOND_ALL = "999999999"
+
+Beat = Callable[[], None]
+
+
+class Resolver:
+    """Runs uv and git below one folder; see `Environments` for the arguments."""
+
+    def __init__(
+        self,
+        root: Path,
+        find_links: Sequence[str],
+        worker_requirements: Sequence[str],
+        index_url: str,
+        cache: Path | None,
+    ) -> None:
+        self._root = root
+        self._find_links = [str(Path(folder).expanduser().absolute()) for folder in find_links]
+        self._worker_requirements = list(worker_requirements)
+        self._variables = {"UV_NO_PROGRESS": "1"}
+        if index_url:
+            self._variables["UV_DEFAULT_INDEX"] = index_url  # not an argument: others see those
+        if cache is not None:
+            self._variables["UV_CACHE_DIR"] = str(cache)
+
+    @property
+    def python_version(self) -> str:
+        """Major and minor version of this interpreter, which is that of all environments."""
+        return f"{sys.version_info.major}.{sys.version_info.minor}"
+
+    def resolve(self, template: str, version: str, beat: Beat) -> Lock:
+        """Pin a source and all it needs. Raises EnvironmentFailed."""
+        source = parse_source(template, version)
+        if isinstance(source, IndexSource):
+            pins = self._compile(source.requirement, source.text, beat)
+            return Lock(source=source.text, requirements=pins, python=self.python_version)
+        if isinstance(source, GitSource):
+            return self._resolve_git(source, beat)
+        return self._resolve_path(source, version, beat)
+
+    def _resolve_git(self, source: GitSource, beat: Beat) -> Lock:
+        commit = self._commit_of(source, beat)
+        address = source.at(commit)
+        pins = self._compile(address, source.text, beat)
+        return Lock(
+            source=source.text,
+            requirements=without_handler(pins, f"git+{source.url}@"),
+            python=self.python_version,
+            commit=commit,
+        )
+
+    def _resolve_path(self, source: PathSource, version: str, beat: Beat) -> Lock:
+        wheel = self.wheel_of(source, beat)
+        _, has = wheel_parts(wheel)
+        if not same_version(has, version):
+            raise EnvironmentFailed(
+                f"{source.path}: this is version {has}, the request asks for {version}; correct "
+                "handler_version, or the source in the builder's configuration"
+            )
+        pins = self._compile(str(wheel), source.text, beat)
+        return Lock(
+            source=source.text,
+            requirements=without_handler(pins, str(wheel), wheel.as_uri()),
+            python=self.python_version,
+            wheel=wheel.name,
+            wheel_sha256=_sha256(wheel),
+        )
+
+    def _commit_of(self, source: GitSource, beat: Beat) -> str:
+        tags = self._tags(source, beat)
+        if source.tag not in tags:
+            raise EnvironmentFailed(
+                f"{shown(source.url)}: no such tag {source.tag!r} (available: "
+                f"{listed(sorted(tags))})"
+            )
+        return tags[source.tag]
+
+    def check_tag(self, source: GitSource, commit: str, beat: Beat) -> None:
+        """Raise EnvironmentFailed when the tag is not at the locked commit any more."""
+        now = self._tags(source, beat).get(source.tag)
+        if now != commit:
+            where = f"it is at commit {now} now" if now else "it is gone now"
+            raise EnvironmentFailed(
+                f"{shown(source.url)}: the tag {source.tag!r} has moved: it was at commit {commit} "
+                f"when this version was first used, {where}; give the new code a new tag"
+            )
+
+    def _tags(self, source: GitSource, beat: Beat) -> dict[str, str]:
+        command = ["git", "ls-remote", "--tags", "--", source.url]
+        listing = run_tool(command, cwd=self._root, beat=beat)
+        if listing.code != 0:
+            raise EnvironmentFailed(
+                f"{shown(source.url)}: its tags cannot be listed: {one_line(listing.errors)}",
+                shown(listing.errors),
+            )
+        return parse_tags(listing.output)
+
+    def wheel_of(self, source: PathSource, beat: Beat, locked_sha256: str = "") -> Path:
+        """The wheel of a path: the file itself, or built from the folder; kept by its digest.
+
+        Raises EnvironmentFailed, also when its digest is not the locked one.
+        """
+        kept = list(self._root.glob(f"wheels/{locked_sha256}/*.whl")) if locked_sha256 else []
+        if kept:
+            return kept[0]
+        with tempfile.TemporaryDirectory(dir=self._root) as folder:
+            wheel = self._new_wheel(source.path, Path(folder), beat)
+            digest = _sha256(wheel)
+            if locked_sha256 and digest != locked_sha256:
+                raise EnvironmentFailed(
+                    f"{source.path} has changed: this version was first used with the wheel "
+                    f"sha256:{locked_sha256}, now it is sha256:{digest}; give it a new version"
+                )
+            target = self._root / "wheels" / digest / wheel.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            partial = target.with_name(f"{wheel.name}.partial")
+            shutil.copyfile(wheel, partial)
+            return partial.replace(target)
+
+    def _new_wheel(self, path: Path, folder: Path, beat: Beat) -> Path:
+        if path.suffix == ".whl" and path.is_file():
+            return path
+        if not (path / "pyproject.toml").is_file():
+            raise EnvironmentFailed(
+                f"{path}: neither a wheel nor a folder with a pyproject.toml; correct the source "
+                "in the builder's configuration"
+            )
+        done = self._uv(["build", "--wheel", "--out-dir", folder, path], beat)
+        if done.code != 0:
+            raise self._failed(f"{path}: no wheel can be built from it", done)
+        return next(folder.glob("*.whl"))
+
+    def _compile(self, requirement: str, source: str, beat: Beat) -> str:
+        """Pins with hashes of a requirement and of what every environment has."""
+        wanted = "\n".join([requirement, *self._worker_requirements])
+        done = self._compiled(wanted, beat)
+        if done.code != 0:
+            raise self._unresolved(source, done, beat)
+        return done.output
+
+    def _compiled(self, wanted: str, beat: Beat) -> Finished:
+        options = ["--generate-hashes", "--no-emit-index-url", "--no-header", "--no-annotate"]
+        command = ["pip", "compile", "-q", *options, *self._links(), *self._python(), "-"]
+        return self._uv(command, beat, text=wanted + "\n")
+
+    def _unresolved(self, source: str, done: Finished, beat: Beat) -> EnvironmentFailed:
+        missing = missing_version(done.errors)
+        if missing is None:
+            return self._failed(f"{shown(source)}: cannot be resolved", done)
+        name, version = missing
+        refused = self._compiled(f"{name}>{BEYOND_ALL}", beat)
+        wheels = [wheel for folder in self._find_links for wheel in Path(folder).glob("*.whl")]
+        versions = listed(available(name, refused.errors, wheels))
+        return EnvironmentFailed(
+            f"{name}=={version}: no such version (available: {versions})", shown(done.errors)
+        )
+
+    def make_venv(self, folder: Path, beat: Beat) -> None:
+        """Make an empty environment. Raises EnvironmentFailed."""
+        self._root.mkdir(parents=True, exist_ok=True)
+        self._must(["venv", "-q", "--no-project", *self._python(), folder], folder.name, beat)
+
+    def install(self, python: Path, hashed: str, direct: str, beat: Beat) -> None:
+        """Install pins, hashes required; then what has no hashes, without its requirements."""
+        command: list[str | Path] = ["pip", "install", "-q", "--python", python]
+        where = "the handler's requirements"
+        with self._requirements(hashed) as file:
+            strict = ["--no-deps", "--require-hashes", *self._links(), "-r"]
+            self._must([*command, *strict, file], where, beat)
+        if direct:
+            with self._requirements(direct) as file:
+                self._must([*command, "--no-deps", "-r", file], "the handler's package", beat)
+
+    def install_working_copy(self, folder: Path, python: Path, beat: Beat) -> None:
+        """Install a package so that it can be edited, with what it requires."""
+        pins = self._compile(str(folder), str(folder), beat)
+        others = without_handler(pins, str(folder), folder.as_uri())
+        self.install(python, others, f"-e {folder}\n", beat)
+
+    @contextmanager
+    def _requirements(self, text: str) -> Iterator[Path]:
+        with tempfile.TemporaryDirectory(dir=self._root) as folder:
+            file = Path(folder) / "requirements.txt"
+            file.write_text(text)
+            yield file
+
+    def _must(self, command: Sequence[str | Path], what: str, beat: Beat) -> None:
+        done = self._uv(command, beat)
+        if done.code != 0:
+            raise self._failed(f"{what} cannot be installed", done)
+
+    def _uv(self, command: Sequence[str | Path], beat: Beat, text: str = "") -> Finished:
+        return run_tool(
+            [uv_program(), "--color", "never", *command],
+            cwd=self._root,
+            beat=beat,
+            text=text,
+            variables=self._variables,
+        )
+
+    def _failed(self, message: str, done: Finished) -> EnvironmentFailed:
+        return EnvironmentFailed(f"{message}: {one_line(done.errors)}", shown(done.errors))
+
+    def _links(self) -> list[str]:
+        return [part for folder in self._find_links for part in ("--find-links", folder)]
+
+    def _python(self) -> list[str]:
+        return ["--python", sys.executable]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

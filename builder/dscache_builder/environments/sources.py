@@ -1,0 +1,208 @@
+"""Where a handler's code comes from, and what uv and git say about it. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from dscache.spec import HANDLER_VERSION
+
+from ..failure import EnvironmentFailed
+
+VERSION_FIELD = "{version}"
+SHOWN_VERSIONS = 12
+_INDEX_SOURCE = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)(\[[A-Za-z0-9,._ -]*\])? *== *\{version\}")
+_WHEEL_NAME = re.compile(r"(?P<name>[^-]+)-(?P<version>[^-]+)(-\d[^-]*)?-[^-]+-[^-]+-[^-]+\.whl")
+_NO_VERSION = re.compile(r"there is no version of ([\w.-]+)(\[[^]]*\])?==(\S+?)(?= and |, |\s|$)")
+_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
+
+
+@dataclass(frozen=True)
+class IndexSource:
+    """A release on the package index (or in a folder of wheels): `requirement` is `name==1.0.0`."""
+
+    text: str
+    requirement: str
+    name: str
+
+
+@dataclass(frozen=True)
+class GitSource:
+    """A tag of a git repository; `fragment` is "" or `#subdirectory=…`."""
+
+    text: str
+    url: str
+    tag: str
+    fragment: str
+
+    def at(self, commit: str) -> str:
+        """The requirement for one commit."""
+        return f"git+{self.url}@{commit}{self.fragment}"
+
+
+@dataclass(frozen=True)
+class PathSource:
+    """A wheel, or a folder with a pyproject.toml, on this machine."""
+
+    text: str
+    path: Path
+
+
+Source = IndexSource | GitSource | PathSource
+
+
+def parse_source(template: str, version: str) -> Source:
+    """Put the version into a source of the builder's configuration.
+
+    Templates: ``name=={version}``, ``git+https://…@{version}``, ``git+file:///…@{version}``, a path
+    of a folder with a pyproject.toml or of a wheel. Raises EnvironmentFailed.
+    """
+    if not HANDLER_VERSION.fullmatch(version):
+        raise EnvironmentFailed(f"handler_version {version!r} is not a version or a tag")
+    formatted = template.replace(VERSION_FIELD, version)
+    if _INDEX_SOURCE.fullmatch(template):
+        name = re.split(r"[\[= ]", template, maxsplit=1)[0]
+        return IndexSource(formatted, formatted.replace(" ", ""), name)
+    if template.startswith("git+"):
+        return _git_source(template, formatted)
+    if template.startswith(("/", "./", "../", "~")) or template.endswith(".whl"):
+        return PathSource(formatted, Path(formatted).expanduser())
+    raise EnvironmentFailed(
+        f"source {shown(template)!r} is not understood; write `name=={VERSION_FIELD}`, "
+        f"`git+https://…@{VERSION_FIELD}`, or the path of a wheel or of a package's folder"
+    )
+
+
+def locked_source(text: str) -> Source:
+    """The source as a lock records it: the version is already in it. Raises EnvironmentFailed."""
+    if text.startswith("git+"):
+        return _split_git(text, text)
+    name, equal, version = text.partition("==")
+    if equal:
+        return parse_source(f"{name.strip()}=={VERSION_FIELD}", version.strip())
+    return PathSource(text, Path(text).expanduser())
+
+
+def _git_source(template: str, formatted: str) -> GitSource:
+    if VERSION_FIELD not in template:
+        raise EnvironmentFailed(
+            f"source {shown(template)!r}: without {VERSION_FIELD} every version would be the same "
+            f"code; write git+https://…@{VERSION_FIELD}"
+        )
+    return _split_git(template, formatted)
+
+
+def _split_git(template: str, formatted: str) -> GitSource:
+    body, mark, fragment = formatted.removeprefix("git+").partition("#")
+    url, at, tag = body.rpartition("@")
+    if not at or "/" in tag or "://" not in url:
+        raise EnvironmentFailed(
+            f"source {shown(template)!r}: expected git+<scheme>://…@{VERSION_FIELD}"
+        )
+    return GitSource(formatted, url, tag, mark + fragment)
+
+
+def shown(text: str) -> str:
+    """The text without credentials in its addresses."""
+    return _CREDENTIALS.sub("***@", text)
+
+
+def split_pins(compiled: str) -> tuple[str, str]:
+    """Divide pinned requirements into those with hashes and those that are addresses (git, files).
+
+    An entry is a line that begins in the first column, with the indented ones behind it.
+    """
+    hashed: list[str] = []
+    direct: list[str] = []
+    target = hashed
+    for line in compiled.splitlines():
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        if not line[0].isspace():
+            target = direct if _is_address(line) else hashed
+        target.append(line)
+    return _lines(hashed), _lines(direct)
+
+
+def _is_address(line: str) -> bool:
+    return " @ " in line or "/" in line.split()[0]
+
+
+def without_handler(compiled: str, *addresses: str) -> str:
+    """The pinned requirements less the entry that is the handler itself.
+
+    `addresses` are beginnings of it: uv writes a path as it was given, or as an URL.
+    """
+    hashed, direct = split_pins(compiled)
+    others = [line.removesuffix("\\").rstrip() for line in direct.splitlines() if line[0] > " "]
+    kept = [line for line in others if not line.split(" @ ")[-1].startswith(addresses)]
+    return hashed + _lines(kept)
+
+
+def _lines(lines: Iterable[str]) -> str:
+    return "".join(f"{line}\n" for line in lines)
+
+
+def parse_tags(listing: str) -> dict[str, str]:
+    """Tags and their commits from `git ls-remote --tags`; annotated tags are followed."""
+    commits: dict[str, str] = {}
+    for line in listing.splitlines():
+        commit, _, name = line.partition("\trefs/tags/")
+        if name:
+            tag = name.removesuffix("^{}")
+            if name.endswith("^{}") or tag not in commits:
+                commits[tag] = commit
+    return commits
+
+
+def wheel_parts(path: Path) -> tuple[str, str]:
+    """Name (with `-`, lower case) and version of a wheel, from its file name; ("", "") if none."""
+    match = _WHEEL_NAME.fullmatch(path.name)
+    return (normal_name(match["name"]), match["version"]) if match else ("", "")
+
+
+def normal_name(name: str) -> str:
+    """A distribution's name as indexes compare it (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def same_version(one: str, other: str) -> bool:
+    """Whether two spellings of a version mean the same (`1.0+a` in a file's name is `1.0+a`)."""
+    return re.sub(r"[-_.+]+", ".", one).lower() == re.sub(r"[-_.+]+", ".", other).lower()
+
+
+def available(name: str, output: str, wheels: Iterable[Path]) -> list[str]:
+    """Versions of a distribution, as far as uv's refusal of a too high one and the wheels tell."""
+    clause = output.partition("only ")[2].partition("and you require")[0]
+    found = re.findall(rf"{re.escape(name)}(==|<=)([^\s,]+)", clause)
+    held = {version for kind, version in map(wheel_parts, wheels) if kind == normal_name(name)}
+    exact = {version for sign, version in found if sign == "=="} | held
+    upper = {version for sign, version in found if sign == "<="} - held
+    return [f"{version} and older" for version in upper] + sorted(exact, key=_version_order)
+
+
+def _version_order(version: str) -> list[tuple[int, str]]:
+    return [(int(part) if part.isdigit() else -1, part) for part in re.split(r"[.+-]", version)]
+
+
+def listed(versions: list[str]) -> str:
+    """`1.0.0, 1.1.0` (the newest ones when they are many), or `none`."""
+    more = "…, " if len(versions) > SHOWN_VERSIONS else ""
+    return more + ", ".join(versions[-SHOWN_VERSIONS:]) if versions else "none"
+
+
+def missing_version(output: str) -> tuple[str, str] | None:
+    """(name, version) of a release that uv did not find, or None."""
+    match = _NO_VERSION.search(" ".join(output.split()))
+    return (match[1], match[3]) if match else None
+
+
+def one_line(output: str) -> str:
+    """The gist of what uv or git printed: its error and the innermost cause."""
+    lines = [line.strip() for line in shown(output).splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith(("error:", "fatal:", "× "))]
+    causes = [line for line in lines if line.startswith("cause:")]
+    gist = [*errors[:1], *causes[-1:]] or lines[-1:]
+    return "; ".join(re.sub(r"^(error|fatal|cause): *|^× *", "", line) for line in gist)

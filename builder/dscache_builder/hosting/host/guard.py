@@ -1,0 +1,112 @@
+"""The first process of a host: starts the serving one, watches it, and leaves nobody behind.
+
+It never runs handler code, so it answers whatever a handler does: when the builder is gone or the
+serving process ends, the whole process group is killed, programs a handler started included.
+Imports only the standard library.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from .channel import LineReader, write_line
+from .current_sample import Slot, Work
+from .process import Ending, die_with_parent, kill, no_core_files, reap
+
+LOOK_MS = 250
+EXIT_OUT_OF_MEMORY = 77
+
+
+def main(argv: Sequence[str]) -> NoReturn:
+    """Run the host: ``argv[1:]`` are the descriptors of commands and events, and a state file."""
+    commands, events = LineReader(int(argv[1])), int(argv[2])
+    if len(argv) > 3:
+        _serve(lambda service: service.resume(argv[3], commands, events))
+    builder = os.getppid()
+    request = commands.first()
+    if request is None:
+        raise SystemExit("the builder ended before it said what to run")
+    slot = Slot()
+    guard = os.getpid()
+    child = os.fork()
+    if child == 0:
+        die_with_parent(guard)
+        _serve(lambda service: service.start(request, commands, events, slot))
+    _watch(child, builder, commands.fd, events, slot, request)
+    os.killpg(0, signal.SIGKILL)
+    raise SystemExit(1)
+
+
+def _serve(run: Callable[[Any], object]) -> NoReturn:
+    """Run the service, which needs what the environment must have, and end this process."""
+    no_core_files()
+    try:
+        from . import service
+    except ImportError as error:
+        events = int(sys.argv[2])
+        message = f"the environment lacks what every environment has: {error}"
+        write_line(events, {"event": "failure", "kind": "environment", "message": message})
+        os._exit(0)
+    try:
+        run(service)
+    except MemoryError:
+        os._exit(EXIT_OUT_OF_MEMORY)
+    os._exit(0)
+
+
+def _watch(
+    child: int, builder: int, commands: int, events: int, slot: Slot, request: dict[str, Any]
+) -> None:
+    """Return when the builder or the child is gone; say how the child ended if it was the child."""
+    limit_s = request.get("sample_seconds")
+    poll = select.poll()
+    poll.register(commands, 0)  # nothing but the hang-up
+    poll.register(os.pidfd_open(child), select.POLLIN)
+    while os.getppid() == builder:
+        ready = poll.poll(LOOK_MS)
+        if any(fd == commands for fd, _ in ready):
+            return
+        work = slot.read()
+        overdue = work.overdue(time.monotonic(), limit_s)
+        if overdue:
+            kill(child)
+        ending = reap(child, block=overdue)
+        if ending is not None:
+            if ending.signal or ending.code:
+                os.write(events, b"\n")  # the child may have died within a line
+                write_line(events, _death_event(ending, work, overdue, request))
+            return
+
+
+def _death_event(
+    ending: Ending, work: Work, overdue: bool, request: dict[str, Any]
+) -> dict[str, Any]:
+    sample = work.sample if work.started_at else ""
+    kind, message = death_words(
+        ending, sample, overdue, request.get("sample_seconds"), request.get("memory_bytes")
+    )
+    return {"event": "failure", "kind": kind, "message": message, "sample": sample, "died": True}
+
+
+def death_words(
+    ending: Ending,
+    sample: str,
+    overdue: bool,
+    limit_s: float | None,
+    memory_bytes: int | None,
+) -> tuple[str, str]:
+    """Failure class and message of a process that ended on a sample ("": on none)."""
+    who = f"sample '{sample}'" if sample else "the handler"
+    if overdue:
+        return "time-limit", f"{who} took longer than {limit_s:g} s (limit for one sample)"
+    if ending.code == EXIT_OUT_OF_MEMORY:
+        limit = f"the {memory_bytes >> 20} MiB a process may use" if memory_bytes else "there is"
+        return "worker-killed", f"{who} needs more memory than {limit}"
+    on = f" on sample '{sample}'" if sample else ""
+    return "worker-killed", f"the handler's process {ending}{on}"

@@ -1,0 +1,220 @@
+"""The worker processes: forked from the serving one, each given a whole shard at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import sys
+from collections import deque
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from .assignment import Assignment
+from .channel import LineReader, write_line
+from .current_sample import Slot
+from .deaths import after_death, too_many_bad
+from .guard import death_words
+from .loaded_handler import Subject
+from .process import die_with_parent, kill, note, reap
+from .shard_worker import ShardWorker
+
+PROGRESS_S = 0.25
+
+
+class Worker:
+    """The serving process's side of one worker process."""
+
+    def __init__(self, pid: int, commands: int, events: int, slot: Slot) -> None:
+        self.pid = pid
+        self.commands = commands
+        self.events = LineReader(events)
+        self.slot = slot
+        self.assignment: Assignment | None = None
+        self.overdue = False
+
+    def close(self) -> None:
+        """Release what belongs to a worker that ended."""
+        os.close(self.commands)
+        os.close(self.events.fd)
+        self.slot.close()
+
+
+class Pool:
+    """Hands assignments to workers, forks them when needed, and replaces the dead."""
+
+    def __init__(
+        self,
+        subject: Subject,
+        allowed_bad: int,
+        emit: Callable[[dict[str, Any]], None],
+        selector: selectors.BaseSelector,
+    ) -> None:
+        self._subject = subject
+        self._allowed_bad = allowed_bad
+        self._emit = emit
+        self._selector = selector
+        self._workers: dict[int, Worker] = {}
+        self._waiting: deque[Assignment] = deque()
+        self._bad: dict[str, set[str]] = {}
+        self._finished_examples = 0
+        self._told = (0, 0.0)
+        self._failed = False
+
+    def add(self, assignment: Assignment) -> None:
+        """Queue an assignment; it starts when a worker is free."""
+        self._waiting.append(assignment)
+        self._start_waiting()
+
+    def hear(self, fd: int) -> None:
+        """Take what the worker with this descriptor says, or its death."""
+        worker = self._workers[fd]
+        for message in worker.events.read():
+            self._take(worker, message)
+        if worker.events.ended:
+            self._bury(worker)
+        self._start_waiting()
+
+    def look(self, now: float) -> None:
+        """Kill workers whose sample takes too long, and report progress."""
+        limit_s = self._subject.request.sample_seconds
+        for worker in self._workers.values():
+            if not worker.overdue and worker.slot.read().overdue(now, limit_s):
+                worker.overdue = True
+                kill(worker.pid)
+        self._report_progress(now)
+
+    def _start_waiting(self) -> None:
+        while self._waiting and not self._failed:
+            worker = self._free_worker()
+            if worker is None:
+                return
+            self._give(worker, self._waiting.popleft())
+
+    def _free_worker(self) -> Worker | None:
+        for worker in self._workers.values():
+            if worker.assignment is None:
+                return worker
+        if len(self._workers) < self._subject.request.workers:
+            return self._fork()
+        return None
+
+    def _give(self, worker: Worker, assignment: Assignment) -> None:
+        assignment.begin()
+        worker.assignment = assignment
+        # A worker that died idle is noticed by the end of its events, its assignment returned.
+        with contextlib.suppress(BrokenPipeError):
+            write_line(worker.commands, assignment.message)
+
+    def _fork(self) -> Worker:
+        command_read, command_write = os.pipe()
+        event_read, event_write = os.pipe()
+        slot = Slot()
+        slot.rest()
+        parent = os.getpid()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        pid = os.fork()
+        if pid == 0:
+            os.close(command_write)
+            os.close(event_read)
+            self._be_worker(parent, command_read, event_write, slot)
+        os.close(command_read)
+        os.close(event_write)
+        worker = Worker(pid, command_write, event_read, slot)
+        self._workers[event_read] = worker
+        self._selector.register(event_read, selectors.EVENT_READ)
+        return worker
+
+    def _be_worker(self, parent: int, commands: int, events: int, slot: Slot) -> NoReturn:
+        try:
+            die_with_parent(parent)
+            self._selector.close()
+            for other in self._workers.values():
+                other.close()
+            ShardWorker(self._subject, commands, events, slot).run()
+        finally:
+            os._exit(1)
+
+    def _take(self, worker: Worker, message: dict[str, Any]) -> None:
+        assignment = worker.assignment
+        if assignment is None or self._failed:
+            return
+        event = message["event"]
+        if event == "bad":
+            entry = {name: message[name] for name in ("sample", "error", "traceback")}
+            assignment.bad[message["sample"]] = entry
+            self._count_bad(assignment, "handler", message)
+        elif event == "done":
+            self._finished_examples += assignment.examples
+            worker.assignment = None
+            self._emit(message)
+        elif event == "failure":
+            worker.assignment = None
+            self._fail(assignment, message)
+        else:
+            self._emit({**message, "bad": assignment.bad_samples})
+
+    def _count_bad(self, assignment: Assignment, kind: str, message: dict[str, Any]) -> None:
+        if assignment.command["do"] == "preview":
+            return
+        self._bad[assignment.name] = {*assignment.bad, *assignment.left_out}
+        bad = sum(map(len, self._bad.values()))
+        if bad > self._allowed_bad:
+            self._fail(
+                assignment,
+                {
+                    "event": "failure",
+                    "kind": kind,
+                    "message": too_many_bad(message["error"], bad, self._allowed_bad),
+                    "sample": message["sample"],
+                    "traceback": message["traceback"],
+                },
+            )
+
+    def _bury(self, worker: Worker) -> None:
+        """A worker's events ended: find out how it died, and what that means for its shard."""
+        kill(worker.pid)  # it may live on with its descriptors closed
+        ending = reap(worker.pid)
+        work = worker.slot.read()
+        self._selector.unregister(worker.events.fd)
+        del self._workers[worker.events.fd]
+        worker.close()
+        assignment = worker.assignment
+        if assignment is None or ending is None or self._failed:
+            return
+        sample = work.sample if work.started_at else ""
+        request = self._subject.request
+        kind, message = death_words(
+            ending, sample, worker.overdue, request.sample_seconds, request.memory_bytes
+        )
+        note(f"{assignment.name}: {message}")
+        self._after_death(assignment, sample, kind, message)
+
+    def _after_death(self, assignment: Assignment, sample: str, kind: str, message: str) -> None:
+        assignment.deaths.append(sample)
+        verdict = after_death(assignment.deaths, assignment.tries)
+        if verdict == "give-up":
+            failure = {"event": "failure", "kind": kind, "message": message, "sample": sample}
+            self._fail(assignment, failure)
+            return
+        if verdict == "leave-out":
+            assignment.leave_out(sample, message)
+            self._count_bad(assignment, kind, assignment.left_out[sample])
+        self._waiting.appendleft(assignment)
+
+    def _fail(self, assignment: Assignment, event: dict[str, Any]) -> None:
+        """Report it and do no more; but a preview is a hint: the build goes on without it."""
+        self._failed = assignment.command["do"] != "preview"
+        self._emit(event)
+
+    def _report_progress(self, now: float) -> None:
+        running = sum(
+            worker.assignment.examples_done(worker.slot.read().begun)
+            for worker in self._workers.values()
+            if worker.assignment is not None
+        )
+        done, (told, told_at) = self._finished_examples + running, self._told
+        if done > told and now - told_at >= PROGRESS_S and not self._failed:
+            self._told = (done, now)
+            self._emit({"event": "advanced", "done": done})

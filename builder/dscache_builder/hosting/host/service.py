@@ -1,0 +1,198 @@
+"""The serving process: answers the builder's commands, one after the other, in one thread."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import selectors
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from dscache_sdk.samples import Sample
+
+from .assignment import Assignment
+from .channel import LineReader, write_line
+from .current_sample import Slot
+from .deaths import allowed_bad
+from .failures import HostFailure, failure_event
+from .loaded_handler import Request, Subject, go_to_work
+from .pool import Pool
+from .process import limit_memory, note, thread_count
+
+LOOK_S = 0.1
+
+
+def start(document: dict[str, Any], commands: LineReader, events: int, slot: Slot) -> None:
+    """Serve until the builder hangs up. `slot` is shared with the guard."""
+    request = msgspec.convert(document, Request)
+    go_to_work(Path(request.scratch))
+    limit_memory(request.memory_bytes)
+    Service(request, commands, events, slot).run()
+
+
+def resume(state: str, commands: LineReader, events: int) -> None:
+    """Go on in a fresh process image with the plan that the one before left in a file."""
+    with Path(state).open("rb") as file:
+        request, plan = pickle.load(file)
+    service = Service(request, commands, events, Slot())
+    service.resumed = True
+    try:
+        service.subject().plan = plan
+        deque(service.subject().handler.samples(), maxlen=0)  # what listing them leaves in it
+        service.answer({"do": "plan"})
+    except (Exception, SystemExit) as error:  # noqa: BLE001  # edge to the handler's code
+        service.emit(failure_event(error))
+    service.run()
+
+
+class Service:
+    """Commands in, events out; owns the handler and the pool of workers."""
+
+    def __init__(self, request: Request, commands: LineReader, events: int, slot: Slot) -> None:
+        self.request = request
+        self.resumed = False
+        self._commands = commands
+        self._events = events
+        self._slot = slot
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(commands.fd, selectors.EVENT_READ)
+        self._subject: Subject | None = None
+        self._pool: Pool | None = None
+
+    def emit(self, event: dict[str, Any]) -> None:
+        """Tell the builder."""
+        write_line(self._events, event)
+
+    def run(self) -> None:
+        """Until the builder hangs up: commands, workers' messages, time limits."""
+        for command in self._commands.held():
+            self._guarded(command)
+        while not self._commands.ended:
+            for key, _ in self._selector.select(LOOK_S if self._pool else None):
+                if key.fd == self._commands.fd:
+                    for command in self._commands.read():
+                        self._guarded(command)
+                elif self._pool is not None:
+                    self._pool.hear(key.fd)
+            if self._pool is not None:
+                self._pool.look(time.monotonic())
+
+    def _guarded(self, command: dict[str, Any]) -> None:
+        try:
+            self.answer(command)
+        except MemoryError:
+            raise
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # edge to the handler's code
+            self.emit(failure_event(error))
+
+    def answer(self, command: dict[str, Any]) -> None:
+        """Do what one command says."""
+        what = command["do"]
+        if what == "describe":
+            self.emit({"event": "described", **self.subject().description()})
+        elif what == "plan":
+            self._plan()
+        elif what == "features":
+            self.emit({"event": "features", "features": self.subject().features()})
+        elif what == "build":
+            self.pool().add(self._assignment(command["index"]))
+        elif what == "preview":
+            self.pool().add(self._preview(command))
+        else:
+            raise HostFailure("builder", f"the host does not know the command {what!r}")
+
+    def subject(self) -> Subject:
+        """The handler, loaded once."""
+        if self._subject is None:
+            self._subject = Subject(self.request)
+        return self._subject
+
+    def pool(self) -> Pool:
+        """The workers; forked from this process, so they have what planning left in the handler."""
+        if self._pool is None:
+            plan = self.subject().plan
+            samples = len(plan.samples) if plan else 0
+            allowed = allowed_bad(self.request.max_bad_samples, samples)
+            self._pool = Pool(self.subject(), allowed, self.emit, self._selector)
+        return self._pool
+
+    def _plan(self) -> None:
+        subject = self.subject()
+        with _watched(subject, self._slot):
+            summary = subject.summary()
+        if subject.plan is not None and thread_count() > 1 and not self.resumed:
+            self._restart()
+        self.emit({"event": "planned", **summary})
+
+    def _restart(self) -> None:
+        """Replace this process image: threads started while planning would not survive a fork."""
+        note(f"planning left {thread_count()} threads: the handler is loaded anew before forking")
+        state = Path(self.request.scratch) / "host-state"
+        with state.open("wb") as file:
+            pickle.dump((self.request, self.subject().plan), file)
+        descriptors = [self._commands.fd, self._events]
+        for fd in descriptors:
+            os.set_inheritable(fd, True)
+        script = str(Path(__file__).resolve().parent.parent / "host_main.py")
+        arguments = ["-P", "-s", script, *map(str, descriptors), str(state)]
+        os.execv(sys.executable, [sys.executable, *arguments])
+
+    def _assignment(self, index: int) -> Assignment:
+        if self.subject().plain:
+            return Assignment({"do": "plain"}, "as_tfrecord()", tries=1)
+        shard = self._planned().shards[index]
+        return Assignment(
+            {"do": "shard", "index": index}, shard.name, len(shard.samples), shard.examples
+        )
+
+    def _preview(self, command: dict[str, Any]) -> Assignment:
+        samples = 0
+        if not self.subject().plain:
+            samples = command["samples"] or min(len(self._planned().samples), command["examples"])
+        mixed = command["samples"] is None
+        return Assignment({**command, "samples": samples, "mixed": mixed}, "the preview", samples)
+
+    def _planned(self) -> Any:
+        if self.subject().plan is None:
+            self.subject().summary()
+        return self.subject().plan
+
+
+@contextmanager
+def _watched(subject: Subject, slot: Slot) -> Iterator[None]:
+    """Let the guard see which sample is tried while planning; refuse those that killed before."""
+    if subject.plain:
+        yield
+        return
+    handler: Any = subject.handler
+    load, example = handler.load, handler.example
+
+    def watched_load(sample: Sample) -> Any:
+        if sample.id in subject.request.avoid:
+            raise HostFailure("worker-killed", "this sample killed the process before")
+        slot.begin(sample.id, time.monotonic())
+        try:
+            return load(sample)
+        except Exception:
+            slot.rest()
+            raise
+
+    def watched_example(*arguments: Any, **named: Any) -> Any:
+        try:
+            return example(*arguments, **named)
+        finally:
+            slot.rest()
+
+    handler.load, handler.example = watched_load, watched_example
+    try:
+        yield
+    finally:
+        del handler.load, handler.example
+        slot.rest()

@@ -1,0 +1,194 @@
+"""A worker process: writes shards one after the other, until its parent hangs up."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from dscache_sdk.errors import SampleError
+from dscache_sdk.features import features_to_json, infer_features
+from dscache_sdk.plain import plain_splits, run_plain
+from dscache_sdk.plan import ShardStats
+from dscache_sdk.records import RecordWriter, read_records
+from dscache_sdk.tfds import shard_name
+
+from .channel import LineReader, write_line
+from .checksums import Checksums, checksums_of
+from .contact_sheet import check_can_draw, draw_sheet
+from .current_sample import Slot
+from .failures import failure_event, is_disk_full, is_out_of_memory
+from .guard import EXIT_OUT_OF_MEMORY
+from .loaded_handler import Subject
+from .plan_subsets import mixed_samples, only_samples, without
+
+PREVIEW_RECORDS = 16
+
+
+class ShardWorker:
+    """Runs in the forked process; `slot` tells the parent which sample is being worked on."""
+
+    def __init__(self, subject: Subject, commands: int, events: int, slot: Slot) -> None:
+        self._subject = subject
+        self._commands = LineReader(commands)
+        self._events = events
+        self._slot = slot
+        self._does: dict[str, Callable[[dict[str, Any]], None]] = {
+            "shard": self._shard,
+            "plain": self._plain,
+            "preview": self._preview,
+        }
+
+    def run(self) -> None:
+        """Do what is asked until there is nobody to ask."""
+        while not self._commands.ended:
+            for command in self._commands.read():
+                self._do(command)
+
+    def _do(self, command: dict[str, Any]) -> None:
+        try:
+            self._does[command["do"]](command)
+            self._slot.rest()
+            self._tell({"event": "done"})
+        except MemoryError:
+            os._exit(EXIT_OUT_OF_MEMORY)  # what was leaked stays: only a fresh process helps
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # edge to the handler's code
+            if is_out_of_memory(error):
+                os._exit(EXIT_OUT_OF_MEMORY)
+            self._tell(failure_event(error))
+
+    def _tell(self, event: dict[str, Any]) -> None:
+        write_line(self._events, event)
+
+    def _begin(self, sample: str) -> None:
+        self._slot.begin(sample, time.monotonic())
+
+    def _shard(self, command: dict[str, Any]) -> None:
+        plan = self._subject.plan
+        assert plan is not None  # the parent planned before it forked
+        shard = plan.shards[command["index"]]
+        path = self._subject.request.shards_dir / shard.name
+        partial = path.with_name(f"{shard.name}.partial")
+        sums = Checksums()
+        stats: ShardStats = self._subject.handler.write_shard(
+            without(plan, shard.index, command["leave_out"]),
+            shard.index,
+            partial,
+            observers=[sums.update],
+            on_sample=self._begin,
+            bad=self._bad,
+        )
+        self._slot.rest()
+        partial.replace(path)
+        self._built(shard.index, shard.split, path, stats.records, sums)
+
+    def _bad(self, error: SampleError) -> None:
+        if is_out_of_memory(error) or is_disk_full(error):
+            raise error  # not the sample's fault: the next one would fail as well
+        event = {"event": "bad", "sample": error.sample_id, "error": str(error)}
+        self._tell({**event, "traceback": failure_event(error)["traceback"]})
+
+    def _built(
+        self, index: int, split: str, path: Path, records: int, sums: Checksums, **more: Any
+    ) -> None:
+        self._tell(
+            {
+                "event": "built",
+                "index": index,
+                "name": path.name,
+                "split": split,
+                "path": str(path),
+                "size": sums.size,
+                "crc32": sums.crc32,
+                "digest": sums.digest,
+                "records": records,
+                **more,
+            }
+        )
+
+    def _plain(self, _: dict[str, Any]) -> None:
+        """Run a handler of the four methods, then give its files the names that TFDS expects."""
+        request = self._subject.request
+        paths = run_plain(self._subject.cls, request.config, request.raw, Path.cwd())
+        splits = plain_splits(paths)
+        splits.sort(key=lambda item: (item[0] != "train", item[0]))  # stable: else its order
+        counts = {name: [split for split, _ in splits].count(name) for name, _ in splits}
+        numbers: dict[str, int] = {}
+        features: dict[str, Any] = {}
+        for index, (split, path) in enumerate(splits):
+            number = numbers[split] = numbers.get(split, -1) + 1
+            name = shard_name(request.dataset_name, split, number, counts[split])
+            features = features or self._inferred(path)
+            sums, records = checksums_of(path)
+            target = request.shards_dir / name
+            shutil.move(path, target)  # a rename, unless the handler wrote to another file system
+            self._built(index, split, target, records, sums, features=features)
+
+    def _inferred(self, path: Path) -> dict[str, Any]:
+        """Features of a plain handler's first records, which are kept for the preview."""
+        first = [
+            record for record, _ in zip(read_records(path), range(PREVIEW_RECORDS), strict=False)
+        ]
+        if not first:
+            return {}
+        with RecordWriter(self._preview_file) as writer:
+            for record in first:
+                writer.write(record)
+        document: dict[str, Any] = json.loads(features_to_json(infer_features(*first)))
+        return document
+
+    @property
+    def _preview_file(self) -> Path:
+        return Path(self._subject.request.scratch) / "preview.tfrecord"
+
+    def _preview(self, command: dict[str, Any]) -> None:
+        """Draw the first examples; failing samples are told, and left out."""
+        check_can_draw()
+        seconds: dict[str, float] = {}
+        bad: list[dict[str, str]] = []
+        if not self._subject.plain:
+            seconds, bad = self._write_first(command)
+        sheet = draw_sheet(self._preview_file, self._subject, command["examples"], command["to"])
+        self._tell({"event": "previewed", "line": sheet, "seconds": seconds, "failed": bad})
+
+    def _write_first(
+        self, command: dict[str, Any]
+    ) -> tuple[dict[str, float], list[dict[str, str]]]:
+        plan = self._subject.plan
+        assert plan is not None  # the parent planned before it forked
+        begun: list[tuple[str, float]] = []
+        bad: list[dict[str, str]] = []
+
+        def begin(sample: str) -> None:
+            begun.append((sample, time.monotonic()))
+            self._begin(sample)
+
+        def failed(error: SampleError) -> None:
+            if is_out_of_memory(error) or is_disk_full(error):
+                raise error
+            bad.append(
+                {"sample": error.sample_id, "error": str(error), "traceback": error.traceback}
+            )
+
+        with suppress(FileNotFoundError):
+            self._preview_file.unlink()
+        choose = mixed_samples if command["mixed"] else only_samples
+        few = choose(plan, command["samples"], command["leave_out"])
+        self._subject.handler.write_shard(
+            few,
+            0,
+            self._preview_file,
+            on_sample=begin,
+            bad=failed,
+            variations=-(-command["examples"] // command["samples"]),
+        )
+        begun.append(("", time.monotonic()))
+        self._slot.rest()
+        pairs = itertools.pairwise(begun)
+        return {sample: after - at for (sample, at), (_, after) in pairs}, bad

@@ -1,0 +1,164 @@
+"""What goes between the builder and a handler host, as the builder sees it. Pure."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dscache.protocol.manifests import BadSample
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+@dataclass(frozen=True)
+class HostRequest:
+    """What a host shall run, and within which limits.
+
+    Attributes:
+        entry_point: name of the handler in the group `dscache.handlers`.
+        dataset_name: the spec's; shards are named after it.
+        handler_version: the spec's.
+        config: the spec's `dataset_config`, in canonical form.
+        raw: folder with the raw data.
+        scratch: folder for this host alone; shards appear in it. Whoever made it removes it.
+        log: file that gets what the handler prints.
+        workers: processes; a worker writes a whole shard.
+        memory_bytes: address space of each process; None: no limit.
+        sample_seconds: wall time for one sample with all its variations; None: no limit.
+        max_bad_samples: how many samples may be left out: a count, or (a float) a fraction of all.
+    """
+
+    entry_point: str
+    dataset_name: str
+    handler_version: str
+    config: dict[str, Any]
+    raw: Path
+    scratch: Path
+    log: Path
+    workers: int = field(default_factory=_cores)
+    memory_bytes: int | None = None
+    sample_seconds: float | None = None
+    max_bad_samples: int | float = 0
+
+
+@dataclass(frozen=True)
+class Description:
+    """A handler with its config: `config` is the resolved one (for plain handlers as it came).
+
+    `options` is a JSON Schema (plain: what `config_options()` returned), `features` the
+    features.json document ({} for a plain handler, whose features are known once it ran).
+    """
+
+    plain: bool
+    options: dict[str, Any]
+    config: dict[str, Any]
+    features: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class PlannedShard:
+    """A shard to be: `examples` is the planned number of records (handlers may drop some)."""
+
+    index: int
+    name: str
+    split: str
+    samples: int
+    examples: int
+
+
+@dataclass(frozen=True)
+class PlanSummary:
+    """The shards of a dataset. Plain handlers have none (`shards` == []) and cannot be resumed.
+
+    `digest` covers the samples, the raw files behind them (size, mtime), the resolved config and
+    the division into shards; `raw_revision` all files of the raw folder (path, size, mtime).
+    """
+
+    digest: str
+    examples: int
+    shards: list[PlannedShard]
+    raw_revision: str
+    resumable: bool
+
+
+@dataclass(frozen=True)
+class ShardBuilt:
+    """A finished shard file at `path`; the caller deletes it. `crc32` is zip's, `digest` BLAKE3.
+
+    `bad` are the samples that were left out of it.
+    """
+
+    index: int
+    name: str
+    split: str
+    path: Path
+    size: int
+    crc32: int
+    digest: str
+    records: int
+    bad: list[BadSample]
+
+
+@dataclass(frozen=True)
+class Advanced:
+    """About so many planned examples are done, of the shards this `build` was asked for."""
+
+    examples_done: int
+
+
+@dataclass(frozen=True)
+class Tick:
+    """Nothing happened for a while: an occasion to renew a claim."""
+
+
+Event = ShardBuilt | Advanced | Tick
+
+
+@dataclass(frozen=True)
+class PreviewResult:
+    """A contact sheet was drawn: a line of statistics, seconds by sample, samples that failed."""
+
+    line: str
+    seconds: dict[str, float]
+    failed: list[BadSample]
+
+
+def shard_built(message: dict[str, Any]) -> ShardBuilt:
+    """The event from the host's message."""
+    names = ("index", "name", "split", "size", "crc32", "digest", "records")
+    bad = [BadSample(**sample) for sample in message["bad"]]
+    return ShardBuilt(
+        path=Path(message["path"]), bad=bad, **{name: message[name] for name in names}
+    )
+
+
+def plan_summary(message: dict[str, Any]) -> PlanSummary:
+    """The plan from the host's message."""
+    shards = [PlannedShard(*shard) for shard in message["shards"]]
+    return PlanSummary(
+        message["digest"],
+        message["examples"],
+        shards,
+        message["raw_revision"],
+        message["resumable"],
+    )
+
+
+def request_document(request: HostRequest, avoid: list[str]) -> dict[str, Any]:
+    """The request as the host reads it; `avoid` names samples that killed it while planning."""
+    return {
+        "entry_point": request.entry_point,
+        "dataset_name": request.dataset_name,
+        "config": request.config,
+        "raw": str(request.raw.absolute()),
+        "scratch": str(request.scratch.absolute()),
+        "workers": max(1, request.workers),
+        "memory_bytes": request.memory_bytes,
+        "sample_seconds": request.sample_seconds,
+        "max_bad_samples": request.max_bad_samples,
+        "avoid": avoid,
+    }

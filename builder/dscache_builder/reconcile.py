@@ -1,0 +1,73 @@
+"""Which keys to build next, from a listing of `requests/`. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+from dscache.protocol import layout
+from dscache.store.s3 import Entry
+
+
+@dataclass(frozen=True)
+class WaitingKey:
+    """A key somebody waits for: its highest priority, and since when the oldest request lies."""
+
+    key: str
+    priority: int
+    since: float
+
+
+def in_order_of_need(
+    entries: Sequence[Entry], priority_of: Callable[[str, str], int]
+) -> list[WaitingKey]:
+    """The waiting keys of a listing, next one first.
+
+    `priority_of(key, nonce)` reads a request's priority; it is asked only when keys compete, so a
+    thousand equal requests need no reading.
+    """
+    keys = {request.key for entry in entries if (request := layout.parse_request(entry.name))}
+    return in_order(entries, priority_of if len(keys) > 1 else lambda *_: 0)
+
+
+def stray_cancels(entries: Iterable[Entry]) -> list[str]:
+    """Names of cancels whose request is gone: it was answered, and no nonce is used again."""
+    names = {entry.name for entry in entries}
+    cancels = [(name, layout.parse_cancel(name)) for name in names]
+    return sorted(
+        name
+        for name, cancel in cancels
+        if cancel and layout.request(cancel.key, cancel.nonce) not in names
+    )
+
+
+def in_order(entries: Iterable[Entry], priority_of: Callable[[str, str], int]) -> list[WaitingKey]:
+    """Highest priority first, then the oldest request first, then by name."""
+    waiting: dict[str, WaitingKey] = {}
+    for entry in entries:
+        request = layout.parse_request(entry.name)
+        if request is None:
+            continue
+        before = waiting.get(request.key)
+        priority = priority_of(request.key, request.nonce)
+        waiting[request.key] = WaitingKey(
+            request.key,
+            max(priority, before.priority) if before else priority,
+            min(entry.modified, before.since) if before else entry.modified,
+        )
+    return sorted(waiting.values(), key=lambda key: (-key.priority, key.since, key.key))
+
+
+def startable(
+    waiting: Iterable[WaitingKey],
+    running: Collection[str],
+    not_before: dict[str, float],
+    now: float,
+    slots: int,
+) -> list[str]:
+    """The keys to start now: not running, not in their pause after an error, and no more than
+    there are free slots."""
+    free = [
+        key.key for key in waiting if key.key not in running and not_before.get(key.key, 0.0) <= now
+    ]
+    return free[: max(slots, 0)]

@@ -1,0 +1,67 @@
+"""Compare the files of a dataset folder with its ready marker."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from ..download.partfile import intact
+from ..errors import IntegrityError
+from ..folder import contents
+from ..folder.selection import check_members, held_names
+from ..protocol.manifests import Member
+
+READERS = 4  # hashing lets other threads run; more than this only makes a disk seek
+
+
+class Damage(NamedTuple):
+    """A file of a dataset that is not as it should be, and what is wrong with it."""
+
+    name: str
+    problem: str
+
+    @property
+    def describes(self) -> bool:
+        """Whether it is a file that describes the others."""
+        return self.name in (contents.MANIFEST, contents.PARTIAL)
+
+
+def audit(folder: Path) -> list[Damage]:
+    """Read every member that the folder should hold; the damaged ones, in the marker's order.
+
+    When manifest.json or partial.json is damaged that is all that is found.
+    """
+    try:
+        live = contents.read_manifest(folder)
+        check_members(live)
+    except FileNotFoundError:
+        return [Damage(contents.MANIFEST, "missing")]
+    except IntegrityError:
+        return [Damage(contents.MANIFEST, "damaged")]
+    try:
+        held = held_names(live, contents.read(folder))
+    except IntegrityError:
+        return [Damage(contents.PARTIAL, "damaged")]
+    members = [member for member in live.members if member.name in held]
+    with ThreadPoolExecutor(min(READERS, os.cpu_count() or 1)) as pool:
+        problems = pool.map(lambda member: _problem(folder, member), members)
+        return [
+            Damage(member.name, problem)
+            for member, problem in zip(members, problems, strict=True)
+            if problem
+        ]
+
+
+def _problem(folder: Path, member: Member) -> str:
+    path = folder / member.name
+    try:
+        size = path.stat().st_size
+        if size != member.size:
+            return f"{size} bytes instead of {member.size}"
+        return "" if intact(path, member) else "other bytes than the ready marker says"
+    except FileNotFoundError:
+        return "missing"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"

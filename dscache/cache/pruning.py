@@ -1,0 +1,91 @@
+"""Make room in the local cache. What goes is decided in `eviction`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from ..download.staging import discard_old, leftovers, size_of
+from ..folder import filesystems
+from ..units import format_bytes
+from .eviction import HANDED_OUT_NETWORK_S, HANDED_OUT_S, Entry, victims
+from .home import Home
+
+LEFTOVER_KEEP_S = 7 * 86400.0  # so long an unfinished download is worth resuming
+
+
+class Pruned(NamedTuple):
+    """What `prune` removed (or would remove), and the bytes that freed, leftovers of unfinished
+    downloads included."""
+
+    removed: list[Entry]
+    freed_bytes: int
+
+
+def prune(
+    home: Home,
+    now: float,
+    *,
+    max_bytes: int | None = None,
+    keep_days: float | None = None,
+    dry_run: bool = False,
+) -> Pruned:
+    """See `Cache.prune`."""
+    handed_out_s = HANDED_OUT_NETWORK_S if filesystems.network_type(home.datasets) else HANDED_OUT_S
+    unfinished = unfinished_bytes(home)
+    freed = discard_old(home.datasets, before=now - LEFTOVER_KEEP_S, dry_run=dry_run)
+    chosen = victims(
+        home.entries(),
+        now,
+        max_bytes=None if max_bytes is None else max_bytes - (unfinished - freed),
+        keep_days=keep_days,
+        handed_out_s=handed_out_s,
+    )
+    if dry_run:
+        return Pruned(chosen, freed + sum(entry.bytes for entry in chosen))
+    removed = []
+    for entry in chosen:
+        since = now - handed_out_s
+        size = home.take_away(entry.key, force=False, unless_used_since=since)
+        if size is not None:
+            removed.append(entry)
+            freed += size
+    home.unlink_dangling()
+    return Pruned(removed, freed)
+
+
+def make_room(
+    home: Home, now: float, whole: int, needed: int, limit: int, note: Callable[[str], None]
+) -> None:
+    """Remove what was least recently used until a dataset of `whole` bytes, of which `needed` are
+    not here yet, fits into the limit. If that is not enough say so, and go on: nobody wants to wait
+    for a dataset in vain. Nothing is removed for one that cannot fit, be it for the limit or
+    (raises NoSpace) for the disk."""
+    from ..download.download import check_space
+
+    if whole > limit:
+        note(
+            f"{format_bytes(whole)} are more than the cache_limit of {format_bytes(limit)}: "
+            "nothing was removed to make room"
+        )
+        return
+    total = sum(entry.bytes for entry in home.entries()) + unfinished_bytes(home) + needed
+    if total <= limit:
+        return
+    planned = prune(home, now, max_bytes=limit - needed, dry_run=True)
+    check_space(home.datasets, needed, planned.freed_bytes)
+    pruned = prune(home, now, max_bytes=limit - needed)
+    for entry in pruned.removed:
+        note(f"removed {entry.key} ({format_bytes(entry.bytes)}) to make room (cache_limit)")
+    left = total - pruned.freed_bytes
+    if left > limit:
+        note(
+            f"the cache will hold {format_bytes(left)}, over its cache_limit of "
+            f"{format_bytes(limit)}: the rest is pinned, in use, unfinished, or was handed out "
+            "recently"
+        )
+
+
+def unfinished_bytes(home: Home) -> int:
+    """What unfinished downloads take."""
+    return sum(map(size_of, leftovers(home.datasets)))

@@ -1,0 +1,299 @@
+"""The JSON objects in the bucket, as msgspec structs. Pure; every object carries `schema: 1`."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+from ..errors import IntegrityError
+from ..spec import Spec
+
+SCHEMA = 1
+
+
+class Manifest(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """Base of all objects; `schema` is written always and checked when read."""
+
+    schema: int = SCHEMA
+
+
+class Request(Manifest, kw_only=True):
+    """`requests/<key>.<nonce>.json`: outstanding work. `priority` 0–9, higher is sooner."""
+
+    spec: Spec
+    nonce: str
+    client: str
+    requested_at: float
+    priority: int = 5
+
+
+class Cancel(Manifest, kw_only=True):
+    """`requests/<key>.<nonce>.cancel`: the requester's wish to stop."""
+
+    nonce: str
+    client: str
+    cancelled_at: float
+
+
+class Member(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """One member of the zip. `offset` is where its data (not its header) begins, in bytes.
+
+    `crc32` is the CRC-32 of the zip format; `digest` is BLAKE3-256 in hex; `split` and `records`
+    are set for shards and absent for the two TFDS files.
+    """
+
+    name: str
+    offset: int
+    size: int
+    crc32: int
+    digest: str
+    records: int = 0
+    split: str = ""
+
+
+class BadSample(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """A sample that was left out: its id, what went wrong, and the traceback's tail."""
+
+    sample: str
+    error: str
+    traceback: str = ""
+
+
+class Timings(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True):
+    """Seconds spent, and when it was done (Unix time)."""
+
+    environment_s: float = 0.0
+    plan_s: float = 0.0
+    build_s: float = 0.0
+    finished_at: float = 0.0
+
+
+class Live(Manifest, kw_only=True, tag="live", tag_field="state"):
+    """Ready marker of a complete dataset: describes its zip wholly. The commit point."""
+
+    spec: Spec
+    generation: int
+    zip_key: str
+    zip_etag: str
+    zip_size: int
+    seal: str
+    members: list[Member]
+    features: dict[str, Any] = {}
+    raw_revision: str = ""
+    lock_digest: str = ""
+    timings: Timings = Timings()
+    bad_samples: list[BadSample] = []
+    repeatable: bool = True
+    builder: str = ""
+
+    @property
+    def shards(self) -> list[Member]:
+        """The members that hold records, in plan order."""
+        return [member for member in self.members if member.split]
+
+    @property
+    def splits(self) -> dict[str, int]:
+        """Records per split."""
+        counts: dict[str, int] = {}
+        for shard in self.shards:
+            counts[shard.split] = counts.get(shard.split, 0) + shard.records
+        return counts
+
+
+class Retired(Manifest, kw_only=True, tag="retired", tag_field="state"):
+    """Ready marker after cleaning: generation `generation` is gone; `nonce` keeps bodies unique."""
+
+    spec: Spec
+    generation: int
+    nonce: str
+    retired_at: float
+    reason: str = ""
+
+
+class Alias(Manifest, kw_only=True, tag="alias", tag_field="state"):
+    """Ready marker of a spec that resolves to another one: go on with `key` (the key of `spec`)."""
+
+    key: str
+    spec: Spec
+    nonce: str
+
+
+Ready = Live | Retired | Alias
+
+FailureKind = Literal[
+    "request", "environment", "options", "raw-data", "handler", "worker-killed", "time-limit",
+    "store", "disk", "cancelled", "builder",
+]  # fmt: skip
+
+
+class Failure(Manifest, kw_only=True):
+    """`datasets/<key>.failed.<nonce>`: why this request was not built, and what to do."""
+
+    kind: FailureKind
+    message: str
+    nonce: str
+    failed_at: float
+    builder: str = ""
+    sample: str = ""
+    traceback: str = ""
+    log_tail: str = ""
+
+
+class Progress(Manifest, kw_only=True):
+    """`datasets/<key>.progress`: a hint. Counts are examples; `remaining_s` < 0 means unknown."""
+
+    phase: str
+    done: int
+    total: int
+    bytes: int
+    remaining_s: float
+    expires_at: float
+    bad: int = 0
+    shards_done: int = 0
+    shards: int = 0
+
+
+class ShardRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """A finished shard inside a part of a checkpoint."""
+
+    name: str
+    size: int
+    crc32: int
+    digest: str
+    records: int
+    split: str
+    bad_samples: list[BadSample] = []
+
+
+class PartRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """An uploaded part: its number (from 1), size in bytes, etag, and the shards it holds."""
+
+    number: int
+    size: int
+    etag: str
+    shards: list[ShardRecord]
+
+
+class Seal(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """Written before Complete: all that the ready marker needs, and the etag the zip will have."""
+
+    zip_etag: str
+    zip_size: int
+    members: list[Member]
+    features: dict[str, Any] = {}
+    bad_samples: list[BadSample] = []
+    raw_revision: str = ""
+    lock_digest: str = ""
+    timings: Timings = Timings()
+    repeatable: bool = True
+
+
+class Checkpoint(Manifest, kw_only=True):
+    """`builds/<key>.json`: claim and checkpoint in one register.
+
+    Never deleted; every write is conditional; `counter` and `nonce` keep bodies from repeating.
+    `owner` is "" when the claim is released (a tombstone). `expires_at` is server time.
+    `upload_nonce` is in the metadata of the upload, so a HEAD tells whose zip it is.
+    """
+
+    owner: str
+    nonce: str
+    counter: int
+    expires_at: float
+    generation: int = 0
+    upload_id: str = ""
+    upload_nonce: str = ""
+    plan_digest: str = ""
+    parts: list[PartRecord] = []
+    seal: Seal | None = None
+    takeovers: int = 0
+
+
+class Lock(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What an environment is made from. `requirements` are pinned lines with hashes."""
+
+    source: str
+    requirements: str
+    python: str
+    commit: str = ""
+    wheel: str = ""
+    wheel_sha256: str = ""
+
+
+class HandlerVersion(Manifest, kw_only=True):
+    """`handlers/<dataset_name>/<version>.json`: the first resolution holds for everybody."""
+
+    dataset_name: str
+    handler_version: str
+    lock: Lock
+    options: dict[str, Any] = {}
+    resolved_at: float = 0.0
+
+
+class RawRevision(Manifest, kw_only=True):
+    """`raw/<dataset_name>.json`: revision of the raw data, and what it was computed from."""
+
+    revision: str
+    files: int
+    bytes: int
+    seen_at: float
+
+
+class Usage(Manifest, kw_only=True):
+    """`usage/…`: one download. `seconds` is wall time, `bytes` what was transferred."""
+
+    client: str
+    downloaded_at: float
+    bytes: int
+    seconds: float
+
+
+M = TypeVar("M")
+_making = threading.Lock()
+_decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
+
+
+def encode(manifest: Manifest) -> bytes:
+    """The manifest as indented JSON (people read these in the console), `schema` first."""
+    document = {"schema": manifest.schema, **msgspec.to_builtins(manifest)}
+    return msgspec.json.format(msgspec.json.encode(document), indent=1)
+
+
+def decode(body: bytes, kind: type[M], *, where: str) -> M:
+    """Decode an object of the bucket. Raises IntegrityError naming the object `where`."""
+    try:
+        manifest = _decoder(kind).decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise IntegrityError(
+            f"{where}: not a manifest of this version of dscache: {error}"
+        ) from None
+    schema = getattr(manifest, "schema", SCHEMA)
+    if schema != SCHEMA:
+        raise IntegrityError(
+            f"{where}: schema {schema}, but this dscache knows {SCHEMA}; upgrade dscache"
+        )
+    return manifest
+
+
+def _decoder(kind: type[M]) -> msgspec.json.Decoder[M]:
+    """The decoder of a kind, made by one thread at a time: msgspec looks at a structure's fields
+    when it first meets it, and crashes the process when a second thread decodes one meanwhile."""
+    with _making:
+        if kind not in _decoders:
+            _decoders[kind] = msgspec.json.Decoder(kind)
+        return _decoders[kind]
+
+
+def decode_known(body: bytes, kind: type[M], *, where: str) -> M | None:
+    """The same, or None for what cannot be read: hints, and what is somebody else's trouble."""
+    try:
+        return decode(body, kind, where=where)
+    except IntegrityError:
+        return None
+
+
+def decode_ready(body: bytes, *, where: str) -> Ready:
+    """Decode a ready marker of any state. Raises IntegrityError."""
+    return decode(body, Ready, where=where)  # type: ignore[arg-type]  # a union is a fine msgspec type

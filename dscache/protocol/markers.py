@@ -1,0 +1,44 @@
+"""Read the markers that answer a request: ready (live, retired or an alias) and failed."""
+
+from __future__ import annotations
+
+from ..errors import IntegrityError
+from ..spec import Spec
+from ..store.s3 import Objects
+from . import layout, manifests
+from .manifests import Alias, Failure, Ready
+
+MAX_ALIASES = 4
+
+
+def read_ready(store: Objects, key: str) -> Ready | None:
+    """The ready marker of a key. Raises IntegrityError when it is none or another key's."""
+    name = layout.ready(key)
+    found = store.get(name)
+    if found is None:
+        return None
+    ready = manifests.decode_ready(found.body, where=name)
+    named = ready.key if isinstance(ready, Alias) else key
+    if ready.spec.key != named:
+        raise IntegrityError(
+            f"{name}: is about {named}, but its spec has key {ready.spec.key}; "
+            "the marker is damaged or in the wrong place"
+        )
+    return ready
+
+
+def resolve(store: Objects, spec: Spec) -> tuple[Spec, Ready | None]:
+    """Follow aliases: the spec under which the dataset is built, and that ready marker."""
+    for _ in range(MAX_ALIASES):
+        ready = read_ready(store, spec.key)
+        if not isinstance(ready, Alias):
+            return spec, ready
+        spec = ready.spec
+    raise IntegrityError(f"{layout.ready(spec.key)}: more than {MAX_ALIASES} aliases in a row")
+
+
+def read_failure(store: Objects, key: str, nonce: str) -> Failure | None:
+    """The failure that answers the request with this nonce, or None."""
+    name = layout.failed(key, nonce)
+    found = store.get(name)
+    return None if found is None else manifests.decode(found.body, Failure, where=name)

@@ -1,0 +1,163 @@
+"""What `get` returns: a dataset folder on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..cache.home import lock_of
+from ..errors import IntegrityError, UsageError
+from ..folder import contents, keeping
+from ..folder.locks import Hold, share
+from .examples import Examples
+
+if TYPE_CHECKING:
+    from dscache_sdk.features import Feature
+    from dscache_sdk.shares import Share
+
+    from ..protocol.manifests import Live, Member
+    from ..spec import Spec
+
+FEATURES_FILE = "features.json"
+
+
+class Dataset(Examples):
+    """A downloaded dataset: where it is, what is in it, and its examples.
+
+    `os.fspath(dataset)` is the folder, whose layout is that of TFDS. A copy of some splits or
+    shards gives what it has. Iterating yields the examples of all splits. A folder of the local
+    cache is not removed before this process ends, or every object of it was closed.
+
+    `lock` is the file to lock against that; True looks whether the path is one of a cache, None
+    takes no lock: in a cache that is not to be written to.
+
+    Everything but the path is read when it is asked for. Raises IntegrityError when the folder is
+    no dataset, then or later when its manifest is damaged.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, lock: Path | bool | None = True) -> None:
+        self.path = Path(path).absolute()
+        self._lock = lock_of(self.path) if lock is True else lock or None
+        self._kept = self._lock is not None
+        if self._lock is not None:
+            keeping.keep(self._lock)
+        if not contents.usable(self.path):
+            self.close()
+            raise IntegrityError(
+                f"{self.path}: is no dataset (no {contents.MANIFEST} in it, or an unfinished one); "
+                "expected a folder that `dscache get` made"
+            )
+
+    def __repr__(self) -> str:
+        splits = ", ".join(f"{name}: {records}" for name, records in self.info["held"].items())
+        return f"Dataset({str(self.path)!r}, {splits})"
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    @property
+    def key(self) -> str:
+        """The key it was built under (the resolved one, with the handler's defaults)."""
+        return self.spec.key
+
+    @property
+    def spec(self) -> Spec:
+        """The resolved spec."""
+        return self._live.spec
+
+    @cached_property
+    def _live(self) -> Live:
+        return contents.read_manifest(self.path)
+
+    @cached_property
+    def _held(self) -> set[str]:
+        from ..folder.selection import held_names
+
+        return held_names(self._live, contents.read(self.path))
+
+    @cached_property
+    def info(self) -> dict[str, Any]:
+        """What is known about the dataset, JSON-able:
+
+        `splits` records per split of the whole dataset; `held` the same of the files that are here
+        (fewer in a partial copy); `bytes` of those files; `features` as in features.json;
+        `raw_revision` of the raw data; `bad_samples` that were left out, each with `sample` and
+        `error`; `repeatable`; `built_at` Unix time.
+        """
+        live = self._live
+        here = [member for member in live.members if member.name in self._held]
+        held: dict[str, int] = {}
+        for member in here:
+            if member.split:
+                held[member.split] = held.get(member.split, 0) + member.records
+        return {
+            "splits": live.splits,
+            "held": held,
+            "bytes": sum(member.size for member in here),
+            "features": live.features,
+            "raw_revision": live.raw_revision,
+            "bad_samples": [{"sample": bad.sample, "error": bad.error} for bad in live.bad_samples],
+            "repeatable": live.repeatable,
+            "built_at": live.timings.finished_at,
+        }
+
+    @cached_property
+    def features(self) -> Mapping[str, Feature]:
+        """The features of every example, by name. Raises dscache_sdk.FeatureError."""
+        from dscache_sdk.features import features_from_json
+
+        path = self.path / FEATURES_FILE
+        try:
+            return features_from_json(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            if not self._live.features:
+                raise IntegrityError(
+                    f"{path} is missing; remove the folder, get it again"
+                ) from None
+            return features_from_json(json.dumps(self._live.features))
+
+    def files(self, split: str | None = None) -> list[str]:
+        """Paths of the record files of a split (None: of all), in order.
+
+        Raises UsageError for a split that does not exist or is not in this partial copy.
+        """
+        return [str(self.path / member.name) for member in self._shards(split)]
+
+    def share(self, split: str | None = None, index: int = 0, count: int = 1) -> Share:
+        from dscache_sdk.shares import share_of
+
+        return share_of(self.files(split), index, count)
+
+    def hold(self) -> Hold:
+        """One more lock against removal, to be used in a `with` block or released."""
+        return Hold(None) if self._lock is None else share(self._lock)
+
+    def close(self) -> None:
+        """Let the folder be removed again (by `dscache cache rm` and `prune`), once every object of
+        it in this process is closed; closing twice is fine."""
+        kept, self._kept = self._kept, False
+        if kept and self._lock is not None:
+            keeping.let_go(self._lock)
+
+    def _shards(self, split: str | None) -> list[Member]:
+        splits = self._live.splits
+        if split is not None and split not in splits:
+            there = ", ".join(sorted(splits)) or "none"
+            raise UsageError(
+                f"no split {split!r} in {self._live.spec.dataset_name}; there are: {there}"
+            )
+        found = [
+            shard
+            for shard in self._live.shards
+            if shard.name in self._held and split in (None, shard.split)
+        ]
+        if split is not None and not found:
+            raise UsageError(
+                f"split {split!r} is not in this partial copy ({self.path}); "
+                "get the dataset with that split"
+            )
+        return found

@@ -1,0 +1,365 @@
+"""The object store behind one small interface of single requests. The only module that knows S3.
+
+Every public method of `Store` is one request (listings are one a page). The protocol code uses
+nothing else, so it runs unchanged against the real store and, step by step, in a simulation.
+"""
+
+from __future__ import annotations
+
+import datetime
+import email.utils
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import unquote_plus
+
+from ..config import Config
+from ..errors import NoSuchUpload, PreconditionFailed, StoreError
+from . import s3errors, upload
+from .forks import PerProcess
+from .s3errors import Missing
+from .signed_http import Signed
+from .upload import Answer, Segment
+
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
+
+PRESIGN_MAX_S = 7 * 86400
+PART_URL_S = 3600
+METADATA = "x-amz-meta-"
+
+
+@dataclass(frozen=True)
+class Object:
+    """An object with its body."""
+
+    body: bytes
+    etag: str
+
+
+@dataclass(frozen=True)
+class Head:
+    """An object without its body. `metadata` names are lower case."""
+
+    etag: str
+    size: int
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of a listing. `modified` is Unix time by the server's clock."""
+
+    name: str
+    etag: str
+    size: int
+    modified: float
+
+
+@dataclass(frozen=True)
+class Part:
+    """An uploaded part of a multipart upload."""
+
+    number: int
+    etag: str
+    size: int
+
+
+class Objects(Protocol):
+    """What the protocol needs of a store; each call is one request.
+
+    Etags are without quotes. All methods raise AccessDenied, StoreUnreachable, BucketMissing or
+    StoreError.
+    """
+
+    def now(self) -> float:
+        """Unix time by the server's clock, as of its last answer."""
+
+    def get(self, name: str) -> Object | None:
+        """The object, or None when it is not there."""
+
+    def head(self, name: str) -> Head | None:
+        """The object without its body, or None."""
+
+    def put(
+        self,
+        name: str,
+        body: bytes,
+        *,
+        if_none_match: bool = False,
+        if_match: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        content_type: str = "application/json",
+    ) -> str:
+        """Write and return the etag. Raises PreconditionFailed when a condition does not hold."""
+
+    def delete(self, name: str) -> None:
+        """Delete unconditionally (MinIO ignores If-Match here); an absent object is fine."""
+
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        """All objects whose name begins with `prefix`, in order of their names."""
+
+    def create_upload(self, name: str, metadata: Mapping[str, str]) -> str:
+        """Begin a multipart upload and return its id."""
+
+    def upload_part(self, name: str, upload_id: str, number: int, body: Sequence[Segment]) -> str:
+        """Upload part `number` (from 1) and return its etag. Raises NoSuchUpload."""
+
+    def list_parts(self, name: str, upload_id: str) -> Sequence[Part]:
+        """The parts that are there. Raises NoSuchUpload."""
+
+    def complete_upload(self, name: str, upload_id: str, parts: Sequence[tuple[int, str]]) -> str:
+        """Complete with `If-None-Match: *`, return the etag.
+
+        Raises PreconditionFailed, NoSuchUpload or InvalidPart.
+        """
+
+    def abort_upload(self, name: str, upload_id: str) -> None:
+        """Abort; an unknown upload is fine."""
+
+
+def multipart_etag(part_etags: Sequence[str]) -> str:
+    """The etag a completed upload will have: md5 of the part md5s, and their number (MINIO.md)."""
+    joined = b"".join(bytes.fromhex(etag) for etag in part_etags)
+    return f"{hashlib.md5(joined, usedforsecurity=False).hexdigest()}-{len(part_etags)}"
+
+
+class Store:
+    """The bucket of a configuration. Safe to use from several threads, and after a fork.
+
+    Single objects and listings are plain signed requests; boto3 is loaded for multipart uploads.
+    """
+
+    def __init__(self, config: Config, *, clock: Callable[[], float] = time.time) -> None:
+        self.config = config
+        self.bucket = config.bucket
+        self._clock = clock
+        self._ahead_s = 0.0
+        self._signed = Signed(config)
+        self._boto = PerProcess(self._connect)
+
+    def __repr__(self) -> str:
+        return f"Store({self.config.endpoint!r}, bucket={self.bucket!r})"
+
+    def now(self) -> float:
+        return self._clock() + self._ahead_s
+
+    def get(self, name: str) -> Object | None:
+        answer = self._send("GET", name)
+        return None if answer is None else Object(answer.body, _etag(answer))
+
+    def head(self, name: str) -> Head | None:
+        answer = self._send("HEAD", name)
+        if answer is None:
+            return None
+        metadata = {
+            header.removeprefix(METADATA): value
+            for header, value in answer.headers.items()
+            if header.startswith(METADATA)
+        }
+        return Head(_etag(answer), int(answer.headers["content-length"]), metadata)
+
+    def put(
+        self,
+        name: str,
+        body: bytes,
+        *,
+        if_none_match: bool = False,
+        if_match: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        content_type: str = "application/json",
+    ) -> str:
+        headers = {"content-type": content_type}
+        if if_none_match:
+            headers["if-none-match"] = "*"
+        if if_match is not None:
+            headers["if-match"] = if_match
+        for key, value in (metadata or {}).items():
+            if not value.isascii():
+                raise StoreError(f"{name}: metadata {key}: {value!r} is not ASCII, as headers are")
+            headers[f"{METADATA}{key}"] = value
+        answer = self._send("PUT", name, headers=headers, body=body)
+        if answer is None:  # If-Match on an absent object
+            raise PreconditionFailed(f"{name}: it is not there any more")
+        return _etag(answer)
+
+    def delete(self, name: str) -> None:
+        self._send("DELETE", name)
+
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        query = {"list-type": "2", "prefix": prefix, "encoding-type": "url"}
+        while True:
+            answer = self._send("GET", "", where=f"listing of {prefix!r}", query=query)
+            page = _Page(answer.body if answer else b"", prefix)
+            yield from page.entries()
+            if not page.next:
+                return
+            query["continuation-token"] = page.next
+
+    def create_upload(self, name: str, metadata: Mapping[str, str]) -> str:
+        answer = self._call(
+            "create_multipart_upload", name, Metadata=dict(metadata), ContentType="application/zip"
+        )
+        return str(answer["UploadId"])
+
+    def upload_part(self, name: str, upload_id: str, number: int, body: Sequence[Segment]) -> str:
+        query = {"partNumber": str(number), "uploadId": upload_id}
+        answer = self._signed.patiently(
+            lambda: upload.put(self._signed.presign("PUT", name, PART_URL_S, query=query), body)
+        )
+        if answer.status != 200:
+            raise s3errors.answered(
+                answer.status, answer.body, f"{name}, part {number}", self.config
+            )
+        return _etag(answer)
+
+    def list_parts(self, name: str, upload_id: str) -> list[Part]:
+        parts: list[Part] = []
+        marker: dict[str, Any] = {}
+        while True:
+            page = self._call("list_parts", name, UploadId=upload_id, **marker)
+            for item in page.get("Parts", ()):
+                parts.append(Part(item["PartNumber"], item["ETag"].strip('"'), item["Size"]))
+            if not page.get("IsTruncated"):
+                return parts
+            marker = {"PartNumberMarker": page["NextPartNumberMarker"]}
+
+    def complete_upload(self, name: str, upload_id: str, parts: Sequence[tuple[int, str]]) -> str:
+        listed = [{"PartNumber": number, "ETag": etag} for number, etag in parts]
+        answer = self._call(
+            "complete_multipart_upload",
+            name,
+            UploadId=upload_id,
+            MultipartUpload={"Parts": listed},
+            IfNoneMatch="*",
+        )
+        return str(answer["ETag"]).strip('"')
+
+    def abort_upload(self, name: str, upload_id: str) -> None:
+        try:
+            self._call("abort_multipart_upload", name, UploadId=upload_id)
+        except NoSuchUpload:
+            return
+
+    def presign_get(self, name: str, *, expires_s: int = 3600) -> str:
+        """A URL that GETs the object from the public endpoint. No request is made.
+
+        `expires_s` at most 7 days. The URL carries a signature: never log it.
+        """
+        if not 1 <= expires_s <= PRESIGN_MAX_S:
+            raise ValueError(f"expires_s: {expires_s} is not within 1 s and 7 days")
+        return self._signed.presign("GET", name, expires_s)
+
+    def _send(self, method: str, name: str, *, where: str = "", **how: Any) -> Answer | None:
+        """The answer, None for an object that is not there."""
+        answer = self._signed.send(method, name, **how)
+        if "date" in answer.headers:
+            date = email.utils.parsedate_to_datetime(answer.headers["date"])
+            self._ahead_s = date.timestamp() - self._clock()
+        if answer.status < 300:
+            return answer
+        error = s3errors.answered(answer.status, answer.body, where or name, self.config)
+        if isinstance(error, Missing) and name:
+            return None
+        raise error
+
+    @property
+    def _client(self) -> Any:
+        return self._boto.get()
+
+    def _connect(self) -> Any:
+        with mapped_errors("", self.config):
+            return _client(self.config, self.config.require_endpoint())
+
+    def _call(self, operation: str, name: str, **extra: Any) -> Any:
+        with mapped_errors(name, self.config):
+            return getattr(self._client, operation)(Bucket=self.bucket, Key=name, **extra)
+
+
+class _Page:
+    """One page of a listing. `next` is the token of the following one, "" on the last."""
+
+    def __init__(self, body: bytes, prefix: str) -> None:
+        from xml.etree import ElementTree
+
+        try:
+            self._root = ElementTree.fromstring(body)
+        except ElementTree.ParseError as error:
+            raise StoreError(
+                f"listing of {prefix!r}: the answer is no S3 listing ({error}); "
+                "is the endpoint that of an object store?"
+            ) from error
+        self._space = self._root.tag.partition("}")[0] + "}" if "}" in self._root.tag else ""
+        self.next = self._text(self._root, "NextContinuationToken")
+
+    def entries(self) -> Iterator[Entry]:
+        for item in self._root.iter(f"{self._space}Contents"):
+            modified = datetime.datetime.fromisoformat(self._text(item, "LastModified"))
+            yield Entry(
+                unquote_plus(self._text(item, "Key")),
+                self._text(item, "ETag").strip('"'),
+                int(self._text(item, "Size")),
+                modified.timestamp(),
+            )
+
+    def _text(self, element: Element, name: str) -> str:
+        return element.findtext(f"{self._space}{name}") or ""
+
+
+@contextmanager
+def mapped_errors(where: str, config: Config) -> Iterator[None]:
+    """Turn botocore's exceptions into ours, chained, with a remedy in the message."""
+    import botocore.exceptions as theirs
+
+    try:
+        yield
+    except theirs.ClientError as error:
+        details = error.response.get("Error", {})
+        code, message = str(details.get("Code", "")), str(details.get("Message") or "")
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        raise s3errors.error_of(code, message, where, config, status) from error
+    except (theirs.NoCredentialsError, theirs.PartialCredentialsError) as error:
+        raise s3errors.no_credentials(config) from error
+    except (theirs.HTTPClientError, theirs.ConnectionError) as error:
+        raise s3errors.unreachable(_reason(error), config) from error
+    except (theirs.BotoCoreError, ValueError) as error:
+        raise StoreError(f"{where}: {error}") from error
+
+
+def _reason(error: Any) -> str:
+    cause = error.kwargs.get("error") if hasattr(error, "kwargs") else None
+    inner = getattr(cause, "reason", None) or cause or error
+    return str(getattr(inner, "__context__", None) or inner)
+
+
+def _etag(answer: Answer) -> str:
+    return answer.headers["etag"].strip('"')
+
+
+def _client(config: Config, endpoint: str) -> Any:
+    """An S3 client: SigV4, path addressing, explicit region, no flexible checksums (MINIO.md)."""
+    import boto3
+    import botocore.config
+
+    session = boto3.session.Session()
+    return session.client(
+        "s3",
+        endpoint_url=endpoint,
+        region_name=config.region,
+        aws_access_key_id=config.access_key or None,
+        aws_secret_access_key=config.secret_key or None,
+        aws_session_token=config.session_token or None,
+        config=botocore.config.Config(
+            signature_version="s3v4",
+            s3={"addressing_style": "path"},
+            connect_timeout=5,
+            read_timeout=60,
+            max_pool_connections=16,
+            retries={"mode": "standard", "max_attempts": 3},
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+        ),
+    )

@@ -1,0 +1,110 @@
+"""What a store's refusals mean: S3 error codes and HTTP statuses to errors of ours. Pure."""
+
+from __future__ import annotations
+
+import html
+
+from ..config import Config
+from ..errors import (
+    AccessDenied,
+    BucketMissing,
+    ConfigError,
+    InvalidPart,
+    NoSuchUpload,
+    PreconditionFailed,
+    StoreError,
+    StoreUnreachable,
+)
+
+
+class Missing(StoreError):
+    """404 on an object (internal to the store)."""
+
+
+CODES: dict[str, type[StoreError]] = {
+    "NoSuchKey": Missing,
+    "404": Missing,
+    "NoSuchBucket": BucketMissing,
+    "PreconditionFailed": PreconditionFailed,
+    "ConditionalRequestConflict": PreconditionFailed,
+    "412": PreconditionFailed,
+    "NoSuchUpload": NoSuchUpload,
+    "InvalidPart": InvalidPart,
+    "InvalidPartOrder": InvalidPart,
+    "AccessDenied": AccessDenied,
+    "403": AccessDenied,
+    "InvalidAccessKeyId": AccessDenied,
+    "SignatureDoesNotMatch": AccessDenied,
+    "ExpiredToken": AccessDenied,
+    "SlowDown": StoreUnreachable,
+    "SlowDownRead": StoreUnreachable,
+    "SlowDownWrite": StoreUnreachable,
+    "InternalError": StoreUnreachable,
+    "ServiceUnavailable": StoreUnreachable,
+    "XMinioServerNotInitialized": StoreUnreachable,
+    "499": StoreUnreachable,  # MinIO, when it is being shut down
+    "500": StoreUnreachable,
+    "502": StoreUnreachable,
+    "503": StoreUnreachable,
+    "504": StoreUnreachable,
+}
+
+
+def error_of(code: str, message: str, where: str, config: Config, status: int = 0) -> StoreError:
+    """The error for an S3 code (or a status, where an answer has no body), with a remedy.
+
+    Servers have more names for "not now" than anybody can list, so `status` stands in for those.
+    """
+    kind = CODES.get(code) or (CODES.get(str(status)) if status >= 500 else None) or StoreError
+    if code == "RequestTimeTooSkewed":
+        return StoreError(
+            f"{where}: the clock of this machine and that of {config.endpoint} differ too much "
+            f"({code}); set the clock that is wrong"
+        )
+    if kind is AccessDenied:
+        return AccessDenied(
+            f"{where}: access denied ({code}) at {config.endpoint} "
+            f"as {config.access_key or 'nobody'!r}; "
+            "check the profile's access_key and secret_key and the user's policy"
+        )
+    if kind is BucketMissing:
+        return BucketMissing(
+            f"bucket {config.bucket!r} does not exist at {config.endpoint}; "
+            "create it or set `bucket`"
+        )
+    return kind(f"{where}: {message or code}")
+
+
+def answered(status: int, body: bytes, where: str, config: Config) -> StoreError:
+    """The error of an HTTP answer; S3 explains it in XML, if there is a body at all."""
+    text = body.decode("utf-8", "replace")
+    code = _element(text, "Code") or str(status)
+    return error_of(code, html.unescape(_element(text, "Message")), where, config, status)
+
+
+def unreachable(reason: str, config: Config) -> StoreUnreachable:
+    """Nobody answers at the endpoint."""
+    return StoreUnreachable(
+        f"no answer from {config.endpoint} "
+        f"(from {config.origin.get('endpoint', 'the caller')}): {reason.splitlines()[0][:200]}; "
+        "is the store running? (`dscache up` starts a local one, `dscache doctor` checks)"
+    )
+
+
+def no_credentials(config: Config) -> AccessDenied:
+    """Nothing to sign with."""
+    return AccessDenied(
+        f"no credentials for {config.endpoint}; set access_key and secret_key in a profile, "
+        "or DSCACHE_ACCESS_KEY and DSCACHE_SECRET_KEY"
+    )
+
+
+def unusable_credentials(error: Exception, config: Config) -> StoreError | ConfigError:
+    """What the AWS SDK says when the machine's own configuration gives no credentials."""
+    if type(error).__name__ in ("ProfileNotFound", "ConfigParseError", "ConfigNotFound"):
+        return ConfigError(f"credentials for {config.endpoint}: {error} (see $AWS_PROFILE)")
+    return AccessDenied(f"credentials for {config.endpoint} cannot be had: {error}")
+
+
+def _element(text: str, name: str) -> str:
+    return text.partition(f"<{name}>")[2].partition(f"</{name}>")[0]

@@ -1,0 +1,213 @@
+"""Single requests to one bucket, over urllib3.
+
+boto3 and its client take a quarter to half a second to import; most commands send a handful of
+requests, and a marker should be read in less time than that.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+from urllib.parse import quote, urlencode, urlsplit
+
+import urllib3
+
+from ..config import Config
+from ..errors import ConfigError, StoreUnreachable
+from . import s3errors
+from .forks import PerProcess
+from .sigv4 import Keys, presigned, signed_headers
+from .upload import Answer
+
+if TYPE_CHECKING:
+    from botocore.credentials import Credentials, ReadOnlyCredentials
+
+CONNECT_TIMEOUT_S = 5.0
+READ_TIMEOUT_S = 60.0
+ATTEMPTS = 3
+RETRIED = frozenset({429, 499, 500, 502, 503, 504})
+LEAST_S = 1.0  # what a request gets even when the time is up: most are answered by then
+CONNECTIONS = 32  # kept open between requests; more threads than that open their own
+
+_deadline: ContextVar[float] = ContextVar("deadline", default=math.inf)
+
+
+@contextmanager
+def within(seconds: float | None) -> Iterator[None]:
+    """Let no request of this thread take longer than until `seconds` from now; None: as usual.
+
+    A store that takes a connection and never answers would hold it for minutes otherwise.
+    """
+    at = math.inf if seconds is None else time.monotonic() + seconds
+    before = _deadline.set(at)
+    try:
+        yield
+    finally:
+        _deadline.reset(before)
+
+
+class Signed:
+    """Sends requests about one bucket. Safe to use from several threads, and after a fork.
+
+    Errors of the connection and answers of an overloaded server are tried again, so a write whose
+    answer is lost may meet its own first success (see `registers`).
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        sleep: Callable[[float], object] = time.sleep,
+        uniform: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        self._config = config
+        self._endpoint = _checked(config.require_endpoint(), config)
+        self._sleep, self._uniform = sleep, uniform
+        self._credentials = PerProcess(_credentials)
+        self._pool = PerProcess(_pool)
+
+    def send(
+        self,
+        method: str,
+        name: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: bytes = b"",
+    ) -> Answer:
+        """Send and return the answer, whatever its status; `name` "" is the bucket itself.
+
+        Raises StoreUnreachable, AccessDenied (no credentials).
+        """
+        try:
+            return self.patiently(
+                lambda: self._once(method, name, query or {}, headers or {}, body)
+            )
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise s3errors.unreachable(_reason(error), self._config) from error
+
+    def patiently(self, once: Callable[[], Answer]) -> Answer:
+        """What `once` answers; asked again when the connection breaks or the server is busy."""
+        for attempt in range(ATTEMPTS):
+            if attempt:
+                self._sleep(min(self._uniform(0, 2 ** (attempt - 1)), _left_s()))
+            last = attempt == ATTEMPTS - 1
+            try:
+                answer = once()
+            except (urllib3.exceptions.HTTPError, OSError, StoreUnreachable):
+                if last or time.monotonic() >= _deadline.get():
+                    raise
+                continue
+            if answer.status not in RETRIED or last:
+                return answer
+        raise AssertionError("the last attempt returns or raises")
+
+    def presign(
+        self, method: str, name: str, expires_s: int, *, query: Mapping[str, str] | None = None
+    ) -> str:
+        """A URL for one request without credentials, for the public endpoint if it is a GET.
+
+        No request is made. The URL carries a signature: never log it.
+        """
+        public = self._config.public_endpoint.rstrip("/") if method == "GET" else ""
+        url = _url(self._config, public or self._endpoint, name, query or {})
+        region = self._config.region
+        return presigned(self._keys(), region, method, url, expires_s=expires_s, at=time.time())
+
+    def prepare(
+        self,
+        method: str,
+        name: str,
+        *,
+        query: Mapping[str, str],
+        headers: Mapping[str, str] | None = None,
+        body: bytes = b"",
+    ) -> tuple[str, dict[str, str]]:
+        """URL and headers of a request, signed for now. Raises AccessDenied (no credentials)."""
+        url = _url(self._config, self._endpoint, name, query)
+        keys, region = self._keys(), self._config.region
+        return url, signed_headers(
+            keys, region, method, url, headers=headers or {}, body=body, at=time.time()
+        )
+
+    def _once(
+        self,
+        method: str,
+        name: str,
+        query: Mapping[str, str],
+        headers: Mapping[str, str],
+        body: bytes,
+    ) -> Answer:
+        url, signed = self.prepare(method, name, query=query, headers=headers, body=body)
+        response = self._pool.get().request(
+            method, url, headers=signed, body=body, redirect=False, timeout=_timeout()
+        )
+        found = {name.lower(): value for name, value in response.headers.items()}
+        return Answer(response.status, found, response.data)
+
+    def _keys(self) -> Keys:
+        """The configured credentials, else what botocore finds on this machine."""
+        config = self._config
+        if config.access_key:
+            return Keys(config.access_key, config.secret_key, config.session_token or None)
+        now = self._found_credentials()
+        return Keys(now.access_key, now.secret_key, now.token)
+
+    def _found_credentials(self) -> ReadOnlyCredentials:
+        import botocore.exceptions as theirs
+
+        try:
+            credentials = self._credentials.get()
+        except theirs.BotoCoreError as error:
+            raise s3errors.unusable_credentials(error, self._config) from error
+        if credentials is None:
+            raise s3errors.no_credentials(self._config)
+        try:
+            return credentials.get_frozen_credentials()  # they renew themselves
+        except theirs.BotoCoreError as error:  # there were some: there will be again
+            raise StoreUnreachable(f"the credentials cannot be renewed now: {error}") from error
+
+
+def _pool() -> urllib3.PoolManager:
+    return urllib3.PoolManager(maxsize=CONNECTIONS, retries=False)
+
+
+def _left_s() -> float:
+    return max(_deadline.get() - time.monotonic(), 0.0)
+
+
+def _timeout() -> urllib3.Timeout:
+    left_s = max(_left_s(), LEAST_S)
+    return urllib3.Timeout(connect=min(CONNECT_TIMEOUT_S, left_s), read=min(READ_TIMEOUT_S, left_s))
+
+
+def _credentials() -> Credentials | None:
+    import botocore.session
+
+    return botocore.session.get_session().get_credentials()
+
+
+def _checked(endpoint: str, config: Config) -> str:
+    """The endpoint, if its port is one. Raises ConfigError."""
+    try:
+        _ = urlsplit(endpoint).port
+    except ValueError as error:
+        origin = config.origin.get("endpoint", "the caller")
+        raise ConfigError(f"endpoint {endpoint!r} (from {origin}): {error}") from None
+    return endpoint
+
+
+def _url(config: Config, base: str, name: str, query: Mapping[str, str]) -> str:
+    """The URL of an object, or of the bucket when `name` is "", percent-encoded."""
+    url = f"{base}/{config.bucket}" + (f"/{quote(name, safe='/~')}" if name else "")
+    return f"{url}?{urlencode(query, quote_via=quote, safe='~')}" if query else url
+
+
+def _reason(error: Exception) -> str:
+    inner = getattr(error, "reason", None) or error
+    return str(getattr(inner, "__cause__", None) or inner) or repr(error)
