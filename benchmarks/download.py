@@ -45,11 +45,12 @@ from benchmarks.others import Others
 from benchmarks.stack import own_store
 from dscache.devstack.localstore import LocalStore
 from dscache.download.download import download
+from dscache.download.options import TransferOptions
 from dscache.protocol import layout
 from dscache.protocol.manifests import Live, Member
 from dscache.spec import Spec
 from dscache.store.s3 import Store
-from dscache.store.upload import FileRun
+from dscache.store.upload import FilePiece
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 from support.downloading import Downloading
@@ -80,7 +81,7 @@ def ours(parallel: int | None) -> Variant:
     """Our download with so many ranges."""
 
     def run(bench: Bench, folder: Path) -> None:
-        download(bench.live, folder, bench.url, parallel=parallel)
+        download(bench.live, folder, bench.url, options=TransferOptions(parallel=parallel))
 
     return run
 
@@ -231,7 +232,7 @@ def _upload(store: Store, name: str, archive: Path) -> str:
             part = archive.with_name("part")
             part.write_bytes(piece)
             number = len(etags) + 1
-            etags.append(store.upload_part(name, upload, number, [FileRun(part, len(piece))]))
+            etags.append(store.upload_part(name, upload, number, [FilePiece(part, len(piece))]))
     part.unlink()
     return store.complete_upload(name, upload, list(enumerate(etags, 1)))
 

@@ -38,8 +38,8 @@ from dscache.config import Config
 from dscache.devstack.localstore import LocalStore
 from dscache.protocol import layout, manifests
 from dscache.protocol.manifests import Live
-from dscache.protocol.subscriptions import Hub, Opened, listening
-from dscache.protocol.wait import Outstanding, Waiting, ask, wait
+from dscache.protocol.subscriptions import RunningListener, Subscriptions, start_listener
+from dscache.protocol.wait import OutstandingRequest, WaitOptions, put_request, wait
 from dscache.spec import Spec
 from dscache.store.notifications import Connected, Created, Listener, Signal
 from dscache.store.s3 import Store
@@ -104,7 +104,7 @@ def serve_waiters(pipe: Connection, config: Config, count: int) -> None:
     lock = threading.Lock()
     connected = [0]
 
-    def opened(config: Config, prefix: str, deliver: Callable[[Signal], None]) -> Opened:
+    def opened(config: Config, prefix: str, deliver: Callable[[Signal], None]) -> RunningListener:
         def noted(signal: Signal) -> None:
             with lock:
                 connected[0] += isinstance(signal, Connected)
@@ -112,18 +112,18 @@ def serve_waiters(pipe: Connection, config: Config, count: int) -> None:
                     pipe.send((CONNECTED, time.monotonic()))
             deliver(signal)
 
-        return listening(config, prefix, noted)
+        return start_listener(config, prefix, noted)
 
-    def one(out: Outstanding) -> None:
-        with Hub(config, opened).waiting(out.key) as signals:
-            how = Waiting(signals)
+    def one(out: OutstandingRequest) -> None:
+        with Subscriptions(config, opened).waiting(out.key) as signals:
+            how = WaitOptions(signals)
             wait(store, out, lambda _: out, how)
             ended.append(time.monotonic())
 
     while (number := pipe.recv()) is not None:
         ended: list[float] = []
         connected[0] = 0
-        out = ask(store, spec(number), nonce=f"{os.getpid()}-{number}", client="benchmark")
+        out = put_request(store, spec(number), nonce=f"{os.getpid()}-{number}", client="benchmark")
         threads = [threading.Thread(target=one, args=(out,), daemon=True) for _ in range(count)]
         for thread in threads:
             thread.start()

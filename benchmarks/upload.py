@@ -41,7 +41,7 @@ from benchmarks.stack import own_store
 from dscache.devstack.localstore import LocalStore
 from dscache.protocol.manifests import ShardRecord
 from dscache.store.s3 import Store
-from dscache.store.upload import FileRun
+from dscache.store.upload import FilePiece
 from dscache_builder.attempt import zip_writer
 from dscache_builder.attempt.build import UPLOADS_IN_FLIGHT
 from dscache_builder.attempt.parts import (
@@ -132,7 +132,7 @@ def make_zip(folder: Path, shards: int, shard_bytes: int) -> Zip:
     path, digest = folder / "all.zip", blake3.blake3()
     with path.open("wb") as file:
         for segment in itertools.chain.from_iterable(part.segments for part in parts):
-            data = segment.path.read_bytes() if isinstance(segment, FileRun) else segment
+            data = segment.path.read_bytes() if isinstance(segment, FilePiece) else segment
             digest.update(data)
             file.write(data)
     return Zip(parts, path, path.stat().st_size, digest.hexdigest())

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
     from .protocol.observer import Observer
     from .reading.dataset import Dataset
-    from .reference import What
+    from .reference import DatasetReference
 
 _clients: dict[Config, Client] = {}
 
 
 def get(
-    what: What,
+    reference: DatasetReference,
     *,
     build: bool = True,
     retry: bool = False,
@@ -36,7 +36,7 @@ def get(
 ) -> Dataset:
     """`Client.get` with the configuration of files and environment."""
     return _client().get(
-        what,
+        reference,
         build=build,
         retry=retry,
         timeout_s=timeout_s,

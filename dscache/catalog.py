@@ -14,7 +14,7 @@ from .protocol import layout, manifests, markers
 from .protocol.manifests import Alias, Failure, Live, Progress, RawRevision, Ready, Request, Retired
 from .protocol.state import State, state_of
 from .spec import Spec, split_key
-from .store.s3 import Objects
+from .store.objects import Objects
 
 READERS = 16
 

@@ -1,42 +1,36 @@
-"""The client: ask for datasets, wait for them, get them.
-
-`get` looks at the local cache first, and imports what talks to a store only when it must.
-"""
+"""The client: request datasets, wait for them, get them. Light until the store is needed."""
 
 from __future__ import annotations
 
-import contextlib
-import time
 from collections.abc import Collection
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import config as configuration
 from .cache.cache import Cache
-from .canonical import key_of, split_key
+from .canonical import key_of
 from .config import Config
-from .errors import BuildFailed, DatasetReplaced, DscacheError, NotCached
-from .protocol.observer import Observer, Silent
+from .errors import DatasetReplaced
+from .folder.selection import Selection
+from .protocol.observer import NullObserver
 from .reading.dataset import Dataset
-from .reference import is_topic, members_of, named_key, spec_of
+from .reference import members_of, named_key, spec_of
 
 if TYPE_CHECKING:
     import threading
 
-    from .protocol.manifests import Failure, Live
-    from .protocol.subscriptions import Waiter
-    from .protocol.wait import Outstanding
-    from .reference import What
-    from .spec import Spec
+    from .protocol.observer import Observer
+    from .reference import DatasetReference
+    from .remote import Remote
     from .store.s3 import Store
 
-REPLACED_TRIES = 5
+MAX_REPLACEMENTS = 5
 
 
 class Client:
-    """Asks one bucket for datasets and keeps them in one local cache.
+    """Gets datasets from one bucket and keeps them in one local cache.
 
-    Without a configuration the files and the environment decide (`dscache.config.load`).
+    Without a configuration, the configuration files and the environment decide
+    (`dscache.config.load`).
     """
 
     def __init__(self, config: Config | None = None) -> None:
@@ -46,25 +40,33 @@ class Client:
             shared=self.config.shared_homes,
             limit_bytes=self.config.cache_limit,
         )
-        self._store: Store | None = None
+        self._remote: Remote | None = None
 
     def __repr__(self) -> str:
         return f"Client(endpoint={self.config.endpoint!r}, bucket={self.config.bucket!r})"
 
     @property
     def store(self) -> Store:
-        """The object store; connecting to it is put off until it is needed."""
-        if self._store is None:
-            from .store.s3 import Store
+        """The object store; the first use loads the HTTP library."""
+        return self.remote.store
 
-            self._store = Store(self.config)
-        return self._store
+    @property
+    def remote(self) -> Remote:
+        """What talks to the store, made at first use."""
+        if self._remote is None:
+            from .remote import Remote  # not at the top: a cache hit does without HTTP
 
-    # -- get
+            self._remote = Remote(self.config)
+        return self._remote
+
+    @property
+    def name(self) -> str:
+        """Who asks, for people to read: the configured name, or user@host."""
+        return self.remote.name
 
     def get(
         self,
-        what: What,
+        reference: DatasetReference,
         *,
         build: bool = True,
         retry: bool = False,
@@ -75,307 +77,102 @@ class Client:
         parallel: int | None = None,
         observer: Observer | None = None,
     ) -> Dataset:
-        """The dataset of a spec (or of the file, dict or key that tells it), built if need be.
+        """Return a dataset; request a build and download it if necessary.
 
         Args:
-            what: a Spec, its members as a dict, the path of a JSON file, a key, or a topic.
-            build: when False, raise NotCached instead of asking for a build.
-            retry: ask again even if an earlier request failed.
-            timeout_s: seconds to wait for the build; the build goes on after that. A store that
-                does not even answer the first question by then is StoreUnreachable.
+            reference: a Spec, its members as a dict, the path of a JSON file, a key, or a topic.
+            build: if False, raise NotCached instead of requesting a build.
+            retry: request a build even if an earlier one failed.
+            timeout_s: seconds to wait for the build, which continues after that. A store that
+                does not answer the first request by then is StoreUnreachable.
             splits: fetch only these splits.
-            shards: fetch only the shards with these numbers (of each split, from 0).
-            priority: 0–9, higher is built sooner.
-            parallel: connections to download over, 1–8; None finds out how many help.
-            observer: is told of progress.
+            shards: fetch only the shards with these indices (in each split, from 0).
+            priority: 0–9; higher is built sooner.
+            parallel: connections to download over, 1–8; None adapts the number.
+            observer: told of progress.
 
         Raises:
-            SpecError, ConfigError: the words are off.
-            NotCached: it is not there and `build` is False.
-            BuildFailed: the builder said why not, now or earlier.
+            SpecError, ConfigError: invalid argument or configuration.
+            NotCached: the dataset is not built and `build` is False.
+            BuildFailed: the build failed, now or earlier.
             WaitTimeout, AccessDenied, StoreUnreachable, NoSpace, IntegrityError.
         """
-        watcher = observer or Silent()
-        key = named_key(what)
-        members = None if key else members_of(what)
+        selection = Selection.of(splits, shards)
+        key = named_key(reference)
+        members = None if key else members_of(reference)
         asked = key or key_of(members or {})
-        dataset = self.cache.open(asked, splits=splits, shards=shards)
+        dataset = self.cache.open(asked, selection)
         if dataset is not None:
             return dataset
-        spec = spec_of(members) if members else self._spec_of_key(asked)
-        for _ in range(REPLACED_TRIES):
-            live = self._live(spec, build, retry, timeout_s, priority, watcher)
+        from .remote import RequestOptions
+
+        observer = observer or NullObserver()
+        options = RequestOptions(build, retry, timeout_s, priority, observer)
+        spec = spec_of(members) if members else self.remote.spec_of_key(asked)
+        for _ in range(MAX_REPLACEMENTS):
+            live = self.remote.live(spec, options)
             try:
-                self._download(asked, live, splits, shards, parallel, watcher)
+                self.remote.download(live, self.cache, asked, selection, parallel, observer)
             except DatasetReplaced as error:
-                watcher.note(f"{error}; looking again")
+                observer.note(f"{error}; looking again")
                 continue
-            dataset = self.cache.open(live.spec.key, splits=splits, shards=shards)
+            dataset = self.cache.open(live.spec.key, selection)
             if dataset is not None:
                 return dataset
-            watcher.note(f"{asked}: removed here as soon as it had come; looking again")
-        raise DatasetReplaced(
-            f"{asked}: replaced or removed {REPLACED_TRIES} times while it was downloaded"
-        )
-
-    def _spec_of_key(self, key: str) -> Spec:
-        from .catalog import spec_of_key
-
-        spec = spec_of_key(self.store, key)
-        if spec is None:
-            raise NotCached(
-                f"{key} is not in bucket {self.config.bucket!r}; a key alone cannot be built: "
-                "give the config (see `dscache ls` for what is there)"
+            observer.note(
+                f"{asked}: removed from the cache right after its download; looking again"
             )
-        return spec
-
-    def _live(
-        self,
-        spec: Spec,
-        build: bool,
-        retry: bool,
-        timeout_s: float | None,
-        priority: int,
-        watcher: Observer,
-    ) -> Live:
-        from .protocol.manifests import Live
-        from .protocol.markers import resolve
-        from .store.signed_http import within
-
-        with within(timeout_s):
-            resolved, ready = resolve(self.store, spec)
-            if isinstance(ready, Live):
-                return ready
-            if not build:
-                raise NotCached(
-                    f"{resolved.key} is not built in bucket {self.config.bucket!r}; "
-                    "leave out --no-build to have it built"
-                )
-            if not retry:
-                self._raise_earlier_failure(resolved)
-            answer = self._ask_and_wait(resolved, timeout_s, priority, watcher)
-        if isinstance(answer, Live):
-            return answer
-        raise build_failed(answer)
-
-    def _raise_earlier_failure(self, spec: Spec) -> None:
-        """An earlier failure is reported, unless somebody asks again already or it was a cancel."""
-        from .catalog import status
-        from .protocol.state import State
-
-        found = status(self.store, spec.key)
-        if found.state is State.FAILED and found.failure and found.failure.kind != "cancelled":
-            raise build_failed(found.failure, earlier=True)
-
-    def _download(
-        self,
-        asked: str,
-        live: Live,
-        splits: Collection[str] | None,
-        shards: Collection[int] | None,
-        parallel: int | None,
-        watcher: Observer,
-    ) -> Path:
-        started = time.monotonic()
-        transferred = [0]
-
-        def progress(done: int, total: int) -> None:
-            transferred[0] = done
-            watcher.transferred(done, total)
-
-        path = self.cache.fetch(
-            live,
-            lambda: self.store.presign_get(live.zip_key),
-            asked=asked,
-            splits=splits,
-            shards=shards,
-            progress=progress,
-            waiting=lambda: watcher.note("another process here downloads it; waiting for that"),
-            note=watcher.note,
-            parallel=parallel,
+        raise DatasetReplaced(
+            f"{asked}: replaced or removed {MAX_REPLACEMENTS} times while it was downloaded"
         )
-        if transferred[0]:
-            self._record_usage(live.spec.key, transferred[0], time.monotonic() - started)
-        return path
 
-    def _record_usage(self, key: str, size: int, seconds: float) -> None:
-        """Best effort: a download counts even when nobody could write that down."""
-        import datetime
+    def request(self, reference: DatasetReference, *, priority: int = 5) -> str:
+        """Request a dataset and return at once, with the topic to wait for: `<key>.<nonce>`.
 
-        from .protocol import layout, manifests
-
-        usage = manifests.Usage(
-            client=self.name, downloaded_at=self.store.now(), bytes=size, seconds=round(seconds, 3)
-        )
-        day = datetime.datetime.fromtimestamp(usage.downloaded_at, datetime.UTC).date()
-        with contextlib.suppress(DscacheError):
-            self.store.put(layout.usage(key, day, _unique()), manifests.encode(usage))
-
-    # -- ask, wait, cancel
-
-    @property
-    def name(self) -> str:
-        """Who asks, for other people to read: the configured name, or user@host."""
-        import getpass
-        import socket
-
-        if self.config.client_name:
-            return self.config.client_name
-        try:
-            return f"{getpass.getuser()}@{socket.gethostname()}"
-        except (OSError, KeyError):  # a container's user without a name
-            return socket.gethostname()
-
-    def request(self, what: What, *, priority: int = 5) -> str:
-        """Ask for a dataset and return at once, with the topic to wait for: `<key>.<nonce>`.
-
-        A dataset that is ready already is not asked for again; waiting for the topic then returns
-        at once. Raises as `get` does for specs and stores.
+        A dataset that is ready is not requested again; waiting for the topic then returns at
+        once. Raises the errors of `get` for invalid specs and for the store.
         """
-        from .protocol import markers, wait
-        from .protocol.manifests import Live
-
-        spec, ready = markers.resolve(self.store, spec_of(what))
-        if isinstance(ready, Live):
-            return wait.Outstanding(spec, _unique()).topic
-        return self._ask(spec, priority).topic
+        return self.remote.request(spec_of(reference), priority)
 
     def wait(
         self,
-        what: What,
+        reference: DatasetReference,
         *,
         timeout_s: float | None = None,
         observer: Observer | None = None,
         given_up: threading.Event | None = None,
     ) -> str:
-        """Wait until what was asked for is ready, and return its key; nothing is downloaded.
+        """Wait until a dataset is ready, and return its key; nothing is downloaded.
 
-        `what` is a topic of `request`, or anything `get` takes (then it is asked for). Raises
-        BuildFailed, WaitTimeout, NotCached (nobody asked for that topic).
+        Args:
+            reference: a topic that `request` returned, or anything that `get` takes (which is
+                then requested).
+            timeout_s: seconds to wait; None waits for ever.
+            observer: told of progress.
+            given_up: setting it from another thread ends the waiting within half a second.
+
+        Raises:
+            BuildFailed, WaitTimeout.
+            NotCached: there is no such request.
         """
-        from .protocol.manifests import Live
-        from .store.signed_http import within
+        from .remote import RequestOptions
 
-        watcher = observer or Silent()
-        with within(timeout_s):
-            out = self._outstanding(what)
-            if isinstance(out, str):
-                return out
-            answer = self._wait(out, timeout_s, 5, watcher, given_up)
-        if not isinstance(answer, Live):
-            raise build_failed(answer)
-        return answer.spec.key
-
-    def _outstanding(self, what: What) -> Outstanding | str:
-        """What to wait for, or the key when it is ready already."""
-        from .protocol import layout, manifests, markers, wait
-        from .protocol.manifests import Live
-
-        if not (isinstance(what, str) and is_topic(what)):
-            spec, ready = markers.resolve(self.store, spec_of(what))
-            return ready.spec.key if isinstance(ready, Live) else self._ask(spec, 5)
-        key, nonce = wait.split_topic(what)
-        name = layout.request(key, nonce)
-        for _ in range(2):  # once more when it is gone: it may have been answered in between
-            ready = markers.read_ready(self.store, key)
-            if isinstance(ready, Live):
-                return ready.spec.key
-            if ready is not None:
-                return wait.Outstanding(ready.spec, nonce)
-            failure = markers.read_failure(self.store, key, nonce)
-            if failure is not None:
-                raise build_failed(failure)
-            found = self.store.get(name)
-            if found is not None:
-                request = manifests.decode(found.body, manifests.Request, where=name)
-                return wait.Outstanding(request.spec, nonce)
-        raise NotCached(f"{name} is not there and was not answered; ask again with the config")
-
-    def cancel(self, what: What) -> int:
-        """Say that nobody here needs this build any more; returns how many requests that was.
-
-        A topic cancels that request; anything else all requests of this client for the key. The
-        builder stops only when everybody who asked has cancelled.
-        """
-        from .protocol.cancel import cancel
-
-        named = isinstance(what, str) and (is_topic(what) or split_key(what))
-        return cancel(self.store, str(what) if named else spec_of(what).key, client=self.name)
-
-    def url(self, what: What, *, expires_s: int = 3600) -> str:
-        """A URL that downloads the zip of a ready dataset without credentials. Raises NotCached."""
-        from .protocol.manifests import Live
-        from .protocol.markers import resolve
-
-        key = named_key(what)
-        spec, ready = resolve(self.store, self._spec_of_key(key) if key else spec_of(what))
-        if not isinstance(ready, Live):
-            raise NotCached(f"{spec.key} is not built; `dscache get` has it built")
-        return self.store.presign_get(ready.zip_key, expires_s=expires_s)
-
-    def _ask(self, spec: Spec, priority: int) -> Outstanding:
-        from .protocol.wait import ask
-
-        return ask(self.store, spec, nonce=_unique(), client=self.name, priority=priority)
-
-    def _ask_and_wait(
-        self, spec: Spec, timeout_s: float | None, priority: int, watcher: Observer
-    ) -> Live | Failure:
-        from .protocol.subscriptions import hub_of
-
-        with hub_of(self.config).waiting(spec.key) as signals:
-            out = self._ask(spec, priority)
-            return self._wait_on(signals, out, timeout_s, priority, watcher, None)
-
-    def _wait(
-        self,
-        out: Outstanding,
-        timeout_s: float | None,
-        priority: int,
-        watcher: Observer,
-        given_up: threading.Event | None,
-    ) -> Live | Failure:
-        from .protocol.subscriptions import hub_of
-
-        with hub_of(self.config).waiting(out.key) as signals:
-            return self._wait_on(signals, out, timeout_s, priority, watcher, given_up)
-
-    def _wait_on(
-        self,
-        signals: Waiter,
-        out: Outstanding,
-        timeout_s: float | None,
-        priority: int,
-        watcher: Observer,
-        given_up: threading.Event | None,
-    ) -> Live | Failure:
-        from .protocol.wait import Waiting, wait
-
-        how = Waiting(
-            signals,
-            timeout_s=timeout_s,
-            on_progress=watcher.progress,
-            on_note=watcher.note,
-            watch=signals.watch,
+        options = RequestOptions(
+            timeout_s=timeout_s, observer=observer or NullObserver(), given_up=given_up
         )
-        if given_up is not None:
-            how.given_up = given_up
-        return wait(self.store, out, lambda spec: self._ask(spec, priority), how)
+        return self.remote.wait(reference, options)
 
+    def cancel(self, reference: DatasetReference) -> int:
+        """Withdraw requests of this client; returns how many.
 
-def _unique() -> str:
-    """A nonce that is never used again."""
-    import secrets  # not at the top: a cache hit needs none, and it loads OpenSSL
+        A topic cancels that request, anything else all requests of this client for the key. The
+        build stops only when everybody who requested it has cancelled.
+        """
+        return self.remote.cancel(reference)
 
-    return secrets.token_hex(8)
+    def url(self, reference: DatasetReference, *, expires_s: int = 3600) -> str:
+        """A URL that downloads the zip of a ready dataset without credentials.
 
-
-def build_failed(failure: Failure, *, earlier: bool = False) -> BuildFailed:
-    """The exception that tells a failure, with the remote traceback and log as details."""
-    when = "failed earlier" if earlier else "failed"
-    again = "; ask again with --retry once that is mended" if earlier else ""
-    named = not failure.sample or failure.sample in failure.message
-    sample = "" if named else f" (sample {failure.sample})"
-    message = f"the build {when}: {failure.kind}: {failure.message}{sample}{again}"
-    details = "\n".join(part.rstrip() for part in (failure.traceback, failure.log_tail) if part)
-    return BuildFailed(message, kind=failure.kind, details=details)
+        `expires_s` is its lifetime in seconds, at most 7 days. Raises NotCached.
+        """
+        return self.remote.url(reference, expires_s)

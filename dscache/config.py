@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ConfigError, UsageError
+from .files import PRIVATE, write_file
 
 ENVIRONMENT = {
     "endpoint": ("DSCACHE_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
@@ -239,15 +240,9 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _write(path: Path, document: Mapping[str, Any]) -> None:
-    """Replace the file in one step; it holds secrets, so nobody else may read it."""
     import tomli_w
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "wb") as file:
-        tomli_w.dump(document, file)
-    temporary.replace(path)
+    write_file(path, tomli_w.dumps(document).encode(), mode=PRIVATE)  # it holds secrets
 
 
 def _files(paths: list[Path]) -> str:

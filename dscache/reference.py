@@ -1,4 +1,4 @@
-"""What a caller may name a dataset by: a spec, its members, a file, a key, a topic. Light."""
+"""How a caller refers to a dataset: a spec, its members, a file, a key, a topic. Light."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ from .errors import SpecError
 if TYPE_CHECKING:
     from .spec import Spec
 
-    What = Spec | Mapping[str, Any] | str | os.PathLike[str]
+    DatasetReference = Spec | Mapping[str, Any] | str | os.PathLike[str]
 
 
-def spec_of(what: What) -> Spec:
+def spec_of(reference: DatasetReference) -> Spec:
     """The spec that a Spec, its members as a dict, or a file's path tells. Raises SpecError."""
     from .spec import Spec
 
-    return what if isinstance(what, Spec) else Spec(**members_of(what))
+    return reference if isinstance(reference, Spec) else Spec(**members_of(reference))
 
 
-def members_of(what: What) -> dict[str, Any]:
+def members_of(reference: DatasetReference) -> dict[str, Any]:
     """The checked members of a spec, for its key; light. Raises SpecError."""
-    if isinstance(what, Mapping):
-        return canonical.members_of(what)
-    if isinstance(what, (str, os.PathLike)):
-        return canonical.load(Path(what))
+    if isinstance(reference, Mapping):
+        return canonical.members_of(reference)
+    if isinstance(reference, (str, os.PathLike)):
+        return canonical.load(Path(reference))
     from .spec import Spec
 
-    if isinstance(what, Spec):
-        return what.members
-    raise SpecError(f"expected a config file, a dict or a Spec, got {type(what).__name__}")
+    if isinstance(reference, Spec):
+        return reference.members
+    raise SpecError(f"expected a config file, a dict or a Spec, got {type(reference).__name__}")
 
 
-def named_key(what: What) -> str | None:
+def named_key(reference: DatasetReference) -> str | None:
     """The key that a key or a topic names; None for everything else."""
-    if not isinstance(what, str):
+    if not isinstance(reference, str):
         return None
-    key = what.rpartition(".")[0] if is_topic(what) else what
+    key = reference.rpartition(".")[0] if is_topic(reference) else reference
     return key if split_key(key) else None
 
 

@@ -16,11 +16,12 @@ from dscache.errors import DscacheError, StoreUnreachable
 from dscache.protocol import layout
 from dscache.protocol.selftest import check_conditional_create
 from dscache.store.notifications import Connected, Listener, Lost, Signal, Unsupported
-from dscache.store.s3 import Entry, Store
+from dscache.store.objects import ListedObject
+from dscache.store.s3 import Store
 
 from . import reconcile
 from .attempt import requests
-from .attempt.attempt import Context, KeyRun, Outcome
+from .attempt.attempt import Attempt, Context, Outcome
 from .attempt.progress import BucketReporter
 from .config import BuilderConfig
 from .engine import Engine
@@ -169,7 +170,7 @@ class Daemon:
         for key in reconcile.startable(waiting, self._running, self._not_before, now, slots):
             self._start(key)
 
-    def _forget_answered(self, entries: list[Entry], waiting: list[WaitingKey]) -> None:
+    def _forget_answered(self, entries: list[ListedObject], waiting: list[WaitingKey]) -> None:
         """What is remembered of requests and keys lasts as long as somebody waits."""
         names, keys = {entry.name for entry in entries}, {key.key for key in waiting}
         self._priorities = {name: p for name, p in self._priorities.items() if name in names}
@@ -202,7 +203,7 @@ class Daemon:
     # -- attempts
 
     def _start(self, key: str) -> None:
-        run = KeyRun(self._context, key).run
+        run = Attempt(self._context, key).run
         future = self._builds.submit(run)
         self._running[key] = future
         future.add_done_callback(lambda _: self._signals.put(None))

@@ -11,10 +11,10 @@ from dscache.spec import Spec
 
 from .hosting.client import Event, PlanSummary
 
-Beat = Callable[[], None]
+Heartbeat = Callable[[], None]
 
 
-class Work(Protocol):
+class Session(Protocol):
     """One spec, opened: its handler is imported and its options are valid."""
 
     @property
@@ -48,9 +48,9 @@ class Work(Protocol):
 class Engine(Protocol):
     """Opens specs."""
 
-    def open(self, spec: Spec, beat: Beat) -> AbstractContextManager[Work]:
+    def open(self, spec: Spec, heartbeat: Heartbeat) -> AbstractContextManager[Session]:
         """Make the environment and start the handler. Raises HandlerFailure.
 
-        `beat` is called at least once a second while this, or anything of the work, takes long;
-        what it raises ends the work.
+        `heartbeat` is called at least once a second during this and during every long call of the
+        session; what it raises ends that call.
         """

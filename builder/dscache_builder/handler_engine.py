@@ -13,10 +13,10 @@ from dscache.errors import ConfigError, IntegrityError, PreconditionFailed, Spec
 from dscache.protocol import layout, manifests
 from dscache.protocol.manifests import HandlerVersion, Lock
 from dscache.spec import Spec
-from dscache.store.s3 import Objects
+from dscache.store.objects import Objects
 
 from .config import BuilderConfig, DatasetSource
-from .engine import Beat, Work
+from .engine import Heartbeat, Session
 from .environments.environment import Environments, lock_digest
 from .environments.sources import parse_source
 from .failure import EnvironmentFailed
@@ -27,7 +27,7 @@ LOG_TAIL_BYTES = 64 << 10
 
 
 @dataclass(frozen=True)
-class Opened:
+class HostSession:
     """A handler host and what was found out about it."""
 
     resolved: Spec
@@ -63,27 +63,27 @@ class HandlerEngine:
         self._environments = environments
 
     @contextmanager
-    def open(self, spec: Spec, beat: Beat) -> Iterator[Work]:
+    def open(self, spec: Spec, heartbeat: Heartbeat) -> Iterator[Session]:
         with ExitStack() as stack:
             with _as_failures():
-                opened = self._opened(spec, beat, stack)
+                opened = self._opened(spec, heartbeat, stack)
             yield opened
 
-    def _opened(self, spec: Spec, beat: Beat, stack: ExitStack) -> Opened:
+    def _opened(self, spec: Spec, heartbeat: Heartbeat, stack: ExitStack) -> HostSession:
         started = time.monotonic()
         source = self._source(spec)
-        lock = self._lock(spec, source, beat)
-        python = self._environments.ensure(lock, beat=beat)
+        lock = self._lock(spec, source, heartbeat)
+        python = self._environments.ensure(lock, heartbeat=heartbeat)
         scratch = stack.enter_context(scratch_folder(self._config.scratch))
         request = self._host_request(spec, source, scratch)
-        host = stack.enter_context(HandlerHost(python, request, beat=beat))
+        host = stack.enter_context(HandlerHost(python, request, heartbeat=heartbeat))
         description = host.describe()
         resolved = Spec.of(
             spec.dataset_name, spec.handler_version, description.config, spec.dataset_revision
         )
         self._record_options(spec, description.options)
         spent_s = time.monotonic() - started
-        return Opened(resolved, lock_digest(lock), spent_s, host, request.log)
+        return HostSession(resolved, lock_digest(lock), spent_s, host, request.log)
 
     def _source(self, spec: Spec) -> DatasetSource:
         source = self._config.datasets.get(spec.dataset_name)
@@ -102,12 +102,14 @@ class HandlerEngine:
             )
         return source
 
-    def _lock(self, spec: Spec, source: DatasetSource, beat: Beat) -> Lock:
+    def _lock(self, spec: Spec, source: DatasetSource, heartbeat: Heartbeat) -> Lock:
         """The lock of this version: the first resolution, by whichever builder, holds for all."""
         name = layout.lock(spec.dataset_name, spec.handler_version)
         found = self._store.get(name)
         if found is None:
-            lock = self._environments.resolve(source.source, spec.handler_version, beat=beat)
+            lock = self._environments.resolve(
+                source.source, spec.handler_version, heartbeat=heartbeat
+            )
             version = HandlerVersion(
                 dataset_name=spec.dataset_name,
                 handler_version=spec.handler_version,

@@ -27,7 +27,7 @@ from watchdog.observers.api import BaseObserver
 from dscache.errors import DscacheError, IntegrityError
 from dscache.protocol import layout, manifests
 from dscache.protocol.manifests import RawRevision
-from dscache.store.s3 import Objects
+from dscache.store.objects import Objects
 
 from .hosting.host.raw_revision import survey
 

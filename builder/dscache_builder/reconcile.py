@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from dscache.protocol import layout
-from dscache.store.s3 import Entry
+from dscache.store.objects import ListedObject
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class WaitingKey:
 
 
 def in_order_of_need(
-    entries: Sequence[Entry], priority_of: Callable[[str, str], int]
+    entries: Sequence[ListedObject], priority_of: Callable[[str, str], int]
 ) -> list[WaitingKey]:
     """The waiting keys of a listing, next one first.
 
@@ -30,7 +30,7 @@ def in_order_of_need(
     return in_order(entries, priority_of if len(keys) > 1 else lambda *_: 0)
 
 
-def stray_cancels(entries: Iterable[Entry]) -> list[str]:
+def stray_cancels(entries: Iterable[ListedObject]) -> list[str]:
     """Names of cancels whose request is gone: it was answered, and no nonce is used again."""
     names = {entry.name for entry in entries}
     cancels = [(name, layout.parse_cancel(name)) for name in names]
@@ -41,7 +41,9 @@ def stray_cancels(entries: Iterable[Entry]) -> list[str]:
     )
 
 
-def in_order(entries: Iterable[Entry], priority_of: Callable[[str, str], int]) -> list[WaitingKey]:
+def in_order(
+    entries: Iterable[ListedObject], priority_of: Callable[[str, str], int]
+) -> list[WaitingKey]:
     """Highest priority first, then the oldest request first, then by name."""
     waiting: dict[str, WaitingKey] = {}
     for entry in entries:

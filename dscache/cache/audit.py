@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from ..download.partfile import intact
 from ..errors import IntegrityError
 from ..folder import contents
-from ..folder.selection import check_members, held_names
+from ..folder.checksums import intact
+from ..folder.contents import check_members, held_names
 from ..protocol.manifests import Member
 
 READERS = 4  # hashing lets other threads run; more than this only makes a disk seek
@@ -41,7 +41,7 @@ def audit(folder: Path) -> list[Damage]:
     except IntegrityError:
         return [Damage(contents.MANIFEST, "damaged")]
     try:
-        held = held_names(live, contents.read(folder))
+        held = held_names(live, contents.read_contents(folder))
     except IntegrityError:
         return [Damage(contents.PARTIAL, "damaged")]
     members = [member for member in live.members if member.name in held]

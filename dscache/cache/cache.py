@@ -11,17 +11,19 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import IntegrityError, UsageError
-from ..folder import contents, locks
-from ..folder.contents import usable
-from .diskerrors import told
-from .eviction import Entry
+from ..folder import locks
+from ..folder.contents import read_manifest, usable
+from ..folder.selection import EVERYTHING, Selection, folder_has
+from .diskerrors import as_dscache_errors
+from .eviction import CachedDataset
 from .home import Home
 
 if TYPE_CHECKING:
-    from ..folder.locks import Hold
+    from ..download.options import TransferOptions
+    from ..folder.locks import HeldLock
     from ..protocol.manifests import Live
     from ..reading.dataset import Dataset
     from .audit import Damage
@@ -55,44 +57,33 @@ class Cache:
     def __repr__(self) -> str:
         return f"Cache({str(self.path)!r})"
 
-    @told
-    def find(
-        self,
-        key: str,
-        splits: Collection[str] | None = None,
-        shards: Collection[int] | None = None,
-    ) -> Path | None:
-        """The folder of a dataset if it holds what is asked, else None; marks it as used.
+    @as_dscache_errors
+    def find(self, key: str, selection: Selection = EVERYTHING) -> Path | None:
+        """The folder of a dataset if it holds the selected part, else None; marks it as used.
 
-        `key` may be one that resolves to another. `splits` None means all of them, `shards` are
-        indices within each split. Files are not checked (see `verify`).
-
-        Raises UsageError for a split or shard that the dataset does not have.
+        `key` may be an alias. Files are not checked (see `verify`). Raises UsageError for a split
+        or shard that the dataset does not have.
         """
-        return self._find_shared(key, splits, shards) or self._find_own(key, splits, shards)
+        return self._find_shared(key, selection) or self._find_own(key, selection)
 
-    def _find_shared(
-        self, key: str, splits: Collection[str] | None, shards: Collection[int] | None
-    ) -> Path | None:
+    def _find_shared(self, key: str, selection: Selection) -> Path | None:
         for home in self._shared:
             path = home.folder(key)
             try:
-                if contents.folder_holds(path, splits, shards):
+                if folder_has(path, selection):
                     return path
-            except (OSError, IntegrityError, UsageError):  # away, not ours to mend, or an old one
+            except (OSError, IntegrityError, UsageError):  # offline, damaged, or an old copy
                 continue
         return None
 
-    def _find_own(
-        self, key: str, splits: Collection[str] | None, shards: Collection[int] | None
-    ) -> Path | None:
+    def _find_own(self, key: str, selection: Selection) -> Path | None:
         path = self._home.folder(key)
-        # marked before it is looked for: `Home.take_away` relies on that order
+        # marked before it is looked for: `Home.remove` relies on that order
         if not self._home.marks.mark(path.name) and usable(path):
             self._home.marks.mark(path.name, create=True)
         try:
-            return path if contents.folder_holds(path, splits, shards) else None
-        except IntegrityError:  # `fetch` mends it
+            return path if folder_has(path, selection) else None
+        except IntegrityError:  # `fetch` repairs it
             return None
 
     def has(self, key: str) -> bool:
@@ -103,19 +94,14 @@ class Cache:
         """The key that an alias stands for here; any other stands for itself."""
         return self._home.folder(key).name
 
-    def open(
-        self,
-        key: str,
-        splits: Collection[str] | None = None,
-        shards: Collection[int] | None = None,
-    ) -> Dataset | None:
+    def open(self, key: str, selection: Selection = EVERYTHING) -> Dataset | None:
         """Like `find`, as a Dataset, which is not removed before this process ends."""
-        while (path := self.find(key, splits, shards)) is not None:
-            with suppress(IntegrityError):  # it was removed before it was locked: look again
+        while (path := self.find(key, selection)) is not None:
+            with suppress(IntegrityError):  # removed before it was locked: look again
                 return self.dataset(path)
         return None
 
-    @told
+    @as_dscache_errors
     def dataset(self, path: Path) -> Dataset:
         """The dataset at a path that `find` or `fetch` gave."""
         from ..reading.dataset import Dataset
@@ -123,76 +109,86 @@ class Cache:
         own = path.parent == self._home.datasets
         return Dataset(path, lock=self._home.lock(path.name) if own else None)
 
-    @told
-    def hold(self, key: str) -> Hold:
+    @as_dscache_errors
+    def hold(self, key: str) -> HeldLock:
         """Keep a dataset from being removed until the lock is released or this process ends."""
-        return locks.share(self._home.lock(self.key(key)))
+        return locks.acquire_shared(self._home.lock(self.key(key)))
 
-    @told
+    @as_dscache_errors
     def fetch(
         self,
         live: Live,
         url: Callable[[], str],
+        selection: Selection = EVERYTHING,
+        options: TransferOptions | None = None,
         *,
         asked: str | None = None,
-        splits: Collection[str] | None = None,
-        shards: Collection[int] | None = None,
         waiting: Callable[[], None] | None = None,
         note: Callable[[str], None] = lambda _: None,
-        **options: Any,
     ) -> Path:
         """Find the dataset of a ready marker, or download it; one process at a time does.
 
-        The others wait (`waiting` is called once when that begins) and find the copy. `asked` is
-        the key of the spec that was asked for, when it resolved to another one. `note` is told what
-        had to make room for it. `url` and `options`
-        (`parallel`, `progress`, `stall_s`, `sleep`, `jitter`) are those of `download.download`.
-        Raises what that raises.
+        The others wait, and find the copy.
+
+        Args:
+            live: the ready marker.
+            url: returns a fresh presigned URL of the marker's `zip_key`.
+            selection: the wanted part of the dataset.
+            options: how to transfer.
+            asked: the requested key, if it resolved to another one.
+            waiting: called once when waiting for another process begins.
+            note: told which datasets were removed to make room.
+
+        Raises what `download.download` raises.
         """
         from ..download.download import download
 
         key = live.spec.key
-        shared = self._find_shared(key, splits, shards)
+        shared = self._find_shared(key, selection)
         if shared is not None:
             return shared
         path = self._home.datasets / key
         with self._home.changing(key, waiting):
-            if self._find_own(key, splits, shards) != path:
+            if self._find_own(key, selection) != path:
                 self._home.prepare()
-                if path.is_symlink():  # what is built under its own name now was an alias once
+                if path.is_symlink():  # an alias once; now a dataset is built under its name
                     path.unlink()
-                if self._limit_bytes is not None:
-                    options["room"] = partial(self._make_room, limit=self._limit_bytes, note=note)
-                alone = partial(self._home.alone, key)
-                download(live, path, url, splits=splits, shards=shards, alone=alone, **options)
+                download(
+                    live,
+                    path,
+                    url,
+                    selection,
+                    options,
+                    without_readers=partial(self._home.without_readers, key),
+                    make_room=partial(self._make_room, note=note),
+                )
                 self._home.marks.mark(key, create=True)
             if asked is not None and asked != key:
                 self._home.link(asked, key)
         return path
 
-    def _make_room(
-        self, whole: int, needed: int, *, limit: int, note: Callable[[str], None]
-    ) -> None:
+    def _make_room(self, whole: int, needed: int, *, note: Callable[[str], None]) -> None:
         from .pruning import make_room
 
-        make_room(self._home, self._clock(), whole, needed, limit, note)
+        if self._limit_bytes is not None:
+            make_room(self._home, self._clock(), whole, needed, self._limit_bytes, note)
 
-    @told
-    def entries(self) -> list[Entry]:
+    @as_dscache_errors
+    def entries(self) -> list[CachedDataset]:
         """All datasets, the most recently used first."""
         return self._home.entries()
 
-    @told
+    @as_dscache_errors
     def pin(self, key: str) -> None:
         """Keep a dataset from being removed until `unpin`. Raises NotCached."""
         self._home.marks.pin(self._home.required(key).name)
 
-    @told
+    @as_dscache_errors
     def unpin(self, key: str) -> None:
         """Take the pin away; a dataset without one is fine. Raises NotCached."""
         self._home.marks.unpin(self._home.required(key).name)
 
-    @told
+    @as_dscache_errors
     def remove(self, key: str, *, force: bool = False) -> int:
         """Remove a dataset and its aliases, return the bytes freed.
 
@@ -204,7 +200,7 @@ class Cache:
             raise UsageError(
                 f"{name} is pinned; `dscache cache unpin {name}` first, or use --force"
             )
-        size = self._home.take_away(name, force=force, unless_used_since=None)
+        size = self._home.remove(name, force=force, unless_used_since=None)
         if size is None:
             remedy = "wait for that to end" if force else "wait for it to end, or use --force"
             what = "downloading or removing" if force else "reading, downloading or removing"
@@ -213,7 +209,7 @@ class Cache:
         self._home.unlink_dangling()
         return size
 
-    @told
+    @as_dscache_errors
     def prune(
         self,
         max_bytes: int | None = None,
@@ -234,7 +230,7 @@ class Cache:
             self._home, self._clock(), max_bytes=max_bytes, keep_days=keep_days, dry_run=dry_run
         )
 
-    @told
+    @as_dscache_errors
     def verify(self, key: str) -> list[Damage]:
         """The files of a dataset that are missing or not what the ready marker says; reads all.
 
@@ -245,35 +241,40 @@ class Cache:
         with self.hold(self._home.required(key).name):
             return audit(self._home.required(key))
 
-    @told
+    @as_dscache_errors
     def repair(
         self,
         key: str,
         url: Callable[[Live], str],
+        options: TransferOptions | None = None,
         *,
         damaged: Collection[Damage] | None = None,
         ready: Callable[[], Live] | None = None,
         waiting: Callable[[], None] | None = None,
-        **options: Any,
     ) -> list[Damage]:
-        """Fetch just the damaged files again (those of `verify` when `damaged` is None); returns
-        them.
+        """Fetch only the damaged files again; returns them.
 
-        `url` gives a fresh presigned URL of the marker's `zip_key`; `ready` the store's ready
-        marker, for when the one that is here is damaged; `options` are those of `download.refetch`.
-        Raises what that raises; DatasetReplaced means that the zip was retired: remove the dataset
-        and get it again.
+        Args:
+            key: the dataset.
+            url: returns a fresh presigned URL of a marker's `zip_key`.
+            options: how to transfer.
+            damaged: what `verify` returned; None verifies first.
+            ready: returns the store's ready marker, for when the local one is damaged.
+            waiting: called once when waiting for another process begins.
+
+        Raises what `download.refetch` raises. DatasetReplaced means that the zip was retired:
+        remove the dataset and get it again.
         """
-        from ..download.download import mend, refetch
+        from ..download.download import refetch, repair
 
         path = self._home.required(key)
         with self._home.changing(path.name, waiting):
-            found = self.verify(key) if damaged is None else list(damaged)
-            if ready is not None and any(damage.describes for damage in found):
-                live, alone = ready(), partial(self._home.alone, path.name)
-                mend(live, path, lambda: url(live), alone=alone, **options)
-            elif found:
-                live = contents.read_manifest(path)
-                names = [damage.name for damage in found]
-                refetch(live, path, names, lambda: url(live), **options)
-        return found
+            damages = self.verify(key) if damaged is None else list(damaged)
+            if ready is not None and any(damage.describes for damage in damages):
+                live, without_readers = ready(), partial(self._home.without_readers, path.name)
+                repair(live, path, lambda: url(live), options, without_readers=without_readers)
+            elif damages:
+                live = read_manifest(path)
+                names = [damage.name for damage in damages]
+                refetch(live, path, names, lambda: url(live), options)
+        return damages

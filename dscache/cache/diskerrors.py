@@ -17,7 +17,7 @@ FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 M = TypeVar("M", bound=Callable[..., Any])
 
 
-def told(method: M) -> M:
+def as_dscache_errors(method: M) -> M:
     """Let a method of an object with a `path` raise what `explain` says instead of an OSError."""
 
     @wraps(method)
@@ -27,12 +27,12 @@ def told(method: M) -> M:
         except ConnectionError:  # of a pipe that progress is written to
             raise
         except OSError as error:
-            raise explain(error, self.path) from error
+            raise error_of(error, self.path) from error
 
     return wrapped  # type: ignore[return-value]  # the callable is kept
 
 
-def explain(error: OSError, home: Path) -> DscacheError:
+def error_of(error: OSError, home: Path) -> DscacheError:
     """The error of the cache in `home` that an OSError is."""
     what = f"{error.filename or home}: {error.strerror or error}"
     if error.errno in FULL:

@@ -10,7 +10,7 @@ HANDED_OUT_S = DAY_S  # a path printed today is likely in some running training
 HANDED_OUT_NETWORK_S = 7 * DAY_S  # that of another machine, whose locks are not seen here
 
 
-class Entry(NamedTuple):
+class CachedDataset(NamedTuple):
     """A dataset in the local cache.
 
     `bytes` on disk; `used_at` Unix time it was last handed out; `in_use`: a process has it open;
@@ -29,7 +29,7 @@ class Entry(NamedTuple):
     aliases: tuple[str, ...] = ()
 
 
-def protection(entry: Entry, now: float, handed_out_s: float = HANDED_OUT_S) -> str:
+def protection(entry: CachedDataset, now: float, handed_out_s: float = HANDED_OUT_S) -> str:
     """Why the dataset may not be pruned, "" when it may."""
     if entry.pinned:
         return "pinned"
@@ -41,13 +41,13 @@ def protection(entry: Entry, now: float, handed_out_s: float = HANDED_OUT_S) -> 
 
 
 def victims(
-    entries: Sequence[Entry],
+    entries: Sequence[CachedDataset],
     now: float,
     *,
     max_bytes: int | None,
     keep_days: float | None,
     handed_out_s: float = HANDED_OUT_S,
-) -> list[Entry]:
+) -> list[CachedDataset]:
     """The datasets to remove, least recently used first.
 
     All that were not used for `keep_days`, then as many more as it takes until what is left is at

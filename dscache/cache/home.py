@@ -25,34 +25,11 @@ from pathlib import Path
 from ..errors import NotCached, UsageError
 from ..folder import locks
 from ..folder.contents import MANIFEST, PARTIAL, usable
-from .eviction import Entry
+from .eviction import CachedDataset
 from .marks import Marks
 
 SIGNATURE = b"Signature: 8a477f597d28d172789f06886806bc55\n"  # https://bford.info/cachedir/
 COMMENT = b"# This directory holds copies of datasets that dscache can fetch again.\n"
-
-
-def lock_of(folder: Path) -> Path | None:
-    """The readers' lock of a dataset folder, found by its path (as given out, or with all links
-    followed); None for one outside of a home, which is nobody's to remove."""
-    for place in (folder.absolute(), folder.resolve()):
-        home = place.parent.parent
-        signs = (home / "locks", home / "CACHEDIR.TAG")
-        if place.parent.name == "datasets" and any(sign.exists() for sign in signs):
-            return _lock(home, _target(place).name)
-    return None
-
-
-def _lock(home: Path, key: str) -> Path:
-    return home / "locks" / f"{key}.readers"
-
-
-def _target(path: Path) -> Path:
-    """What an alias stands for; anything else stands for itself."""
-    try:
-        return path.with_name(path.readlink().name)
-    except OSError:  # no link, or nothing
-        return path
 
 
 class Home:
@@ -72,7 +49,7 @@ class Home:
                 return
         except FileNotFoundError:
             pass
-        from ..download.staging import write_file
+        from ..files import write_file
 
         write_file(tag, SIGNATURE + COMMENT)
 
@@ -83,7 +60,7 @@ class Home:
         """
         if not key or key.startswith(".") or "/" in key or "\0" in key:
             raise UsageError(f"{key!r} is not a key; `dscache cache ls` shows those that are here")
-        return _target(self.datasets / key)
+        return locks.alias_target(self.datasets / key)
 
     def required(self, key: str) -> Path:
         """The folder of a dataset that is here, be it damaged. Raises NotCached, UsageError."""
@@ -119,7 +96,7 @@ class Home:
                 return path.stat().st_mtime
         return 0.0
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[CachedDataset]:
         """All datasets, aliases with those they stand for, the most recently used first."""
         folders, aliases = [], dict[str, list[str]]()
         for path in self._paths():
@@ -134,56 +111,57 @@ class Home:
 
     def lock(self, key: str) -> Path:
         """The lock that readers of a dataset share (see `readers`)."""
-        return _lock(self.directory, key)
+        return locks.readers_lock(self.directory, key)
 
     @contextmanager
     def changing(self, key: str, waiting: Callable[[], None] | None = None) -> Iterator[None]:
         """Be the one who downloads, repairs or removes; `waiting` is called if that takes waiting
         for another process."""
-        with locks.exclusive(self._changing(key), waiting):
+        with locks.acquire(self._changing(key), waiting):
             yield
 
     @contextmanager
-    def alone(self, key: str) -> Iterator[None]:
+    def without_readers(self, key: str) -> Iterator[None]:
         """Take files of a dataset away while nobody reads them. Raises UsageError when somebody
         does, who is named."""
         path = self.lock(key)
-        hold = locks.try_exclusive(path)
+        hold = locks.try_acquire(path)
         if hold is None:
-            who, remedy = locks.who(path), "wait for that to end"
-            if who == [os.getpid()]:
+            pids, remedy = locks.holders(path), "wait for that to end"
+            if pids == [os.getpid()]:
                 remedy = "close its Dataset objects (`Dataset.close`)"
-            numbers = ", ".join(map(str, who))
-            reading = f"process {numbers} reads" if who else "a process reads"
+            numbers = ", ".join(map(str, pids))
+            reading = f"process {numbers} reads" if pids else "a process reads"
             raise UsageError(
-                f"{key}: {reading} the copy that is here, which has to go: it is not (or no "
+                f"{key}: {reading} the local copy, which must be replaced: it is not (or no "
                 f"longer) what the store has; {remedy}, then get it again"
             )
         with hold:
             yield
 
-    def take_away(self, key: str, *, force: bool, unless_used_since: float | None) -> int | None:
+    def remove(self, key: str, *, force: bool, unless_used_since: float | None) -> int | None:
         """Remove a dataset's folder and mark, return the bytes freed; None when it is in use.
 
         `force` overrides readers (files they have open stay readable), never a download.
         """
-        changing = locks.try_exclusive(self._changing(key))
+        changing = locks.try_acquire(self._changing(key))
         if changing is None:
             return None
         with changing:
-            alone = locks.try_exclusive(self.lock(key))
+            alone = locks.try_acquire(self.lock(key))
             if alone is None and not force:
                 return None
-            with alone or locks.Hold(None):
-                return self._take_away(key, unless_used_since)
+            with alone or locks.HeldLock(None):
+                return self._remove(key, unless_used_since)
 
-    def _take_away(self, key: str, unless_used_since: float | None) -> int | None:
+    def _remove(self, key: str, unless_used_since: float | None) -> int | None:
         """Remove the folder, which disappears in one step.
 
         Looking for a dataset takes no lock: it marks, then looks. So the mark is read when the
         folder has disappeared: whoever had found it had marked it before, and gets it back.
         """
-        from ..download.staging import claimed, remove, size_of
+        from ..download.staging import claimed
+        from ..files import remove, size_of
 
         path = self.datasets / key
         gone = path.with_name(f".{key}.{os.urandom(4).hex()}.gone")
@@ -201,17 +179,17 @@ class Home:
         self.marks.forget(key)
         return size
 
-    def _entry(self, path: Path, aliases: tuple[str, ...]) -> Entry:
-        from ..download.staging import size_of
+    def _entry(self, path: Path, aliases: tuple[str, ...]) -> CachedDataset:
+        from ..files import size_of
 
         key = path.name
-        return Entry(
+        return CachedDataset(
             key=key,
             path=str(path),
             bytes=size_of(path),
             used_at=self.used_at(key),
             pinned=self.marks.pinned(key),
-            in_use=locks.held(self.lock(key)),
+            in_use=locks.is_held(self.lock(key)),
             partial=(path / PARTIAL).exists(),
             damaged=not usable(path),
             aliases=aliases,

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ..download.staging import discard_old, leftovers, size_of
+from ..download.staging import discard_old, leftovers
+from ..files import size_of
 from ..folder import filesystems
 from ..units import format_bytes
-from .eviction import HANDED_OUT_NETWORK_S, HANDED_OUT_S, Entry, victims
+from .eviction import HANDED_OUT_NETWORK_S, HANDED_OUT_S, CachedDataset, victims
 from .home import Home
 
 LEFTOVER_KEEP_S = 7 * 86400.0  # so long an unfinished download is worth resuming
@@ -18,7 +19,7 @@ class Pruned(NamedTuple):
     """What `prune` removed (or would remove), and the bytes that freed, leftovers of unfinished
     downloads included."""
 
-    removed: list[Entry]
+    removed: list[CachedDataset]
     freed_bytes: int
 
 
@@ -46,7 +47,7 @@ def prune(
     removed = []
     for entry in chosen:
         since = now - handed_out_s
-        size = home.take_away(entry.key, force=False, unless_used_since=since)
+        size = home.remove(entry.key, force=False, unless_used_since=since)
         if size is not None:
             removed.append(entry)
             freed += size

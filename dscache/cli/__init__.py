@@ -10,25 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .group import cli
 
-COMMANDS = {
-    "get": "get",
-    "request": "get",
-    "wait": "get",
-    "run": "get",
-    "cancel": "bucket",
-    "status": "bucket",
-    "ls": "ls",
-    "show": "bucket",
-    "url": "bucket",
-    "logs": "bucket",
-    "preview": "bucket",
-    "verify": "verify",
-    "cache": "cache",
-    "up": "stack",
-    "down": "stack",
-    "doctor": "doctor",
-}
-__all__ = ["COMMANDS", "cli", "main"]
+__all__ = ["cli", "main"]
 
 GARBAGE_OBJECTS = 50_000  # importing leaves next to none; looking every 700 takes an eighth of it
 

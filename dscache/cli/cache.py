@@ -15,7 +15,7 @@ from .common import common
 if TYPE_CHECKING:
     from ..cache.audit import Damage
     from ..cache.cache import Cache
-    from ..cache.eviction import Entry
+    from ..cache.eviction import CachedDataset
     from ..protocol.manifests import Live
     from .common import App
 
@@ -199,11 +199,11 @@ def _show_damage(found: dict[str, list[Damage]], repaired: Collection[str]) -> N
             click.echo(f"  {damage.name}: {damage.problem}{done}")
 
 
-def _entry_json(entry: Entry) -> dict[str, Any]:
+def _entry_json(entry: CachedDataset) -> dict[str, Any]:
     return {**entry._asdict(), "aliases": list(entry.aliases)}
 
 
-def _row(entry: Entry, now: float) -> tuple[str, ...]:
+def _row(entry: CachedDataset, now: float) -> tuple[str, ...]:
     from ..units import format_bytes
 
     marks = {

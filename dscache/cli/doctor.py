@@ -58,12 +58,12 @@ def examine(app: App) -> Iterator[Finding]:
         return
     profile = f" (profile {client.config.profile})" if client.config.profile else ""
     yield Finding("configuration", True, f"{endpoint}, bucket {client.config.bucket}{profile}")
-    for check in (_reads, _asks):
+    for check in (_read, _request):
         finding = _guarded(client, check)
         yield finding
         if not finding.ok:
             return
-    for check in (_hears, _clock, _cache):
+    for check in (_notifications, _clock, _cache):
         yield _guarded(client, check)
 
 
@@ -74,23 +74,23 @@ def _guarded(client: Client, check: Callable[[Client], Finding]) -> Finding:
         return Finding(check.__name__.strip("_"), False, str(error), error.exit_code)
 
 
-def _reads(client: Client) -> Finding:
+def _read(client: Client) -> Finding:
     from ..protocol import layout
 
     started = time.monotonic()
     client.store.get(f"{layout.DATASETS}.doctor")
     milliseconds = (time.monotonic() - started) * 1000
-    return Finding("reads", True, f"datasets/ can be read ({milliseconds:.0f} ms)")
+    return Finding("read", True, f"datasets/ can be read ({milliseconds:.0f} ms)")
 
 
-def _asks(client: Client) -> Finding:
+def _request(client: Client) -> Finding:
     from ..protocol.selftest import check_conditional_create
 
     check_conditional_create(client.store, secrets.token_hex(8))
-    return Finding("asks", True, "requests/ can be written, conditional writes hold")
+    return Finding("request", True, "requests/ can be written, conditional writes hold")
 
 
-def _hears(client: Client) -> Finding:
+def _notifications(client: Client) -> Finding:
     from ..protocol import layout
     from ..store.notifications import Connected, Listener, Signal
 
@@ -101,9 +101,11 @@ def _hears(client: Client) -> Finding:
         except queue.Empty:
             signal = None
     if isinstance(signal, Connected):
-        return Finding("hears", True, "the store streams notifications")
+        return Finding("notifications", True, "the store streams notifications")
     reason = getattr(signal, "reason", f"silent for {LISTEN_S:g} s")
-    return Finding("hears", False, f"no notifications ({reason}); dscache looks every few seconds")
+    return Finding(
+        "notifications", False, f"no notifications ({reason}); dscache polls every few seconds"
+    )
 
 
 def _clock(client: Client) -> Finding:

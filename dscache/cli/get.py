@@ -117,8 +117,8 @@ def run(app: App, config: str, command: tuple[str, ...], **how: Any) -> int:
         )
     dataset = _get(app, config, **how)
     words = [word.replace("{path}", str(dataset.path)) for word in command]
-    with dataset.hold() as hold:
-        hold.inherit()
+    with dataset.hold() as lock:
+        lock.keep_over_exec()
         try:
             _become(words)
         except OSError as error:

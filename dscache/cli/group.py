@@ -11,7 +11,26 @@ from typing import Any, NoReturn
 import click
 
 from ..errors import EXIT_INTERRUPTED, BuildFailed, DscacheError
-from . import COMMANDS
+
+# command: the module that has it
+COMMANDS = {
+    "get": "get",
+    "request": "get",
+    "wait": "get",
+    "run": "get",
+    "cancel": "bucket",
+    "status": "bucket",
+    "ls": "ls",
+    "show": "bucket",
+    "url": "bucket",
+    "logs": "bucket",
+    "preview": "bucket",
+    "verify": "verify",
+    "cache": "cache",
+    "up": "stack",
+    "down": "stack",
+    "doctor": "doctor",
+}
 
 EPILOG = (
     "Exit codes: 0 ok, 1 unexpected, 2 usage or config, 3 build failed, 4 timed out waiting, "

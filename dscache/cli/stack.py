@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from ..devstack.stack import Report
+    from ..devstack.stack import StackReport
 
 DIRECTORY = click.option(
     "--directory",
@@ -42,7 +42,7 @@ def up(
     """
     from ..devstack import builderfile, folder, stack
 
-    options = stack.Options(
+    options = stack.StackOptions(
         directory=(directory or folder.default(os.environ)).resolve(),
         profile=profile,
         builder=not no_builder,
@@ -72,7 +72,7 @@ def down(directory: Path | None, delete: bool, as_json: bool) -> None:
         click.echo("\n".join(done or ["nothing was running"]))
 
 
-def _lines(report: Report, *, custom: bool, terminal: bool) -> list[str]:
+def _lines(report: StackReport, *, custom: bool, terminal: bool) -> list[str]:
     """What a person wants to know. The password is shown on a terminal only."""
     place, directory = report.place, report.directory
     where = f" --directory {directory}" if custom else ""
@@ -101,12 +101,12 @@ def _lines(report: Report, *, custom: bool, terminal: bool) -> list[str]:
     return lines
 
 
-def _store_note(report: Report) -> str:
+def _store_note(report: StackReport) -> str:
     own = report.place.own
     return f"  (process {own.pid})" if own else "  (configured; none was started)"
 
 
-def _facts(report: Report) -> dict[str, Any]:
+def _facts(report: StackReport) -> dict[str, Any]:
     """The same for programs; no secrets."""
     client, own = report.place.client, report.place.own
     return {

@@ -14,7 +14,7 @@ from .bucket import status_of
 from .common import App, common
 
 if TYPE_CHECKING:
-    from ..verify.verify import Report
+    from ..verify.verify import VerifyReport
 
 TELL_EVERY_S = 5.0
 
@@ -72,7 +72,7 @@ class _Telling:
             self._app.note(f"verifying: {100 * done // max(total, 1)} % of {format_bytes(total)}")
 
 
-def _print(report: Report) -> None:
+def _print(report: VerifyReport) -> None:
     for problem in report.problems:
         click.echo(str(problem))
     read = (

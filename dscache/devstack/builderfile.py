@@ -14,8 +14,8 @@ import tomli_w
 
 from ..config import Config
 from ..errors import ConfigError, UsageError
+from ..files import PRIVATE, write_file
 from ..spec import DATASET_NAME
-from .record import write_private
 
 SOURCE = "dataset-handlers=={version}"
 HEADER = """\
@@ -58,7 +58,7 @@ def write_new(path: Path, *, state: Path, wheels: Path | None, store: Config) ->
             "secret_key": store.secret_key,
         },
     }
-    write_private(path, (HEADER + tomli_w.dumps(document)).encode())
+    write_file(path, (HEADER + tomli_w.dumps(document)).encode(), mode=PRIVATE)
 
 
 def add_datasets(path: Path, raw: Mapping[str, Path]) -> bool:
@@ -76,7 +76,7 @@ def add_datasets(path: Path, raw: Mapping[str, Path]) -> bool:
     new = {name: directory for name, directory in raw.items() if name not in known}
     if new:
         tables = "".join("\n" + _table(name, directory) for name, directory in new.items())
-        write_private(path, (path.read_text().rstrip("\n") + "\n" + tables).encode())
+        write_file(path, (path.read_text().rstrip("\n") + "\n" + tables).encode(), mode=PRIVATE)
     return bool(new)
 
 
@@ -95,7 +95,7 @@ def follow(path: Path, before: str, now: str) -> bool:
     quoted = f'"{before}"'
     if before == now or quoted not in text:
         return False
-    write_private(path, text.replace(quoted, f'"{now}"').encode())
+    write_file(path, text.replace(quoted, f'"{now}"').encode(), mode=PRIVATE)
     return True
 
 

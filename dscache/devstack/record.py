@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from pathlib import Path
 
 import msgspec
 
+from ..files import PRIVATE, write_file
 from .errors import StackError
 from .process import Process
 
@@ -73,7 +73,7 @@ def read_record(directory: Path) -> Record:
 
 def write_record(directory: Path, record: Record) -> None:
     """Replace the record in one step."""
-    write_private(directory / STACK_FILE, msgspec.json.format(msgspec.json.encode(record)))
+    write_file(directory / STACK_FILE, _encoded(record), mode=PRIVATE)
 
 
 def credentials(directory: Path) -> Credentials:
@@ -83,20 +83,14 @@ def credentials(directory: Path) -> Credentials:
         return msgspec.json.decode(path.read_bytes(), type=Credentials)
     except FileNotFoundError:
         made = Credentials(*(_login(role) for role in ("root", "client", "builder")))
-        write_private(path, msgspec.json.format(msgspec.json.encode(made)))
+        write_file(path, _encoded(made), mode=PRIVATE)
         return made
     except (msgspec.DecodeError, OSError) as error:
         raise StackError(f"{path}: {error}; restore it, or `dscache down --delete`") from None
 
 
-def write_private(path: Path, content: bytes) -> None:
-    """Write a file that only its owner can read, in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "wb") as file:
-        file.write(content)
-    temporary.replace(path)
+def _encoded(structure: msgspec.Struct) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(structure))
 
 
 def _login(role: str) -> Login:

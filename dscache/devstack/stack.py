@@ -18,7 +18,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Options:
+class StackOptions:
     """What `dscache up` was asked for. `raw` is dataset_name → directory."""
 
     directory: Path
@@ -37,7 +37,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Report:
+class StackReport:
     """What runs after `up`. `changed` says what this run did; empty when all was there already.
 
     `builder` is its state in words. `default` tells whether plain `dscache get` uses this store.
@@ -53,7 +53,7 @@ class Report:
     changed: list[str]
 
 
-def up(options: Options, environ: Mapping[str, str], say: Say) -> Report:
+def up(options: StackOptions, environ: Mapping[str, str], say: Say) -> StackReport:
     """Start whatever does not run yet and say what runs. Safe to repeat. Raises DscacheError."""
     if options.builder:
         program.require_installed()
@@ -64,7 +64,7 @@ def up(options: Options, environ: Mapping[str, str], say: Say) -> Report:
             changed.append(f"profile {options.profile!r} written")
         builder = _builder(options, place.builder, environ, say, changed)
         started = record.read_record(options.directory).builder
-    return Report(
+    return StackReport(
         directory=options.directory,
         place=place,
         profile=options.profile if place.own else place.client.profile,
@@ -76,7 +76,9 @@ def up(options: Options, environ: Mapping[str, str], say: Say) -> Report:
     )
 
 
-def _store(options: Options, environ: Mapping[str, str], say: Say, changed: list[str]) -> Place:
+def _store(
+    options: StackOptions, environ: Mapping[str, str], say: Say, changed: list[str]
+) -> Place:
     """The configured store where one answers, else the stack's own, started if need be."""
     own = LocalStore(options.directory, Path())
     found = elsewhere.configured(options.profile, own.endpoint, environ)
@@ -97,7 +99,7 @@ def _store(options: Options, environ: Mapping[str, str], say: Say, changed: list
 
 
 def _builder(
-    options: Options, store: Config, environ: Mapping[str, str], say: Say, changed: list[str]
+    options: StackOptions, store: Config, environ: Mapping[str, str], say: Say, changed: list[str]
 ) -> str:
     """Start the builder if it is wanted and does not run; its state in words."""
     directory, file = options.directory, options.directory / folder.BUILDER_FILE

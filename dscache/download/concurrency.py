@@ -9,31 +9,31 @@ MAX_RANGES = 8
 FIRST_RANGES = 2
 FAST_RANGE_BYTES_PER_S = 200_000_000  # from here on another range only costs CPU time
 WORTHWHILE_GAIN = 1.25  # of twice as many ranges
-LOOK_S = (0.25, 1.5)  # a look takes so long at least, and at most while little arrives
-LOOK_BYTES_PER_RANGE = 2 << 20
+MEASURE_S = (0.25, 1.5)  # a look takes so long at least, and at most while little arrives
+MEASURE_BYTES_PER_RANGE = 2 << 20
 MIN_SHARED_BYTES = 1 << 20
 MIN_SHARED_S = 0.5
-FAR_S = 0.02  # an answer that takes so long comes from afar, or from a busy server
-FAR_RANGE_BYTES_PER_S = 25_000_000  # what a connection from afar is taken to bring at first
+DISTANT_S = 0.02  # an answer that takes so long comes from afar, or from a busy server
+DISTANT_RANGE_BYTES_PER_S = 25_000_000  # what a connection from afar is taken to bring at first
 FIRST_BACKOFF_S = 0.25
 MAX_BACKOFF_S = 10.0
 
 
-class Look(NamedTuple):
+class Measurement(NamedTuple):
     """What a number of ranges brought together, in bytes per second."""
 
     ranges: int
     bytes_per_s: float
 
 
-def long_enough(seconds: float, received: int, ranges: int) -> bool:
+def is_conclusive(seconds: float, received: int, ranges: int) -> bool:
     """Whether so many bytes in so much time tell what a number of ranges brings."""
-    shortest, longest = LOOK_S
-    enough = received >= LOOK_BYTES_PER_RANGE * ranges
+    shortest, longest = MEASURE_S
+    enough = received >= MEASURE_BYTES_PER_RANGE * ranges
     return seconds >= (shortest if enough else longest)
 
 
-def ranges_wanted(looks: Sequence[Look]) -> int:
+def ranges_wanted(looks: Sequence[Measurement]) -> int:
     """How many ranges to go on with, given what was seen, newest last.
 
     Twice as many pay where a single connection is limited (distance, shaping) and are harmless
@@ -46,13 +46,13 @@ def ranges_wanted(looks: Sequence[Look]) -> int:
     return min(2 * ranges, MAX_RANGES)
 
 
-def far(answer_s: float) -> bool:
+def is_distant(answer_s: float) -> bool:
     """Whether all ranges are worth their connections from the beginning: `answer_s` is the time
     from the first request to its answer, so with a long way most of the time is spent waiting."""
-    return answer_s >= FAR_S
+    return answer_s >= DISTANT_S
 
 
-def pieces(size: int, share_bytes: int) -> int:
+def piece_count(size: int, share_bytes: int) -> int:
     """In how many pieces to fetch a stretch of this size where each worker's share is so large."""
     return max(-(-size // max(share_bytes, MIN_SHARED_BYTES)), 1)
 

@@ -1,41 +1,44 @@
 """From a ready marker and presigned URLs to a folder of verified files.
 
-Nothing appears under the destination's name before all of it is there and checked; what a crashed
-or interrupted download has fetched is kept in a hidden folder beside it and gone on with.
+Nothing appears under the destination's name before all of it is there and verified. What an
+interrupted download has received stays in a hidden folder beside it, and the next one resumes it.
 """
 
 from __future__ import annotations
 
 import os
-import random
 from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import IntegrityError, NoSpace, UsageError
+from ..files import write_file
 from ..folder import contents
-from ..folder.contents import MANIFEST, PART_SUFFIX, PARTIAL
-from ..folder.selection import check_members, held_names, holding_of, select
+from ..folder.contents import MANIFEST, PART_SUFFIX, PARTIAL, check_members, contents_of, held_names
+from ..folder.selection import EVERYTHING, Selection, select
 from ..protocol import manifests
 from ..protocol.manifests import Live, Member
 from ..units import format_bytes
 from . import staging
-from .concurrency import MAX_RANGES
-from .fetch import Fetch, Options, Progress
+from .fetch import Fetch
+from .options import TransferOptions
 from .ranges import Source
-from .staging import Alone
+from .staging import WithoutReaders
 
-# Makes room for a folder of so many bytes, of which so many are missing.
-Room = Callable[[int, int], None]
+# Makes room for a folder of so many bytes, of which so many are still missing.
+MakeRoom = Callable[[int, int], None]
 
 SLACK_BYTES = 16 << 20  # the file system's own needs, and the manifest
 
 
-class Plan(NamedTuple):
-    """What a download does: `fetch` these members; `extend` the folder that is there, or put a
-    whole one into place, where it may `replace` that of another zip. `held` are the names of the
-    members it will hold then."""
+class DownloadPlan(NamedTuple):
+    """What a download does.
+
+    `fetch` are the members to fetch. With `extend` they are added to the folder that is there;
+    otherwise a whole folder is put in place, and with `replace` that of another zip is replaced.
+    `held` are the names of all members that the folder will hold.
+    """
 
     fetch: list[Member]
     extend: bool
@@ -47,70 +50,67 @@ def download(
     live: Live,
     destination: Path,
     url: Callable[[], str],
+    selection: Selection = EVERYTHING,
+    options: TransferOptions | None = None,
     *,
-    splits: Collection[str] | None = None,
-    shards: Collection[int] | None = None,
-    parallel: int | None = None,
-    progress: Progress | None = None,
-    alone: Alone | None = None,
-    room: Room | None = None,
-    stall_s: float = 30.0,
-    sleep: Callable[[float], object] | None = None,
-    jitter: Callable[[], float] = random.random,
+    without_readers: WithoutReaders | None = None,
+    make_room: MakeRoom | None = None,
 ) -> None:
-    """Download a dataset, or some splits or shards of it, into the folder `destination`.
+    """Download a dataset, or the selected part of it, into the folder `destination`.
 
-    The folder holds the members and `manifest.json` (the ready marker) afterwards. A folder that
-    holds other shards of the same zip is extended; one of another zip is replaced when all is
-    there. Bytes are checked against the marker (size, CRC-32, BLAKE3) while they are written; wrong
-    ones are fetched once more. A broken connection is resumed where it broke.
+    Afterwards the folder holds the members and `manifest.json` (the ready marker). A folder that
+    holds other shards of the same zip is extended; one of another zip is replaced once everything
+    has arrived. Bytes are verified (size, CRC-32, BLAKE3) while they are written, and wrong ones
+    are fetched once more. A broken connection is resumed where it broke.
 
-    `url` gives a fresh presigned URL of `live.zip_key`. `shards` are indices within a split.
-    `parallel` is the number of ranges at once, 1 to 8; None starts with two and adds more while
-    that helps. `progress(bytes_done, bytes_total)` is called in this thread, ten times a second.
-    `alone` is given for a folder of the cache: it is entered while files that are there are taken
-    away, and raises when they are read; a damaged dataset that is there is mended then.
-    `room(whole, needed)` makes room for a folder of `whole` bytes, of which `needed` are missing.
-    `stall_s`: after so many seconds without a chunk of 256 KiB a range is asked for again. `sleep`
-    and `jitter` (numbers in [0, 1)) are for the pauses between attempts.
+    Args:
+        live: the ready marker.
+        destination: the folder; need not exist.
+        url: returns a fresh presigned URL of `live.zip_key`.
+        selection: the wanted part.
+        options: how to transfer.
+        without_readers: given for a folder of the cache. It is entered while existing files are
+            removed, and raises UsageError while they are read. With it, a damaged dataset at the
+            destination is repaired.
+        make_room: called before bytes are fetched.
 
-    Raises UsageError (split, shard or destination), NoSpace, DatasetReplaced (look at the ready
-    marker again), IntegrityError, AccessDenied, StoreUnreachable, StoreError.
+    Raises:
+        UsageError: the selection or the destination is invalid.
+        NoSpace: the disk cannot hold it.
+        DatasetReplaced: the zip was retired; read the ready marker again.
+        IntegrityError: bytes were wrong twice, or the marker is damaged.
+        AccessDenied, StoreUnreachable, StoreError.
     """
     check_members(live)
-    wanted = select(live, splits, shards)
-    options = Options(_checked(parallel), progress, stall_s, sleep, jitter)
-    with staging.workspace(destination, live.zip_etag) as folder:
-        if alone is not None and _damaged(destination):
-            with alone():
+    wanted = select(live, selection)
+    with staging.staging_folder(destination, live.zip_etag) as folder:
+        if without_readers is not None and _is_damaged(destination):
+            with without_readers():
                 staging.adopt(folder, destination, _names(live.members))
-        _complete(live, wanted, folder, destination, _source(live, url), options, alone, room)
+        transfer = _Transfer(live, destination, folder, url, options or TransferOptions())
+        transfer.complete(wanted, without_readers, make_room)
 
 
-def mend(
+def repair(
     live: Live,
     destination: Path,
     url: Callable[[], str],
+    options: TransferOptions | None = None,
     *,
-    alone: Alone,
-    parallel: int | None = None,
-    progress: Progress | None = None,
-    stall_s: float = 30.0,
-    sleep: Callable[[float], object] | None = None,
-    jitter: Callable[[], float] = random.random,
+    without_readers: WithoutReaders,
 ) -> None:
-    """Make a dataset of a folder whose manifest.json or partial.json is damaged: of the files that
-    are there and those that are no shards; what is not as the marker says is fetched again.
+    """Repair a folder whose manifest.json or partial.json is damaged.
 
-    Parameters and errors are those of `download`.
+    Keeps the shards that are there and intact, fetches the damaged ones and every member that is
+    no shard. Arguments and errors are those of `download`.
     """
     check_members(live)
     wanted = [m for m in live.members if not m.split or (destination / m.name).exists()]
-    options = Options(_checked(parallel), progress, stall_s, sleep, jitter)
-    with staging.workspace(destination, live.zip_etag) as folder:
-        with alone():
+    with staging.staging_folder(destination, live.zip_etag) as folder:
+        with without_readers():
             staging.adopt(folder, destination, _names(live.members))
-        _complete(live, wanted, folder, destination, _source(live, url), options, alone)
+        transfer = _Transfer(live, destination, folder, url, options or TransferOptions())
+        transfer.complete(wanted, without_readers)
 
 
 def refetch(
@@ -118,27 +118,24 @@ def refetch(
     destination: Path,
     names: Collection[str],
     url: Callable[[], str],
-    *,
-    parallel: int | None = None,
-    progress: Progress | None = None,
-    stall_s: float = 30.0,
-    sleep: Callable[[float], object] | None = None,
-    jitter: Callable[[], float] = random.random,
+    options: TransferOptions | None = None,
 ) -> None:
-    """Fetch the members `names` of a folder again and put each in place of the damaged one.
+    """Fetch the members `names` of a folder again, and replace the damaged files by them.
 
-    Parameters and errors are those of `download`.
+    Arguments and errors are those of `download`.
     """
     check_members(live)
     members = [member for member in live.members if member.name in names]
-    options = Options(_checked(parallel), progress, stall_s, sleep, jitter)
-    with staging.workspace(destination, live.zip_etag) as folder:
+    with staging.staging_folder(destination, live.zip_etag) as folder:
         check_space(destination.parent, _missing_bytes(members, folder))
-        Fetch(_source(live, url), members, folder, options).run()
+        transfer = _Transfer(live, destination, folder, url, options or TransferOptions())
+        transfer.fetch(members)
         staging.move_into(folder, destination, [member.name for member in members])
 
 
-def decide(live: Live, wanted: Sequence[Member], existing: tuple[Live, set[str]] | None) -> Plan:
+def plan_download(
+    live: Live, wanted: Sequence[Member], existing: tuple[Live, set[str]] | None
+) -> DownloadPlan:
     """Decide what to fetch, given what is at the destination: its marker and the names it holds.
 
     Pure. Files of another zip are never mixed in, even if their digests are equal: the folder's
@@ -146,59 +143,100 @@ def decide(live: Live, wanted: Sequence[Member], existing: tuple[Live, set[str]]
     """
     names = {member.name for member in wanted}
     if existing is None or existing[0].zip_etag != live.zip_etag:
-        return Plan(list(wanted), extend=False, replace=existing is not None, held=names)
+        return DownloadPlan(list(wanted), extend=False, replace=existing is not None, held=names)
     held = existing[1]
     missing = [member for member in wanted if member.name not in held]
-    return Plan(missing, extend=True, replace=False, held=held | names)
+    return DownloadPlan(missing, extend=True, replace=False, held=held | names)
 
 
 def check_space(folder: Path, needed_bytes: int, freed_bytes: int = 0) -> None:
-    """Raise NoSpace when the folder's file system has not that many bytes left (and a few), with
-    those that are to be freed."""
-    found = os.statvfs(folder)
-    available = found.f_bavail * found.f_frsize
+    """Raise NoSpace unless the folder's file system has room for `needed_bytes` and a reserve,
+    once `freed_bytes` have been freed."""
+    status = os.statvfs(folder)
+    available = status.f_bavail * status.f_frsize
     if needed_bytes + SLACK_BYTES > available + freed_bytes:
         raise NoSpace(
-            f"{folder}: {format_bytes(needed_bytes)} are needed, and {format_bytes(SLACK_BYTES)} "
-            f"in reserve; {format_bytes(available)} are free there; remove old datasets "
+            f"{folder}: {format_bytes(needed_bytes)} and a reserve of {format_bytes(SLACK_BYTES)} "
+            f"are needed, {format_bytes(available)} are free; remove old datasets "
             "(`dscache cache prune`), get fewer splits or shards, or set DSCACHE_HOME to a larger "
             "disk"
         )
 
 
-def _complete(
-    live: Live,
-    wanted: Sequence[Member],
-    folder: Path,
-    destination: Path,
-    source: Source,
-    options: Options,
-    alone: Alone | None,
-    room: Room | None = None,
-) -> None:
-    """Fetch what is missing of the `wanted` into the temporary folder, and commit it."""
-    fetched: set[str] = set()
-    while True:  # again when another machine, whose locks we do not see, was quicker
-        plan = decide(live, wanted, _existing(destination))
-        if plan.replace and alone is not None:
-            with alone():  # to be refused now, not when all is there
-                pass
-        missing = [member for member in plan.fetch if member.name not in fetched]
-        if missing:
-            needed = _missing_bytes(missing, folder)
-            if room is not None:
-                room(sum(m.size for m in live.members if m.name in plan.held), needed)
-            check_space(destination.parent, needed)
-            Fetch(source, missing, folder, options).run()
-            fetched |= _names(missing)
-            continue
-        with suppress(FileExistsError):
-            _commit(live, plan, folder, destination, alone or nullcontext)
-            staging.drop(folder, fetched)  # what the other one had fetched as well
+class _Transfer:
+    """One dataset on its way from the store, through a staging folder, to its destination."""
+
+    def __init__(
+        self,
+        live: Live,
+        destination: Path,
+        folder: Path,
+        url: Callable[[], str],
+        options: TransferOptions,
+    ) -> None:
+        self._live, self._destination, self._folder = live, destination, folder
+        self._source = Source(url, name=live.zip_key, etag=live.zip_etag, size=live.zip_size)
+        self._options = options
+
+    def fetch(self, members: Sequence[Member]) -> None:
+        """Fetch members into the staging folder."""
+        Fetch(self._source, members, self._folder, self._options).run()
+
+    def complete(
+        self,
+        wanted: Sequence[Member],
+        without_readers: WithoutReaders | None,
+        make_room: MakeRoom | None = None,
+    ) -> None:
+        """Fetch what is missing of the `wanted` members, and put it in place."""
+        live, fetched = self._live, set[str]()
+        while True:  # again when another machine, whose locks are invisible here, was faster
+            plan = plan_download(live, wanted, _existing(self._destination))
+            if plan.replace and without_readers is not None:
+                with without_readers():  # to be refused now rather than when all has arrived
+                    pass
+            missing = [member for member in plan.fetch if member.name not in fetched]
+            if missing:
+                self._reserve(missing, plan, make_room)
+                self.fetch(missing)
+                fetched |= _names(missing)
+                continue
+            with suppress(FileExistsError):
+                self._commit(plan, without_readers or nullcontext)
+                staging.drop(self._folder, fetched)  # what the other machine had fetched too
+                return
+
+    def _reserve(
+        self, missing: Sequence[Member], plan: DownloadPlan, make_room: MakeRoom | None
+    ) -> None:
+        needed = _missing_bytes(missing, self._folder)
+        if make_room is not None:
+            make_room(sum(m.size for m in self._live.members if m.name in plan.held), needed)
+        check_space(self._destination.parent, needed)
+
+    def _commit(self, plan: DownloadPlan, without_readers: WithoutReaders) -> None:
+        """Make what was fetched appear: a whole folder in one step; in an existing folder files
+        first, then the description that they are there. Raises FileExistsError when a folder has
+        appeared meanwhile."""
+        folder, destination = self._folder, self._destination
+        held = contents_of(self._live, plan.held)
+        complete = contents.is_complete(held)
+        if plan.extend:
+            staging.move_into(folder, destination, [member.name for member in plan.fetch])
+            if complete:
+                (destination / PARTIAL).unlink(missing_ok=True)
+            else:
+                write_file(destination / PARTIAL, contents.encode(held))
             return
+        descriptions = {MANIFEST} if complete else {MANIFEST, PARTIAL}
+        if not complete:
+            write_file(folder / PARTIAL, contents.encode(held))
+        write_file(folder / MANIFEST, manifests.encode(self._live))
+        replacing = without_readers if plan.replace else None
+        staging.move_whole(folder, destination, plan.held | descriptions, replacing)
 
 
-def _damaged(destination: Path) -> bool:
+def _is_damaged(destination: Path) -> bool:
     try:
         _existing(destination)
     except (UsageError, IntegrityError):
@@ -214,31 +252,9 @@ def _existing(destination: Path) -> tuple[Live, set[str]] | None:
         live = contents.read_manifest(destination)
     except (FileNotFoundError, NotADirectoryError, IntegrityError):
         raise UsageError(
-            f"{destination}: is there already and is no dataset; choose another folder, "
-            "or move it away"
+            f"{destination}: exists and is not a dataset; choose another folder, or move it away"
         ) from None
-    return live, held_names(live, contents.read(destination))
-
-
-def _commit(live: Live, plan: Plan, folder: Path, destination: Path, alone: Alone) -> None:
-    """Make what was fetched appear. Whole folders appear in one step; into a folder that is there
-    the files come first and the word that they are there comes last. Raises FileExistsError when
-    a folder has appeared meanwhile."""
-    held = holding_of(live, plan.held)
-    whole = contents.complete(held)
-    if plan.extend:
-        staging.move_into(folder, destination, [member.name for member in plan.fetch])
-        if whole:
-            (destination / PARTIAL).unlink(missing_ok=True)
-        else:
-            staging.write_file(destination / PARTIAL, contents.encode(held))
-        return
-    own = {MANIFEST} if whole else {MANIFEST, PARTIAL}
-    if not whole:
-        staging.write_file(folder / PARTIAL, contents.encode(held))
-    staging.write_file(folder / MANIFEST, manifests.encode(live))
-    replacing = alone if plan.replace else None
-    staging.move_whole(folder, destination, plan.held | own, replacing)
+    return live, held_names(live, contents.read_contents(destination))
 
 
 def _names(members: Sequence[Member]) -> set[str]:
@@ -256,13 +272,3 @@ def _present_bytes(folder: Path, member: Member) -> int:
         except FileNotFoundError:
             continue
     return 0
-
-
-def _source(live: Live, url: Callable[[], str]) -> Source:
-    return Source(url, name=live.zip_key, etag=live.zip_etag, size=live.zip_size)
-
-
-def _checked(parallel: int | None) -> int | None:
-    if parallel is not None and not 1 <= parallel <= MAX_RANGES:
-        raise UsageError(f"parallel: {parallel} ranges at once; choose 1 to {MAX_RANGES}")
-    return parallel

@@ -1,58 +1,40 @@
 """Fetch members of a zip into a folder: several ranges at once, retried, checked.
 
-Workers take what they fetch from a `Supply`. The thread that asked does not transfer: it reports
+Workers take what they fetch from a `WorkQueue`. The thread that asked does not transfer: it reports
 progress, starts more workers while that helps, and stops them.
 """
 
 from __future__ import annotations
 
 import contextlib
-import random
 import threading
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import IntegrityError, StoreUnreachable
 from ..folder.contents import PART_SUFFIX
-from ..folder.selection import plan_runs
 from ..protocol.manifests import Member
 from .concurrency import (
-    FAR_RANGE_BYTES_PER_S,
+    DISTANT_RANGE_BYTES_PER_S,
     FIRST_RANGES,
     MAX_RANGES,
-    Look,
+    Measurement,
     backoff_s,
-    far,
-    long_enough,
+    is_conclusive,
+    is_distant,
     ranges_wanted,
 )
+from .options import TransferOptions
 from .partfile import PartFile
 from .ranges import Interrupted, RangeReader, Source
-from .segments import Stretch, run_of
-from .syncing import Finisher
-from .work_queue import Supply
-
-Progress = Callable[[int, int], None]
+from .segments import Segment, make_run, plan_runs
+from .syncing import Syncer
+from .work_queue import WorkQueue
 
 REPORT_S = 0.1
 MAX_FAILURES = 8
 ADVANCE_BYTES = 64 << 10
 HALT_S = 6.0  # an attempt to connect may last 5 s; whoever wakes later writes nothing any more
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to fetch. `parallel` None adapts the number of ranges; `sleep` None is a wait that ends
-    when the fetch does; `jitter` gives numbers in [0, 1)."""
-
-    parallel: int | None = None
-    progress: Progress | None = None
-    stall_s: float = 30.0
-    sleep: Callable[[float], object] | None = None
-    jitter: Callable[[], float] = random.random
-    clock: Callable[[], float] = field(default=time.monotonic, repr=False)
 
 
 class _Stopped(Exception):
@@ -66,7 +48,7 @@ class Fetch:
     """
 
     def __init__(
-        self, source: Source, members: Sequence[Member], folder: Path, options: Options
+        self, source: Source, members: Sequence[Member], folder: Path, options: TransferOptions
     ) -> None:
         self._source, self._folder, self._options = source, folder, options
         self._total = sum(member.size for member in members)
@@ -74,13 +56,13 @@ class Fetch:
         runs = plan_runs(ordered, alone=_begun(folder))
         asked_for = options.parallel
         self._changed = threading.Condition()
-        self._supply = Supply(
-            (run_of(folder, self._settle, run) for run in runs),
+        self._queue = WorkQueue(
+            (make_run(folder, self._on_complete, run) for run in runs),
             self._changed,
             None if asked_for is None else -(-self._total // asked_for),
         )
         self._stop = threading.Event()
-        self._finisher = Finisher()
+        self._syncer = Syncer()
         self._threads: list[threading.Thread] = []
         self._readers: list[RangeReader] = []
         self._working = 0
@@ -97,31 +79,31 @@ class Fetch:
         """
         try:
             self._add_workers()
-            self._oversee()
+            self._supervise()
             if self._error is not None:
                 raise self._error
-            self._finisher.finish()
+            self._syncer.finish()
         finally:
             self._halt()
         self._report()
 
     # -- the thread that asked
 
-    def _oversee(self) -> None:
-        looks: list[Look] = []
+    def _supervise(self) -> None:
+        measurements: list[Measurement] = []
         since, before = self._options.clock(), 0
         while not self._wait():
             self._report()
-            seconds, received = self._options.clock() - since, self._supply.received - before
+            seconds, received = self._options.clock() - since, self._queue.received - before
             working = max(self._working, 1)
-            if long_enough(seconds, received, working):
-                look = Look(working, received / seconds)
-                self._supply.range_bytes_per_s = look.bytes_per_s / working
+            if is_conclusive(seconds, received, working):
+                look = Measurement(working, received / seconds)
+                self._queue.range_bytes_per_s = look.bytes_per_s / working
                 if self._adapting and working == self._wanted:
-                    looks.append(look)
-                    self._wanted = ranges_wanted(looks)
+                    measurements.append(look)
+                    self._wanted = ranges_wanted(measurements)
                     self._adapting = self._wanted > working
-                since, before = self._options.clock(), self._supply.received
+                since, before = self._options.clock(), self._queue.received
             self._add_workers()
 
     def _wait(self) -> bool:
@@ -129,7 +111,7 @@ class Fetch:
         added; whether the end has come."""
 
         def reason() -> bool:
-            return not self._working or (self._working < self._wanted and self._supply.waiting)
+            return not self._working or (self._working < self._wanted and self._queue.waiting)
 
         with self._changed:
             self._changed.wait_for(reason, timeout=REPORT_S)
@@ -137,25 +119,25 @@ class Fetch:
 
     def _report(self) -> None:
         if self._options.progress is not None:
-            self._options.progress(self._supply.done, self._total)
+            self._options.progress(self._queue.done, self._total)
 
     def _halt(self) -> None:
-        self._finisher.drop()
+        self._syncer.drop()
         self._break_off()
         for thread in self._threads:
             thread.join(timeout=HALT_S)
-        self._supply.close()
-        self._finisher.close()
+        self._queue.close()
+        self._syncer.close()
 
     def _break_off(self) -> None:
         self._stop.set()
-        self._supply.stop()
+        self._queue.stop()
         for reader in list(self._readers):
             reader.abort()
 
     def _add_workers(self) -> None:
         """Start as many as are wanted, if there is something for each of them to do."""
-        for _ in range(min(self._wanted - self._working, self._supply.chances())):
+        for _ in range(min(self._wanted - self._working, self._queue.openings())):
             reader = RangeReader(self._source, self._options.stall_s)
             thread = threading.Thread(
                 target=self._work, args=(reader,), name=f"dscache-range-{len(self._threads)}"
@@ -171,8 +153,8 @@ class Fetch:
 
     def _work(self, reader: RangeReader) -> None:
         try:
-            while (stretch := self._supply.next()) is not None:
-                self._fetch(reader, stretch)
+            while (segment := self._queue.next()) is not None:
+                self._fetch(reader, segment)
         except _Stopped:
             pass
         except BaseException as error:  # noqa: BLE001  carried to the thread that asked
@@ -189,39 +171,39 @@ class Fetch:
                 self._error = error
         self._break_off()
 
-    def _fetch(self, reader: RangeReader, stretch: Stretch) -> None:
-        """Bring a stretch onto the disk, with retries."""
+    def _fetch(self, reader: RangeReader, segment: Segment) -> None:
+        """Bring a segment onto the disk, with retries."""
         failures = 0
-        while stretch.left > 0:
-            start = stretch.position
+        while segment.left > 0:
+            start = segment.position
             try:
-                self._receive(reader, stretch)
+                self._receive(reader, segment)
             except Interrupted as error:
                 self._check_stop()
-                failures = 1 if stretch.position - start >= ADVANCE_BYTES else failures + 1
+                failures = 1 if segment.position - start >= ADVANCE_BYTES else failures + 1
                 self._pause(failures, error)
-        self._supply.end(stretch)
+        self._queue.end(segment)
 
-    def _receive(self, reader: RangeReader, stretch: Stretch) -> None:
-        """One request. Another worker may take the later half of the stretch meanwhile: then it is
+    def _receive(self, reader: RangeReader, segment: Segment) -> None:
+        """One request. Another worker may take the later half of the segment meanwhile: then it is
         broken off where that begins."""
-        asked_for = stretch.stop
-        with contextlib.closing(reader.read(stretch.position, asked_for)) as received:
+        asked_for = segment.stop
+        with contextlib.closing(reader.read(segment.position, asked_for)) as received:
             for data in received:
                 self._check_stop()
-                if not self._supply.received:
+                if not self._queue.received:
                     self._note_distance(reader)
-                data = data[: stretch.left]
-                kept = stretch.run.write(data, stretch.position)
-                self._supply.advance(stretch, len(data), kept)
-                if stretch.left <= 0 and stretch.stop < asked_for:
+                data = data[: segment.left]
+                kept = segment.run.write(data, segment.position)
+                self._queue.advance(segment, len(data), kept)
+                if segment.left <= 0 and segment.stop < asked_for:
                     return
 
     def _note_distance(self, reader: RangeReader) -> None:
         with self._changed:
-            if self._adapting and far(reader.answer_s):
+            if self._adapting and is_distant(reader.answer_s):
                 self._wanted, self._adapting = MAX_RANGES, False
-                self._supply.range_bytes_per_s = FAR_RANGE_BYTES_PER_S
+                self._queue.range_bytes_per_s = DISTANT_RANGE_BYTES_PER_S
                 self._changed.notify_all()
 
     def _check_stop(self) -> None:
@@ -237,13 +219,13 @@ class Fetch:
         (self._options.sleep or self._stop.wait)(backoff_s(failures, self._options.jitter()))
         self._check_stop()
 
-    def _settle(self, part: PartFile) -> None:
+    def _on_complete(self, part: PartFile) -> None:
         """Compare a member that has come with the table; a damaged one is fetched once more.
 
         Raises IntegrityError when it is damaged for the second time.
         """
         if part.check():
-            self._finisher.submit(part)
+            self._syncer.submit(part)
             return
         part.close()
         member = part.member
@@ -255,7 +237,7 @@ class Fetch:
                 "built again"
             )
         self._damaged.add(member.name)
-        self._supply.again(run_of(self._folder, self._settle, [member]), member.size)
+        self._queue.again(make_run(self._folder, self._on_complete, [member]), member.size)
 
 
 def _begun(folder: Path) -> set[str]:

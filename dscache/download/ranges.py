@@ -25,7 +25,7 @@ from ..errors import (
     StoreError,
     StoreUnreachable,
 )
-from .partfile import CHUNK_BYTES
+from ..folder.checksums import CHUNK_BYTES
 
 CONNECT_TIMEOUT_S = 5.0
 _RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -109,7 +109,7 @@ class RangeReader:
                 "set AWS_CA_BUNDLE to the file with its authority's certificate"
             ) from error
         except (OSError, http.client.HTTPException) as error:
-            raise Interrupted(f"{self._host[1]}: {_reason(error)}") from error
+            raise Interrupted(f"{self._host[1]}: {_cause(error)}") from error
         finally:
             if not complete:
                 self.close()
@@ -254,7 +254,7 @@ def _connection(scheme: str, netloc: str) -> http.client.HTTPConnection:
     return connection
 
 
-def _reason(error: Exception) -> str:
+def _cause(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return f"nothing arrived in time ({error})"
     return str(error) or type(error).__name__

@@ -1,7 +1,7 @@
-"""Stretches of the zip on their way to the disk: each is fetched by one worker.
+"""Segments of the zip on their way to the disk: each is fetched by one worker.
 
-A run (see `selection.plan_runs`) begins as one stretch: several small members in a row, or one
-member. A large member is shared by cutting its stretch in two, and what an interrupted download
+A run (see `plan_runs`) begins as one segment: several small members in a row, or one
+member. A large member is shared by cutting its segment in two, and what an interrupted download
 left of one begins as several. Not for several threads but where it says so.
 """
 
@@ -9,16 +9,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from ..protocol.manifests import Member
 from .partfile import BLOCK_BYTES, PartFile
 
-Settle = Callable[[PartFile], None]
+OnComplete = Callable[[PartFile], None]
+MAX_GAP_BYTES = 64 << 10  # read and dropped rather than asked around: headers, a skipped tiny shard
+MIN_RUN_BYTES = 4 << 20
+MAX_RUN_BYTES = 64 << 20
+TARGET_RUNS = 16
 
 
-class Stretch:
+class Segment:
     """The bytes [position, stop) of the zip; `position` moves on as they come."""
 
     def __init__(self, run: Run, position: int, stop: int) -> None:
@@ -32,33 +36,33 @@ class Stretch:
 
 class Run(ABC):
     """Members that lie together in the zip, and their files. Each file whose member has come as a
-    whole is handed to `settle`."""
+    whole is handed to `on_complete`."""
 
-    shareable = False  # whether a stretch can be cut
+    shareable = False  # whether a segment can be cut
 
-    def __init__(self, folder: Path, settle: Settle) -> None:
-        self._folder, self._settle = folder, settle
+    def __init__(self, folder: Path, on_complete: OnComplete) -> None:
+        self._folder, self._on_complete = folder, on_complete
         self._part: PartFile | None = None
 
     @abstractmethod
-    def open(self) -> tuple[int, list[Stretch]]:
-        """Bytes that are there already, and the stretches to fetch, in order. Raises NoSpace."""
+    def open(self) -> tuple[int, list[Segment]]:
+        """Bytes that are there already, and the segments to fetch, in order. Raises NoSpace."""
 
     @abstractmethod
     def write(self, data: memoryview, position: int) -> int:
         """Take the bytes of the zip at `position`; how many of them belong to members.
 
-        From several threads for different stretches. Raises NoSpace.
+        From several threads for different segments. Raises NoSpace.
         """
 
-    def cut(self, stretch: Stretch, size: int) -> Stretch:
-        """Leave about the first `size` bytes to a stretch and give the rest away, as a new one;
+    def cut(self, segment: Segment, size: int) -> Segment:
+        """Leave about the first `size` bytes to a segment and give the rest away, as a new one;
         where runs are `shareable`."""
-        raise NotImplementedError(f"{self!r}, {stretch!r}, {size}")
+        raise NotImplementedError(f"{self!r}, {segment!r}, {size}")
 
     @abstractmethod
     def ended(self) -> bool:
-        """Note that a stretch has come to its end; whether it was the last one."""
+        """Note that a segment has come to its end; whether it was the last one."""
 
     @abstractmethod
     def finish(self) -> None:
@@ -71,35 +75,35 @@ class Run(ABC):
             self._part = None
 
 
-class OneMember(Run):
+class SingleMemberRun(Run):
     """One member, of which something may be there; several workers may write to it."""
 
     shareable = True
 
-    def __init__(self, folder: Path, settle: Settle, member: Member) -> None:
-        super().__init__(folder, settle)
+    def __init__(self, folder: Path, on_complete: OnComplete, member: Member) -> None:
+        super().__init__(folder, on_complete)
         self._member = member
         self._stretches = 0
 
-    def open(self) -> tuple[int, list[Stretch]]:
+    def open(self) -> tuple[int, list[Segment]]:
         self._part = PartFile(self._folder, self._member)
         begin = self._member.offset
         missing = [
-            Stretch(self, begin + start, begin + stop) for start, stop in self._part.resume()
+            Segment(self, begin + start, begin + stop) for start, stop in self._part.resume()
         ]
         self._stretches = len(missing)
-        return self._member.size - sum(stretch.left for stretch in missing), missing
+        return self._member.size - sum(segment.left for segment in missing), missing
 
     def write(self, data: memoryview, position: int) -> int:
         assert self._part is not None
         self._part.write(data, position - self._member.offset)
         return len(data)
 
-    def cut(self, stretch: Stretch, size: int) -> Stretch:
-        at = stretch.position + size
+    def cut(self, segment: Segment, size: int) -> Segment:
+        at = segment.position + size
         at -= (at - self._member.offset) % BLOCK_BYTES
-        later = Stretch(self, at, stretch.stop)
-        stretch.stop = at
+        later = Segment(self, at, segment.stop)
+        segment.stop = at
         self._stretches += 1
         return later
 
@@ -110,19 +114,19 @@ class OneMember(Run):
     def finish(self) -> None:
         assert self._part is not None
         part, self._part = self._part, None
-        self._settle(part)
+        self._on_complete(part)
 
 
-class SeveralMembers(Run):
+class MultiMemberRun(Run):
     """Small members, of which nothing is there; bytes between them are dropped."""
 
-    def __init__(self, folder: Path, settle: Settle, members: Sequence[Member]) -> None:
-        super().__init__(folder, settle)
+    def __init__(self, folder: Path, on_complete: OnComplete, members: Sequence[Member]) -> None:
+        super().__init__(folder, on_complete)
         self._left = deque(members)
 
-    def open(self) -> tuple[int, list[Stretch]]:
+    def open(self) -> tuple[int, list[Segment]]:
         first, last = self._left[0], self._left[-1]
-        return 0, [Stretch(self, first.offset, last.offset + last.size)]
+        return 0, [Segment(self, first.offset, last.offset + last.size)]
 
     def write(self, data: memoryview, position: int) -> int:
         taken = 0
@@ -153,11 +157,37 @@ class SeveralMembers(Run):
         if at + len(data) == member.size:
             part, self._part = self._part, None
             self._left.popleft()
-            self._settle(part)
+            self._on_complete(part)
 
 
-def run_of(folder: Path, settle: Settle, members: Sequence[Member]) -> Run:
+def make_run(folder: Path, on_complete: OnComplete, members: Sequence[Member]) -> Run:
     """The run of these members, whose files are or will be in `folder`."""
     if len(members) == 1:
-        return OneMember(folder, settle, members[0])
-    return SeveralMembers(folder, settle, members)
+        return SingleMemberRun(folder, on_complete, members[0])
+    return MultiMemberRun(folder, on_complete, members)
+
+
+def plan_runs(members: Sequence[Member], alone: Collection[str] = ()) -> list[list[Member]]:
+    """Group members, given in zip order, so that each group can be read as one range.
+
+    Small neighbours share a range, so a small dataset costs one round trip; a run stays small
+    enough that several connections get equal shares. Names in `alone` (half-fetched members, which
+    do not begin at their beginning) and empty members get a run of their own.
+    """
+    total = sum(member.size for member in members)
+    run_bytes = min(max(total // TARGET_RUNS, MIN_RUN_BYTES), MAX_RUN_BYTES)
+    runs: list[list[Member]] = []
+    for member in members:
+        if runs and _joins(runs[-1], member, run_bytes, alone):
+            runs[-1].append(member)
+        else:
+            runs.append([member])
+    return runs
+
+
+def _joins(run: list[Member], member: Member, run_bytes: int, alone: Collection[str]) -> bool:
+    first, last = run[0], run[-1]
+    if member.name in alone or last.name in alone or not member.size or not last.size:
+        return False
+    gap = member.offset - (last.offset + last.size)
+    return 0 <= gap <= MAX_GAP_BYTES and member.offset + member.size - first.offset <= run_bytes

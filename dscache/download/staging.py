@@ -15,21 +15,21 @@ import errno
 import fcntl
 import os
 import re
-import shutil
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from ..errors import UsageError
+from ..files import remove, size_of, sync
 from ..folder import filesystems, locks
 from ..folder.contents import LEFTOVER_SUFFIXES, MANIFEST, PARTIAL, TEMPORARY_SUFFIX
 
-# Entered while files that are there are taken away; raises UsageError when somebody reads them.
-Alone = Callable[[], AbstractContextManager[object]]
+# Entered while existing files are removed; raises UsageError while somebody reads them.
+WithoutReaders = Callable[[], AbstractContextManager[object]]
 
 
 @contextmanager
-def workspace(destination: Path, etag: str) -> Iterator[Path]:
+def staging_folder(destination: Path, etag: str) -> Iterator[Path]:
     """The temporary folder for this destination and zip, locked; those of other etags are removed.
 
     The lock ends with the process, however it ends. Raises UsageError when another process is
@@ -39,7 +39,7 @@ def workspace(destination: Path, etag: str) -> Iterator[Path]:
     folder = _path(destination, etag)
     handle = _lock(folder, destination)
     try:
-        _tidy(folder)
+        _recover(folder)
         discard_leftovers(destination, keep=folder)
         yield folder
     finally:
@@ -79,7 +79,7 @@ def leftovers(parent: Path, name: str | None = None) -> list[Path]:
 
 
 def move_whole(
-    folder: Path, destination: Path, wanted: Collection[str], replacing: Alone | None
+    folder: Path, destination: Path, wanted: Collection[str], replacing: WithoutReaders | None
 ) -> None:
     """Rename the temporary folder into place with just the `wanted` files in it.
 
@@ -102,7 +102,7 @@ def move_whole(
         else:
             folder.rename(destination)
     except OSError as error:
-        _tidy(folder)
+        _recover(folder)
         if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
             raise FileExistsError(error.errno, error.strerror, str(destination)) from error
         raise
@@ -128,22 +128,12 @@ def move_into(folder: Path, destination: Path, names: Collection[str]) -> None:
     sync(destination)
 
 
-def remove(folder: Path) -> None:
-    """Remove a folder, with what is in it; somebody else may be doing the same."""
-    while True:
-        try:
-            return shutil.rmtree(folder)
-        except FileNotFoundError:
-            if not folder.exists():
-                return None
-
-
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
     """Keep others from discarding a folder, under whatever name it gets meanwhile."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        locks.lock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        locks.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     finally:
         os.close(handle)
@@ -155,46 +145,11 @@ def drop(folder: Path, names: Collection[str]) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def write_file(path: Path, content: bytes) -> None:
-    """Replace a file in one step, synced."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def sync(folder: Path) -> None:
-    """fsync a folder, so that renames in it survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def size_of(folder: Path) -> int:
-    """Bytes of the files directly in a folder; one that vanishes meanwhile counts nothing."""
-    total = 0
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                total += entry.stat(follow_symlinks=False).st_size if entry.is_file() else 0
-    except FileNotFoundError:
-        return total
-    return total
-
-
 def _discard(folder: Path, *, surely_unused: bool = False, dry_run: bool = False) -> int:
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         # where nothing can be locked somebody may be at it, here or on another machine
-        locked = locks.lock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        locked = locks.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if locked is False or (locked is None and not surely_unused):
             return 0
         size = size_of(folder)
@@ -216,7 +171,7 @@ def _middle(leftover: str, name: str) -> str:
     return leftover.removeprefix(f".{name}.").rpartition(".")[0]
 
 
-def _tidy(folder: Path) -> None:
+def _recover(folder: Path) -> None:
     """Bring the folder to where fetching can go on: put back what a process that died in
     `move_whole` had set aside, remove the descriptions it had written."""
     rest = folder.with_suffix(".rest")
@@ -233,7 +188,7 @@ def _lock(folder: Path, destination: Path) -> int:
     while True:
         folder.mkdir(exist_ok=True)
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        if locks.lock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB) is False:
+        if locks.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB) is False:
             os.close(handle)
             raise UsageError(
                 f"{destination}: another process is downloading to this place; "

@@ -15,7 +15,7 @@ SYNC_THREADS = 4
 MAX_WAITING = 64  # files held open; a disk that is slower than the network slows the network here
 
 
-class Finisher:
+class Syncer:
     """Publishes checked part files. `submit` from any thread, until `close`."""
 
     def __init__(self) -> None:

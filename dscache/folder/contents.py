@@ -1,15 +1,15 @@
-"""What a local dataset folder holds besides its members, and how much of the dataset. Light: a hit
-imports this, so it imports no more than `json` before more is needed.
+"""What a dataset folder holds: which of its members are there. Light: a cache hit imports this.
 
-    manifest.json   the ready marker; written last, so its presence means a usable folder
-    partial.json    only in a folder that lacks shards: {"schema": 1, "splits": {"train":
-                    {"shards": 12, "held": [0, 3]}}}, with every split of the dataset
+manifest.json   the ready marker; written last, so its presence means a usable folder
+partial.json    only in a folder that lacks shards: {"schema": 1, "splits": {"train":
+                {"shards": 12, "held": [0, 3]}}}, with every split of the dataset
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -17,59 +17,40 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..errors import IntegrityError
 
 if TYPE_CHECKING:
-    from ..protocol.manifests import Live
+    from ..protocol.manifests import Live, Member
 
 MANIFEST = "manifest.json"
 PARTIAL = "partial.json"
 PART_SUFFIX = ".part"
 TEMPORARY_SUFFIX = ".tmp"
 LEFTOVER_SUFFIXES = (TEMPORARY_SUFFIX, ".rest", ".old", ".gone")
+MAX_NAME_BYTES = 200  # a file name may have 255, and ".part" is appended
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
-class SplitHolding(NamedTuple):
-    """`shards` of the split in all, and the indices that are held (from 0, in plan order)."""
+class SplitContents(NamedTuple):
+    """`shards` is the number of shards of the split; `held` are the indices of those in the folder,
+    from 0, in plan order."""
 
     shards: int
     held: frozenset[int]
 
 
-Holding = Mapping[str, SplitHolding]
-
-
-def holds(
-    holding: Holding | None, splits: Collection[str] | None, shards: Collection[int] | None
-) -> bool:
-    """Whether a folder has what is asked; a `holding` of None is a complete dataset.
-
-    `splits` None means all of them; `shards` are indices within each split, None means all.
-    """
-    if holding is None:
-        return True
-    for split in holding if splits is None else splits:
-        if split not in holding:
-            return False
-        count, held = holding[split]
-        wanted = range(count) if shards is None else (index for index in shards if index < count)
-        if not held.issuperset(wanted):
-            return False
-    return True
+Contents = Mapping[str, SplitContents]
 
 
 def usable(folder: Path) -> bool:
-    """Whether the folder is a dataset, as far as that shows without reading its manifest: none, an
-    empty one and half of one (a full disk, a power cut) show."""
+    """Whether the folder is a dataset, as far as can be told without reading its manifest.
+
+    A manifest that is missing, empty or cut off (full disk, power failure) is detected.
+    """
     try:
         with (folder / MANIFEST).open("rb", buffering=0) as file:
-            begin = file.read(1)
+            first = file.read(1)
             file.seek(-2, os.SEEK_END)
-            return begin == b"{" and file.read(2).rstrip()[-1:] == b"}"
+            return first == b"{" and file.read(2).rstrip()[-1:] == b"}"
     except OSError:
         return False
-
-
-def complete(holding: Holding) -> bool:
-    """Whether no shard is missing."""
-    return all(len(split.held) == split.shards for split in holding.values())
 
 
 def read_manifest(folder: Path) -> Live:
@@ -80,8 +61,8 @@ def read_manifest(folder: Path) -> Live:
     return manifests.decode(path.read_bytes(), manifests.Live, where=str(path))
 
 
-def read(folder: Path) -> Holding | None:
-    """The holding of a folder, None when it is complete. Raises IntegrityError."""
+def read_contents(folder: Path) -> Contents | None:
+    """What a folder holds of each split; None when it is complete. Raises IntegrityError."""
     path = folder / PARTIAL
     try:
         text = path.read_bytes()
@@ -90,33 +71,85 @@ def read(folder: Path) -> Holding | None:
     try:
         splits = json.loads(text)["splits"]
         return {
-            name: SplitHolding(int(split["shards"]), frozenset(map(int, split["held"])))
+            name: SplitContents(int(split["shards"]), frozenset(map(int, split["held"])))
             for name, split in splits.items()
         }
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise IntegrityError(
-            f"{path}: damaged ({error!r}); `dscache cache verify --repair` mends it"
+            f"{path}: damaged ({error!r}); `dscache cache verify --repair` repairs it"
         ) from error
 
 
-def folder_holds(
-    folder: Path, splits: Collection[str] | None, shards: Collection[int] | None
-) -> bool:
-    """Whether a folder holds what is asked. Raises IntegrityError when its description is damaged,
-    UsageError for a split or shard that the dataset does not have."""
-    if not usable(folder) or not holds(read(folder), splits, shards):
-        return False
-    if splits is not None or shards is not None:  # else nothing more is read, nor imported
-        from .selection import select
-
-        select(read_manifest(folder), splits, shards)
-    return True
-
-
-def encode(holding: Holding) -> bytes:
+def encode(contents: Contents) -> bytes:
     """The content of partial.json."""
     splits = {
         name: {"shards": split.shards, "held": sorted(split.held)}
-        for name, split in holding.items()
+        for name, split in contents.items()
     }
     return json.dumps({"schema": 1, "splits": splits}, indent=1).encode()
+
+
+def is_complete(contents: Contents) -> bool:
+    """Whether no shard is missing."""
+    return all(len(split.held) == split.shards for split in contents.values())
+
+
+def contents_of(live: Live, held: Collection[str]) -> Contents:
+    """The contents of a folder that has the members named `held`."""
+    return {
+        split: SplitContents(
+            len(members),
+            frozenset(index for index, member in enumerate(members) if member.name in held),
+        )
+        for split, members in shards_by_split(live).items()
+    }
+
+
+def held_names(live: Live, contents: Contents | None) -> set[str]:
+    """Names of the members in a folder with these contents (None: all of them)."""
+    if contents is None:
+        return {member.name for member in live.members}
+    names = {member.name for member in live.members if not member.split}
+    for split, members in shards_by_split(live).items():
+        held = contents[split].held if split in contents else frozenset()
+        names.update(member.name for index, member in enumerate(members) if index in held)
+    return names
+
+
+def shards_by_split(live: Live) -> dict[str, list[Member]]:
+    """The shards of each split, in plan order."""
+    by_split: dict[str, list[Member]] = {}
+    for member in live.shards:
+        by_split.setdefault(member.split, []).append(member)
+    return by_split
+
+
+def check_members(live: Live) -> None:
+    """Refuse a ready marker whose member table is impossible: names that leave the folder or occur
+    twice, ranges outside the zip. Raises IntegrityError naming the member."""
+    seen: set[str] = set()
+    for member in live.members:
+        problem = _problem(member, live.zip_size, seen)
+        if problem:
+            raise IntegrityError(
+                f"ready marker of {live.zip_key}: member {member.name!r} {problem}; "
+                "the marker is damaged: have the dataset retired and built again"
+            )
+        seen.add(member.name)
+
+
+def _problem(member: Member, zip_size: int, seen: Collection[str]) -> str:
+    name = member.name
+    if not name or name.startswith(".") or "/" in name or "\0" in name:
+        return "is not a plain file name"
+    if len(name.encode("utf-8", "surrogatepass")) > MAX_NAME_BYTES:
+        return f"has a name longer than {MAX_NAME_BYTES} bytes"
+    if name in (MANIFEST, PARTIAL) or name.endswith((PART_SUFFIX, *LEFTOVER_SUFFIXES)):
+        return "has a name that is reserved for the local cache"
+    if name in seen:
+        return "occurs twice"
+    if member.size < 0 or member.offset < 0 or member.offset + member.size > zip_size:
+        return f"lies outside the zip ({member.offset}+{member.size} of {zip_size} bytes)"
+    if not 0 <= member.crc32 < 1 << 32 or not _DIGEST.fullmatch(member.digest):
+        return "has no valid crc32 and digest"
+    return ""

@@ -1,11 +1,11 @@
-"""Locks on the datasets of the local cache. Light: no import costs.
+"""Locks on the datasets of the local cache, between processes. Light: a cache hit imports this.
 
-flock on `locks/<key>.readers`: readers share it, who removes takes it exclusively; and on
-`locks/<key>.download`. They end with the process that holds them, however it ends, so a killed
-training never leaves one behind.
+They are flock locks on `locks/<key>.readers`, which readers share and whoever removes the dataset
+takes exclusively, and on `locks/<key>.download`. A lock ends with the process that holds it,
+however it ends, so a killed training run leaves none behind.
 
-Some network file systems have no locks (they answer so), others have locks that only this machine
-sees. Neither stops anybody: see `workspace` and `eviction` for what is done about it.
+Some network file systems support no locks (and say so); on others a lock is visible on its own
+machine only. Neither stops anybody: `download/staging.py` and `cache/eviction.py` allow for it.
 """
 
 from __future__ import annotations
@@ -14,31 +14,35 @@ import errno
 import fcntl
 import os
 import time
+from _thread import allocate_lock  # `threading` takes longer to import than a hit has
 from collections.abc import Callable
 from pathlib import Path
 
 NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.EINVAL})
-PAUSES_S = (0.0005, 0.001, 0.002, 0.004, 0.0)  # a look takes some microseconds
+PAUSES_S = (0.0005, 0.001, 0.002, 0.004, 0.0)  # `is_held` holds a lock for some microseconds
 
 
-class Hold:
-    """A lock that is held until `release`, the end of the process, or of this object."""
+class HeldLock:
+    """A lock that is held until `release`, or until this object or the process ends.
+
+    `handle` is the locked file descriptor; None stands for a lock that was not needed.
+    """
 
     def __init__(self, handle: int | None) -> None:
         self._handle = handle
 
     def release(self) -> None:
-        """Let go; releasing twice is fine."""
+        """Release the lock; releasing it twice is fine."""
         handle, self._handle = self._handle, None
         if handle is not None:
             os.close(handle)
 
-    def inherit(self) -> None:
-        """Stay held over `exec`, and by what the new program starts."""
+    def keep_over_exec(self) -> None:
+        """Keep holding the lock over `exec`, and in the programs that the new one starts."""
         if self._handle is not None:
             os.set_inheritable(self._handle, True)
 
-    def __enter__(self) -> Hold:
+    def __enter__(self) -> HeldLock:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -48,73 +52,75 @@ class Hold:
         self.release()
 
 
-def share(path: Path) -> Hold:
-    """Take the lock as one of its readers; waits for somebody who is just removing the dataset.
+def acquire_shared(path: Path) -> HeldLock:
+    """Take the lock as one of its readers; waits while another process removes the dataset.
 
-    In a directory that cannot be written to nobody can remove anything, so nothing is locked there.
+    In a directory that is not writable nobody can remove anything, so nothing is locked there.
     """
     try:
         handle = _open(path)
     except OSError:
         if os.access(path.parent.parent, os.W_OK):
             raise
-        return Hold(None)
-    lock(handle, fcntl.LOCK_SH)
-    return Hold(handle)
+        return HeldLock(None)
+    flock(handle, fcntl.LOCK_SH)
+    return HeldLock(handle)
 
 
-def try_exclusive(path: Path) -> Hold | None:
-    """Take the lock alone, or return None when somebody has it: for longer than `held` does, which
-    takes it for a moment to see whether it can."""
+def try_acquire(path: Path) -> HeldLock | None:
+    """Take the lock exclusively, or return None when another process holds it.
+
+    Tries for longer than `is_held` holds the lock to see whether it could.
+    """
     handle = _open(path)
     for pause_s in PAUSES_S:
-        if lock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB) is not False:
-            return Hold(handle)
+        if flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB) is not False:
+            return HeldLock(handle)
         time.sleep(pause_s)
     os.close(handle)
     return None
 
 
-def exclusive(path: Path, waiting: Callable[[], None] | None = None) -> Hold:
-    """Take the lock alone; `waiting` is called if somebody has it, then it is waited for."""
-    hold = try_exclusive(path)
-    if hold is not None:
-        return hold
+def acquire(path: Path, waiting: Callable[[], None] | None = None) -> HeldLock:
+    """Take the lock exclusively; `waiting` is called once if another process holds it."""
+    lock = try_acquire(path)
+    if lock is not None:
+        return lock
     if waiting is not None:
         waiting()
     handle = _open(path)
-    lock(handle, fcntl.LOCK_EX)
-    return Hold(handle)
+    flock(handle, fcntl.LOCK_EX)
+    return HeldLock(handle)
 
 
-def held(path: Path) -> bool:
-    """Whether somebody reads."""
+def is_held(path: Path) -> bool:
+    """Whether a process holds the lock."""
     if not path.exists():
         return False
     try:
-        hold = try_exclusive(path)
+        lock = try_acquire(path)
     except PermissionError:
         return False
-    if hold is not None:
-        hold.release()
-    return hold is None
+    if lock is not None:
+        lock.release()
+    return lock is None
 
 
-def who(path: Path, locks: Path = Path("/proc/locks")) -> list[int]:
-    """The processes here that have the lock, as far as the kernel tells; [] when it does not."""
+def holders(path: Path, locks: Path = Path("/proc/locks")) -> list[int]:
+    """Process ids of those on this machine that hold the lock; [] when the kernel does not tell."""
     try:
-        there = path.stat()
+        status = path.stat()
         lines = locks.read_text().splitlines()
     except OSError:
         return []
-    device = f"{os.major(there.st_dev):02x}:{os.minor(there.st_dev):02x}:{there.st_ino}"
-    found = (line.split() for line in lines)  # 3: FLOCK ADVISORY READ 4711 fe:01:1234 0 EOF
-    held = {int(words[4]) for words in found if device in words and "->" not in words}
-    return sorted(pid for pid in held if pid > 0)  # 0 and -1: of another container
+    device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    rows = (line.split() for line in lines)  # 3: FLOCK ADVISORY READ 4711 fe:01:1234 0 EOF
+    pids = {int(row[4]) for row in rows if device in row and "->" not in row}
+    return sorted(pid for pid in pids if pid > 0)  # 0 and -1: of another container
 
 
-def lock(handle: int, how: int) -> bool | None:
-    """flock; False when somebody else has it (with LOCK_NB), None when there are no locks here."""
+def flock(handle: int, how: int) -> bool | None:
+    """flock(2): False when another process has it (with LOCK_NB), None where locks do not exist."""
     try:
         fcntl.flock(handle, how)
     except BlockingIOError:
@@ -128,10 +134,67 @@ def lock(handle: int, how: int) -> bool | None:
 
 def _open(path: Path) -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
-    # for writing: NFS gives an exclusive lock on nothing else; by all whom the umask lets
+    # for writing, since NFS locks nothing else exclusively; by everybody whom the umask allows
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    except PermissionError:  # another user's, or one that may not be made
+    except PermissionError:  # another user's file, or one that may not be created
         if not path.exists():
             raise
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+
+# -- which lock belongs to which folder
+
+
+def readers_lock(home: Path, key: str) -> Path:
+    """The lock that the readers of a dataset share, below the cache directory `home`."""
+    return home / "locks" / f"{key}.readers"
+
+
+def readers_lock_of(folder: Path) -> Path | None:
+    """The readers' lock of a dataset folder, found by its path as given or with links resolved.
+
+    None for a folder outside of any cache: nobody else removes that.
+    """
+    for place in (folder.absolute(), folder.resolve()):
+        home = place.parent.parent
+        signs = (home / "locks", home / "CACHEDIR.TAG")
+        if place.parent.name == "datasets" and any(sign.exists() for sign in signs):
+            return readers_lock(home, alias_target(place).name)
+    return None
+
+
+def alias_target(path: Path) -> Path:
+    """The folder that an alias links to; any other path is its own target."""
+    try:
+        return path.with_name(path.readlink().name)
+    except OSError:  # no link, or nothing there
+        return path
+
+
+# -- one lock for each folder in a process, however many Dataset objects it has: paths that were
+# handed out outlive their object, so the lock stays until every object of the folder is closed
+
+_mutex = allocate_lock()
+_retained: dict[Path, tuple[HeldLock, int]] = {}
+
+
+def retain(path: Path) -> None:
+    """Count one more user of a shared lock in this process; the first one acquires it."""
+    mine = acquire_shared(path)
+    with _mutex:
+        lock, count = _retained.get(path, (mine, 0))
+        _retained[path] = (lock, count + 1)
+    if lock is not mine:
+        mine.release()
+
+
+def release(path: Path) -> None:
+    """Count one user less of a retained lock; the last one releases it."""
+    with _mutex:
+        lock, count = _retained.pop(path, (None, 0))
+        if lock is not None and count > 1:
+            _retained[path] = (lock, count - 1)
+            return
+    if lock is not None:
+        lock.release()

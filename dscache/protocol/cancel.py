@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..reference import is_topic
-from ..store.s3 import Objects
+from ..store.objects import Objects
 from . import layout, manifests
 from .manifests import Alias, Cancel, Request
 from .markers import read_ready

@@ -12,7 +12,7 @@ BUILDS = "builds/"
 DATASETS = "datasets/"
 
 
-class Question(NamedTuple):
+class RequestName(NamedTuple):
     """A request or a cancel: the key it is for and the nonce that makes its name unique."""
 
     key: str
@@ -105,22 +105,22 @@ def usage(key: str, day: datetime.date, unique: str) -> str:
     return f"usage/{key}/{day.isoformat()}/{unique}.json"
 
 
-def parse_request(name: str) -> Question | None:
+def parse_request(name: str) -> RequestName | None:
     """The key and nonce of `requests/<key>.<nonce>.json`, or None for any other name."""
-    return _question(name, ".json")
+    return _request_name(name, ".json")
 
 
-def parse_cancel(name: str) -> Question | None:
+def parse_cancel(name: str) -> RequestName | None:
     """The key and nonce of `requests/<key>.<nonce>.cancel`, or None for any other name."""
-    return _question(name, ".cancel")
+    return _request_name(name, ".cancel")
 
 
-def parse_failure(name: str) -> Question | None:
+def parse_failure(name: str) -> RequestName | None:
     """The key and nonce of `datasets/<key>.failed.<nonce>`, or None for any other name."""
     if not name.startswith(DATASETS):
         return None
     key, mark, nonce = name.removeprefix(DATASETS).rpartition(".failed.")
-    return Question(key, nonce) if mark and KEY.fullmatch(key) and nonce else None
+    return RequestName(key, nonce) if mark and KEY.fullmatch(key) and nonce else None
 
 
 def parse_archive(name: str) -> str | None:
@@ -136,8 +136,8 @@ def parse_ready(name: str) -> str | None:
     return key if KEY.fullmatch(key) else None
 
 
-def _question(name: str, suffix: str) -> Question | None:
+def _request_name(name: str, suffix: str) -> RequestName | None:
     if not (name.startswith(REQUESTS) and name.endswith(suffix)):
         return None
     key, _, nonce = name.removeprefix(REQUESTS).removesuffix(suffix).rpartition(".")
-    return Question(key, nonce) if KEY.fullmatch(key) and nonce else None
+    return RequestName(key, nonce) if KEY.fullmatch(key) and nonce else None

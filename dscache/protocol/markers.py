@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..errors import IntegrityError
 from ..spec import Spec
-from ..store.s3 import Objects
+from ..store.objects import Objects
 from . import layout, manifests
 from .manifests import Alias, Failure, Ready
 

@@ -21,7 +21,7 @@ class Observer(Protocol):
         """A line for people."""
 
 
-class Silent:
+class NullObserver:
     """The observer that tells nobody."""
 
     def progress(self, progress: Progress) -> None:

@@ -7,7 +7,7 @@ as a 412. Bodies of registers never repeat, so reading the object settles whose 
 from __future__ import annotations
 
 from ..errors import PreconditionFailed
-from ..store.s3 import Objects
+from ..store.objects import Objects
 
 
 def write(store: Objects, name: str, body: bytes, *, if_match: str | None) -> str:

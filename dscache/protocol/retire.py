@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..errors import PreconditionFailed
-from ..store.s3 import Objects
+from ..store.objects import Objects
 from . import layout, manifests, registers
 from .manifests import Live, Retired
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..errors import PreconditionFailed, StoreError
-from ..store.s3 import Objects
+from ..store.objects import Objects
 from . import layout
 
 NO_KEY = f"selftest_0_{0:032x}"

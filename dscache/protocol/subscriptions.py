@@ -23,17 +23,19 @@ from . import layout
 RETURN_S = (0.0, 8.0)  # a thousand clients of a store that was started again come back over this
 
 
-class Opened(Protocol):
+class RunningListener(Protocol):
     """What is needed of a listener."""
 
     def stop(self) -> None:
         """End it."""
 
 
-Open = Callable[[Config, str, Callable[[Signal], None]], Opened]
+Open = Callable[[Config, str, Callable[[Signal], None]], RunningListener]
 
 
-def listening(config: Config, prefix: str, deliver: Callable[[Signal], None]) -> Opened:
+def start_listener(
+    config: Config, prefix: str, deliver: Callable[[Signal], None]
+) -> RunningListener:
     """A started listener that comes back no sooner than a crowd of them may."""
     return Listener(config, prefix, deliver, return_s=RETURN_S).start()
 
@@ -41,7 +43,7 @@ def listening(config: Config, prefix: str, deliver: Callable[[Signal], None]) ->
 class Waiter:
     """The signals for one who waits: like a queue, but only `get`."""
 
-    def __init__(self, channel: _Channel, key: str) -> None:
+    def __init__(self, channel: _SharedListener, key: str) -> None:
         self._channel = channel
         self._signals: queue.SimpleQueue[Signal] = queue.SimpleQueue()
         self.key = key
@@ -59,12 +61,12 @@ class Waiter:
         self._channel.move(self, key)
 
 
-class _Channel:
+class _SharedListener:
     """A listener and those who wait on it."""
 
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
-        self.listener: Opened | None = None
+        self.listener: RunningListener | None = None
         self._lock = threading.Lock()
         self._waiters: dict[str, list[Waiter]] = {}
         self._state: Signal | None = None
@@ -107,14 +109,14 @@ class _Channel:
             del self._waiters[waiter.key]
 
 
-class Hub:
+class Subscriptions:
     """The listeners of one bucket and user in this process."""
 
-    def __init__(self, config: Config, open_listener: Open = listening) -> None:
+    def __init__(self, config: Config, open_listener: Open = start_listener) -> None:
         self._config = config
         self._open = open_listener
         self._lock = threading.Lock()
-        self._channels: list[_Channel] = []
+        self._channels: list[_SharedListener] = []
 
     @contextmanager
     def waiting(self, key: str) -> Iterator[Waiter]:
@@ -130,7 +132,7 @@ class Hub:
         with self._lock:
             channel = next((c for c in self._channels if narrow.startswith(c.prefix)), None)
             if channel is None:
-                channel = _Channel(layout.DATASETS if self._channels else narrow)
+                channel = _SharedListener(layout.DATASETS if self._channels else narrow)
                 channel.listener = self._open(self._config, channel.prefix, channel.deliver)
                 self._channels.append(channel)  # now that it has one
             waiter = Waiter(channel, key)
@@ -147,23 +149,23 @@ class Hub:
             channel.listener.stop()  # not under the lock: it waits for the listener's thread
 
 
-_hubs: dict[tuple[str, ...], Hub] = {}
+_by_bucket: dict[tuple[str, ...], Subscriptions] = {}
 _lock = threading.Lock()
 
 
-def hub_of(config: Config) -> Hub:
-    """The hub of this process for the endpoint, bucket and user of a configuration."""
+def subscriptions_of(config: Config) -> Subscriptions:
+    """The subscriptions of this process for the endpoint, bucket and user of a configuration."""
     user = (config.access_key, config.secret_key, config.session_token)
     with _lock:
-        return _hubs.setdefault(
-            (config.require_endpoint(), config.bucket, config.region, *user), Hub(config)
+        return _by_bucket.setdefault(
+            (config.require_endpoint(), config.bucket, config.region, *user), Subscriptions(config)
         )
 
 
 def _forget_all() -> None:
     """In a forked child: the threads of the listeners are the parent's."""
-    global _hubs, _lock
-    _hubs, _lock = {}, threading.Lock()
+    global _by_bucket, _lock
+    _by_bucket, _lock = {}, threading.Lock()
 
 
 os.register_at_fork(after_in_child=_forget_all)

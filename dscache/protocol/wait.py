@@ -23,7 +23,7 @@ from typing import Protocol
 from ..errors import IntegrityError, StoreUnreachable, UsageError, WaitTimeout
 from ..spec import Spec, split_key
 from ..store.notifications import Connected, Created, Lost, Signal
-from ..store.s3 import Objects
+from ..store.objects import Objects
 from . import layout, manifests, registers
 from .manifests import Alias, Failure, Live, Progress, Request
 from .markers import MAX_ALIASES, read_failure, read_ready
@@ -37,7 +37,7 @@ GIVE_UP_S = 0.5
 
 
 @dataclass(frozen=True)
-class Outstanding:
+class OutstandingRequest:
     """A request of ours: the spec it is for and its nonce."""
 
     spec: Spec
@@ -55,7 +55,7 @@ class Outstanding:
 
 
 Answer = Live | Failure
-Again = Callable[[Spec], Outstanding]
+RequestAgain = Callable[[Spec], OutstandingRequest]
 
 
 def split_topic(topic: str) -> tuple[str, str]:
@@ -68,17 +68,21 @@ def split_topic(topic: str) -> tuple[str, str]:
     return key, nonce
 
 
-def ask(store: Objects, spec: Spec, *, nonce: str, client: str, priority: int = 5) -> Outstanding:
+def put_request(
+    store: Objects, spec: Spec, *, nonce: str, client: str, priority: int = 5
+) -> OutstandingRequest:
     """PUT the request under a nonce that was never used. A 412 is our own first success."""
     request = Request(
         spec=spec, nonce=nonce, client=client, requested_at=store.now(), priority=priority
     )
     name = layout.request(spec.key, nonce)
     registers.write(store, name, manifests.encode(request), if_match=None)
-    return Outstanding(spec, nonce)
+    return OutstandingRequest(spec, nonce)
 
 
-def look(store: Objects, out: Outstanding, again: Again) -> Answer | Outstanding:
+def look(
+    store: Objects, out: OutstandingRequest, again: RequestAgain
+) -> Answer | OutstandingRequest:
     """Look for the answer once; an Outstanding back means: wait on (maybe with a new nonce).
 
     `again` asks once more; it is called when the request is gone without an answer.
@@ -93,11 +97,11 @@ def look(store: Objects, out: Outstanding, again: Again) -> Answer | Outstanding
             return again(out.spec)
         if not isinstance(answer, Alias):
             return answer
-        out = Outstanding(answer.spec, out.nonce)
+        out = OutstandingRequest(answer.spec, out.nonce)
     raise IntegrityError(f"{layout.ready(out.key)}: more than {MAX_ALIASES} aliases in a row")
 
 
-def _answer(store: Objects, out: Outstanding) -> Answer | Alias | None:
+def _answer(store: Objects, out: OutstandingRequest) -> Answer | Alias | None:
     ready = read_ready(store, out.key)
     if isinstance(ready, (Live, Alias)):
         return ready
@@ -117,7 +121,7 @@ class Signals(Protocol):
 
 
 @dataclass
-class Waiting:
+class WaitOptions:
     """How to wait: where signals come from, and what to tell whom.
 
     `timeout_s` None waits for ever. `on_progress` and `on_note` are called in the waiting thread.
@@ -135,21 +139,21 @@ class Waiting:
     uniform: Callable[[float, float], float] = random.uniform
 
 
-def wait(store: Objects, out: Outstanding, again: Again, how: Waiting) -> Answer:
+def wait(store: Objects, out: OutstandingRequest, again: RequestAgain, how: WaitOptions) -> Answer:
     """Look, wait for a reason to look again, and so on until there is an answer.
 
     Raises WaitTimeout; the request stays, and the build goes on. A store that does not answer is
     waited for like anything else, once it has answered the first time.
     """
     deadline = None if how.timeout_s is None else how.clock() + how.timeout_s
-    pace = _Pace(how, store)
+    pace = _Schedule(how, store)
     seen = False
     while True:
         pace.absorb(out)
         try:
             found = look(store, out, again)
             seen = True
-            if not isinstance(found, Outstanding):
+            if not isinstance(found, OutstandingRequest):
                 return found
             before, out = out, found
             if out.key != before.key:
@@ -164,22 +168,22 @@ def wait(store: Objects, out: Outstanding, again: Again, how: Waiting) -> Answer
         pace.until_next_look(out, deadline)
 
 
-class _Stream(enum.Enum):
+class _StreamState(enum.Enum):
     UNKNOWN = "unknown"  # no word from the listener yet
     LIVE = "live"
     LOST = "lost"  # it will be back
     NONE = "none"  # this store has none
 
 
-class _Pace:
+class _Schedule:
     """Decides when to look again, from signals and time."""
 
-    def __init__(self, how: Waiting, store: Objects) -> None:
+    def __init__(self, how: WaitOptions, store: Objects) -> None:
         self.how = how
         self._store = store
         self._alive_until = -math.inf  # the builder, by the store's clock, as it said itself
         self._remark_at = how.clock() + how.uniform(*WITHOUT_BUILDER_S)
-        self._stream = _Stream.UNKNOWN
+        self._stream = _StreamState.UNKNOWN
         self._look_at = self._latest = 0.0
         self._unreachable = False
         self._blind_s = RECHECK_BLIND_S[0]
@@ -188,15 +192,15 @@ class _Pace:
     @property
     def blind(self) -> bool:
         """Whether nothing but looking tells what goes on."""
-        return self._stream in (_Stream.UNKNOWN, _Stream.NONE)
+        return self._stream in (_StreamState.UNKNOWN, _StreamState.NONE)
 
-    def absorb(self, out: Outstanding) -> None:
+    def absorb(self, out: OutstandingRequest) -> None:
         """Take the signals that are there already: the look that follows covers them."""
         with contextlib.suppress(queue.Empty):
             while True:
                 self._take(self.how.signals.get(timeout=0), out)
 
-    def until_next_look(self, out: Outstanding, deadline: float | None) -> None:
+    def until_next_look(self, out: OutstandingRequest, deadline: float | None) -> None:
         """Return when there is a reason to look; raise WaitTimeout at the deadline."""
         self._look_at = self.how.clock() + self._interval_s()
         self._latest = self.how.clock() + RECHECK_S[1]
@@ -225,13 +229,13 @@ class _Pace:
             self._alive_until = progress.expires_at
             self.how.on_progress(progress)
 
-    def _is_building(self, out: Outstanding) -> bool:
+    def _is_building(self, out: OutstandingRequest) -> bool:
         """Whether a builder works on it; asks the store if no event has told."""
         if self._alive_until <= self._store.now():
             self.show(_progress(self._store, out.key))
         return self._alive_until > self._store.now()
 
-    def _remark(self, out: Outstanding) -> float:
+    def _remark(self, out: OutstandingRequest) -> float:
         """Say if nobody builds it; when to see about that again."""
         try:
             if not self._is_building(out):
@@ -240,7 +244,7 @@ class _Pace:
             return self.how.clock() + self.how.uniform(*RETURN_S)
         return math.inf
 
-    def _too_late(self, out: Outstanding) -> str:
+    def _too_late(self, out: OutstandingRequest) -> str:
         late = f"{out.key} is not ready after {self.how.timeout_s:g} s"
         try:
             building = self._is_building(out)
@@ -264,25 +268,25 @@ class _Pace:
             interval_s = self._blind_s
             self._blind_s = min(self._blind_s * 1.5, RECHECK_BLIND_S[1])
             return interval_s * self.how.uniform(0.8, 1.0)
-        lost = unreachable or self._stream is _Stream.LOST
+        lost = unreachable or self._stream is _StreamState.LOST
         return self.how.uniform(*(RETURN_S if lost else RECHECK_S))
 
-    def _take(self, signal: Signal, out: Outstanding) -> bool:
+    def _take(self, signal: Signal, out: OutstandingRequest) -> bool:
         """Note what a signal says; whether it is a reason to look at once."""
         if isinstance(signal, Created):
             return self._is_news(signal, out)
         before = self._stream
         if isinstance(signal, Connected):
-            self._stream, self._blind_s = _Stream.LIVE, RECHECK_BLIND_S[0]
-            if before is _Stream.LIVE:
+            self._stream, self._blind_s = _StreamState.LIVE, RECHECK_BLIND_S[0]
+            if before is _StreamState.LIVE:
                 self._look_within(RENEWED_S)
-            return before in (_Stream.UNKNOWN, _Stream.NONE)
+            return before in (_StreamState.UNKNOWN, _StreamState.NONE)
         if isinstance(signal, Lost):
-            if before is _Stream.LIVE:
-                self._stream = _Stream.LOST
+            if before is _StreamState.LIVE:
+                self._stream = _StreamState.LOST
                 self._look_later()
             return False
-        self._stream = _Stream.NONE
+        self._stream = _StreamState.NONE
         self._look_within(RECHECK_BLIND_S)
         self._note(
             f"no notifications from this store ({signal.reason}); looking every "
@@ -299,7 +303,7 @@ class _Pace:
     def _look_within(self, seconds: tuple[float, float]) -> None:
         self._look_at = min(self._look_at, self.how.clock() + self.how.uniform(*seconds))
 
-    def _is_news(self, event: Created, out: Outstanding) -> bool:
+    def _is_news(self, event: Created, out: OutstandingRequest) -> bool:
         if event.name == layout.progress(out.key):
             self.show(progress_of(event.metadata))
             return False

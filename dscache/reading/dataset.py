@@ -9,10 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..cache.home import lock_of
 from ..errors import IntegrityError, UsageError
-from ..folder import contents, keeping
-from ..folder.locks import Hold, share
+from ..folder import contents, locks
+from ..folder.locks import HeldLock, acquire_shared, readers_lock_of
 from .examples import Examples
 
 if TYPE_CHECKING:
@@ -41,10 +40,10 @@ class Dataset(Examples):
 
     def __init__(self, path: str | os.PathLike[str], *, lock: Path | bool | None = True) -> None:
         self.path = Path(path).absolute()
-        self._lock = lock_of(self.path) if lock is True else lock or None
+        self._lock = readers_lock_of(self.path) if lock is True else lock or None
         self._kept = self._lock is not None
         if self._lock is not None:
-            keeping.keep(self._lock)
+            locks.retain(self._lock)
         if not contents.usable(self.path):
             self.close()
             raise IntegrityError(
@@ -75,9 +74,9 @@ class Dataset(Examples):
 
     @cached_property
     def _held(self) -> set[str]:
-        from ..folder.selection import held_names
+        from ..folder.contents import held_names
 
-        return held_names(self._live, contents.read(self.path))
+        return held_names(self._live, contents.read_contents(self.path))
 
     @cached_property
     def info(self) -> dict[str, Any]:
@@ -127,21 +126,21 @@ class Dataset(Examples):
         """
         return [str(self.path / member.name) for member in self._shards(split)]
 
-    def share(self, split: str | None = None, index: int = 0, count: int = 1) -> Share:
+    def _files_for_worker(self, split: str | None = None, index: int = 0, count: int = 1) -> Share:
         from dscache_sdk.shares import share_of
 
         return share_of(self.files(split), index, count)
 
-    def hold(self) -> Hold:
+    def hold(self) -> HeldLock:
         """One more lock against removal, to be used in a `with` block or released."""
-        return Hold(None) if self._lock is None else share(self._lock)
+        return HeldLock(None) if self._lock is None else acquire_shared(self._lock)
 
     def close(self) -> None:
         """Let the folder be removed again (by `dscache cache rm` and `prune`), once every object of
         it in this process is closed; closing twice is fine."""
         kept, self._kept = self._kept, False
         if kept and self._lock is not None:
-            keeping.let_go(self._lock)
+            locks.release(self._lock)
 
     def _shards(self, split: str | None) -> list[Member]:
         splits = self._live.splits

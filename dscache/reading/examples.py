@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -33,7 +34,7 @@ class Examples(ABC):
         """The resolved spec."""
 
     @abstractmethod
-    def share(self, split: str | None = None, index: int = 0, count: int = 1) -> Share:
+    def _files_for_worker(self, split: str | None = None, index: int = 0, count: int = 1) -> Share:
         """The files (and records) that worker `index` of `count` reads here.
 
         Raises UsageError for the split or the worker.
@@ -64,7 +65,7 @@ class Examples(ABC):
         from dscache_sdk.reading import iter_examples, shuffled
 
         _check_count("shuffle", shuffle)
-        found = iter_examples(self.share(split), self.features)
+        found = iter_examples(self._files_for_worker(split), self.features)
         return found if shuffle is None else shuffled(found, shuffle, random.Random(seed))
 
     def tfdata(
@@ -94,15 +95,15 @@ class Examples(ABC):
         """
         _check_count("batch_size", batch_size)
         _check_count("shuffle", shuffle)
-        share = self.share(split)
+        share = self._files_for_worker(split)
         try:
             from dscache_sdk.reading import tfdata
 
-            from .handler_mapper import mapped, own_handler
+            from .handler_mapper import installed_handler, mapped_dataset
 
-            own = own_handler(self.spec) if handler and decode else None
+            own = installed_handler(self.spec) if handler and decode else None
             if own is not None:
-                return mapped(own, share, batch_size, shuffle, seed)
+                return mapped_dataset(own, share, batch_size, shuffle, seed)
             return tfdata(share, self.features, batch_size, shuffle, decode, seed)
         except ModuleNotFoundError as error:
             raise _missing(error, "tensorflow", "tf", "tfdata() needs TensorFlow") from error
@@ -120,12 +121,19 @@ class Examples(ABC):
         installed.
         """
         _check_count("shuffle", shuffle)
-        self.share(split)
+        self._files_for_worker(split)  # to raise UsageError now rather than in a worker
         try:
-            from .torchdata import iterable
+            from .torchdata import TorchExamples
         except ModuleNotFoundError as error:
             raise _missing(error, "torch", "torch", "torch() needs PyTorch") from error
-        return iterable(self, split, shuffle, seed)
+        return TorchExamples(functools.partial(self._read_as_worker, split), shuffle, seed)
+
+    def _read_as_worker(
+        self, split: str | None, index: int, count: int
+    ) -> Iterator[dict[str, Any]]:
+        from dscache_sdk.reading import iter_examples
+
+        return iter_examples(self._files_for_worker(split, index, count), self.features)
 
 
 class Portion(Examples):
@@ -149,9 +157,11 @@ class Portion(Examples):
     def spec(self) -> Spec:
         return self._whole.spec
 
-    def share(self, split: str | None = None, index: int = 0, count: int = 1) -> Share:
+    def _files_for_worker(self, split: str | None = None, index: int = 0, count: int = 1) -> Share:
         # the workers of this worker: numbers of one row, in which ours are next to each other
-        return self._whole.share(split, self._index * count + index, self._count * count)
+        return self._whole._files_for_worker(
+            split, self._index * count + index, self._count * count
+        )
 
 
 def _check_count(name: str, value: int | None) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 NO_RAW_DATA = "/nonexistent"  # a mapper reads record files, and nothing else is here
 
 
-def own_handler(spec: Spec) -> Any:
+def installed_handler(spec: Spec) -> Any:
     """The handler of a dataset if it reads records in a way of its own, else None.
 
     It is the entry point with the name of the dataset, in a package of the handler's version.
@@ -41,7 +41,7 @@ def own_handler(spec: Spec) -> Any:
     return None
 
 
-def mapped(
+def mapped_dataset(
     handler: Any, share: Share, batch_size: int | None, shuffle: int | None, seed: int | None
 ) -> tf.data.Dataset:
     """What the handler makes of the files; shuffled and put into batches after that.

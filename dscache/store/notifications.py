@@ -21,7 +21,7 @@ import urllib3
 
 from ..config import Config
 from ..errors import AccessDenied, ConfigError, StoreUnreachable
-from .signed_http import Signed
+from .signed_http import SignedHttp
 
 EVENTS = "s3:ObjectCreated:*"  # the same for everybody, because of the mask bug (MINIO.md)
 USER_METADATA = "x-amz-meta-"
@@ -32,7 +32,7 @@ RETRY_S = (0.1, 0.5, 1.0, 2.0, 5.0)
 SILENT_S = 2 * PING_S  # a stream that has brought no line by then brings none: something buffers it
 SILENT_TRIES = 2  # a server that accepts the request but never sends headers does not stream
 
-BROUGHT_NOTHING = (
+SILENT_STREAM = (
     "its stream brought nothing, not even a ping; does a proxy in between buffer answers?"
 )
 
@@ -100,7 +100,7 @@ class Listener:
         return_s: tuple[float, float] | None = None,
     ) -> None:
         self._return_s = return_s
-        self._signed = Signed(config)
+        self._signed = SignedHttp(config)
         self._prefix = prefix
         self._deliver = deliver
         self._stopped = threading.Event()
@@ -161,7 +161,7 @@ class Listener:
                     return  # but one that has streamed will again: it only has to start up
                 failures = 0 if heard else failures + 1
                 if not (doubted and self._doubted):  # which it has said
-                    self._send(Unsupported(BROUGHT_NOTHING) if self._doubted else Lost(reason))
+                    self._send(Unsupported(SILENT_STREAM) if self._doubted else Lost(reason))
                 self._stopped.wait(self._pause_s(failures))
 
     def _pause_s(self, failures: int) -> float:
@@ -202,7 +202,7 @@ class Listener:
         # pings come once a second, so counting chunks would do; time is what is meant
         pings = 0
         try:
-            for line in _lines(response.stream(1 << 16, decode_content=False)):
+            for line in _split_lines(response.stream(1 << 16, decode_content=False)):
                 lines += 1
                 if self._doubted:
                     self._doubted = False
@@ -245,7 +245,7 @@ def _check_status(response: urllib3.BaseHTTPResponse) -> None:
     raise OSError(f"the server answered {code} to the listen request")
 
 
-def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
+def _split_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
     """Split on newlines; a line may span chunks and a chunk may hold many lines."""
     rest = b""
     for chunk in chunks:

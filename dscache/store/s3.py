@@ -1,28 +1,23 @@
-"""The object store behind one small interface of single requests. The only module that knows S3.
-
-Every public method of `Store` is one request (listings are one a page). The protocol code uses
-nothing else, so it runs unchanged against the real store and, step by step, in a simulation.
-"""
+"""`Store`: the bucket of a configuration, over the S3 API. Each method is one request."""
 
 from __future__ import annotations
 
 import datetime
 import email.utils
-import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_plus
 
 from ..config import Config
 from ..errors import NoSuchUpload, PreconditionFailed, StoreError
 from . import s3errors, upload
 from .forks import PerProcess
+from .objects import Head, ListedObject, Object, Part
 from .s3errors import Missing
-from .signed_http import Signed
-from .upload import Answer, Segment
+from .signed_http import SignedHttp
+from .upload import BodyPiece, Response
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -30,101 +25,6 @@ if TYPE_CHECKING:
 PRESIGN_MAX_S = 7 * 86400
 PART_URL_S = 3600
 METADATA = "x-amz-meta-"
-
-
-@dataclass(frozen=True)
-class Object:
-    """An object with its body."""
-
-    body: bytes
-    etag: str
-
-
-@dataclass(frozen=True)
-class Head:
-    """An object without its body. `metadata` names are lower case."""
-
-    etag: str
-    size: int
-    metadata: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A line of a listing. `modified` is Unix time by the server's clock."""
-
-    name: str
-    etag: str
-    size: int
-    modified: float
-
-
-@dataclass(frozen=True)
-class Part:
-    """An uploaded part of a multipart upload."""
-
-    number: int
-    etag: str
-    size: int
-
-
-class Objects(Protocol):
-    """What the protocol needs of a store; each call is one request.
-
-    Etags are without quotes. All methods raise AccessDenied, StoreUnreachable, BucketMissing or
-    StoreError.
-    """
-
-    def now(self) -> float:
-        """Unix time by the server's clock, as of its last answer."""
-
-    def get(self, name: str) -> Object | None:
-        """The object, or None when it is not there."""
-
-    def head(self, name: str) -> Head | None:
-        """The object without its body, or None."""
-
-    def put(
-        self,
-        name: str,
-        body: bytes,
-        *,
-        if_none_match: bool = False,
-        if_match: str | None = None,
-        metadata: Mapping[str, str] | None = None,
-        content_type: str = "application/json",
-    ) -> str:
-        """Write and return the etag. Raises PreconditionFailed when a condition does not hold."""
-
-    def delete(self, name: str) -> None:
-        """Delete unconditionally (MinIO ignores If-Match here); an absent object is fine."""
-
-    def entries(self, prefix: str) -> Iterator[Entry]:
-        """All objects whose name begins with `prefix`, in order of their names."""
-
-    def create_upload(self, name: str, metadata: Mapping[str, str]) -> str:
-        """Begin a multipart upload and return its id."""
-
-    def upload_part(self, name: str, upload_id: str, number: int, body: Sequence[Segment]) -> str:
-        """Upload part `number` (from 1) and return its etag. Raises NoSuchUpload."""
-
-    def list_parts(self, name: str, upload_id: str) -> Sequence[Part]:
-        """The parts that are there. Raises NoSuchUpload."""
-
-    def complete_upload(self, name: str, upload_id: str, parts: Sequence[tuple[int, str]]) -> str:
-        """Complete with `If-None-Match: *`, return the etag.
-
-        Raises PreconditionFailed, NoSuchUpload or InvalidPart.
-        """
-
-    def abort_upload(self, name: str, upload_id: str) -> None:
-        """Abort; an unknown upload is fine."""
-
-
-def multipart_etag(part_etags: Sequence[str]) -> str:
-    """The etag a completed upload will have: md5 of the part md5s, and their number (MINIO.md)."""
-    joined = b"".join(bytes.fromhex(etag) for etag in part_etags)
-    return f"{hashlib.md5(joined, usedforsecurity=False).hexdigest()}-{len(part_etags)}"
 
 
 class Store:
@@ -138,7 +38,7 @@ class Store:
         self.bucket = config.bucket
         self._clock = clock
         self._ahead_s = 0.0
-        self._signed = Signed(config)
+        self._signed = SignedHttp(config)
         self._boto = PerProcess(self._connect)
 
     def __repr__(self) -> str:
@@ -189,7 +89,7 @@ class Store:
     def delete(self, name: str) -> None:
         self._send("DELETE", name)
 
-    def entries(self, prefix: str) -> Iterator[Entry]:
+    def entries(self, prefix: str) -> Iterator[ListedObject]:
         query = {"list-type": "2", "prefix": prefix, "encoding-type": "url"}
         while True:
             answer = self._send("GET", "", where=f"listing of {prefix!r}", query=query)
@@ -205,13 +105,13 @@ class Store:
         )
         return str(answer["UploadId"])
 
-    def upload_part(self, name: str, upload_id: str, number: int, body: Sequence[Segment]) -> str:
+    def upload_part(self, name: str, upload_id: str, number: int, body: Sequence[BodyPiece]) -> str:
         query = {"partNumber": str(number), "uploadId": upload_id}
         answer = self._signed.patiently(
             lambda: upload.put(self._signed.presign("PUT", name, PART_URL_S, query=query), body)
         )
         if answer.status != 200:
-            raise s3errors.answered(
+            raise s3errors.error_of_response(
                 answer.status, answer.body, f"{name}, part {number}", self.config
             )
         return _etag(answer)
@@ -253,7 +153,7 @@ class Store:
             raise ValueError(f"expires_s: {expires_s} is not within 1 s and 7 days")
         return self._signed.presign("GET", name, expires_s)
 
-    def _send(self, method: str, name: str, *, where: str = "", **how: Any) -> Answer | None:
+    def _send(self, method: str, name: str, *, where: str = "", **how: Any) -> Response | None:
         """The answer, None for an object that is not there."""
         answer = self._signed.send(method, name, **how)
         if "date" in answer.headers:
@@ -261,7 +161,7 @@ class Store:
             self._ahead_s = date.timestamp() - self._clock()
         if answer.status < 300:
             return answer
-        error = s3errors.answered(answer.status, answer.body, where or name, self.config)
+        error = s3errors.error_of_response(answer.status, answer.body, where or name, self.config)
         if isinstance(error, Missing) and name:
             return None
         raise error
@@ -295,10 +195,10 @@ class _Page:
         self._space = self._root.tag.partition("}")[0] + "}" if "}" in self._root.tag else ""
         self.next = self._text(self._root, "NextContinuationToken")
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self) -> Iterator[ListedObject]:
         for item in self._root.iter(f"{self._space}Contents"):
             modified = datetime.datetime.fromisoformat(self._text(item, "LastModified"))
-            yield Entry(
+            yield ListedObject(
                 unquote_plus(self._text(item, "Key")),
                 self._text(item, "ETag").strip('"'),
                 int(self._text(item, "Size")),
@@ -320,7 +220,7 @@ def mapped_errors(where: str, config: Config) -> Iterator[None]:
         details = error.response.get("Error", {})
         code, message = str(details.get("Code", "")), str(details.get("Message") or "")
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        raise s3errors.error_of(code, message, where, config, status) from error
+        raise s3errors.error_of_code(code, message, where, config, status) from error
     except (theirs.NoCredentialsError, theirs.PartialCredentialsError) as error:
         raise s3errors.no_credentials(config) from error
     except (theirs.HTTPClientError, theirs.ConnectionError) as error:
@@ -335,7 +235,7 @@ def _reason(error: Any) -> str:
     return str(getattr(inner, "__context__", None) or inner)
 
 
-def _etag(answer: Answer) -> str:
+def _etag(answer: Response) -> str:
     return answer.headers["etag"].strip('"')
 
 

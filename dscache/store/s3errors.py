@@ -50,7 +50,9 @@ CODES: dict[str, type[StoreError]] = {
 }
 
 
-def error_of(code: str, message: str, where: str, config: Config, status: int = 0) -> StoreError:
+def error_of_code(
+    code: str, message: str, where: str, config: Config, status: int = 0
+) -> StoreError:
     """The error for an S3 code (or a status, where an answer has no body), with a remedy.
 
     Servers have more names for "not now" than anybody can list, so `status` stands in for those.
@@ -75,11 +77,11 @@ def error_of(code: str, message: str, where: str, config: Config, status: int = 
     return kind(f"{where}: {message or code}")
 
 
-def answered(status: int, body: bytes, where: str, config: Config) -> StoreError:
+def error_of_response(status: int, body: bytes, where: str, config: Config) -> StoreError:
     """The error of an HTTP answer; S3 explains it in XML, if there is a body at all."""
     text = body.decode("utf-8", "replace")
     code = _element(text, "Code") or str(status)
-    return error_of(code, html.unescape(_element(text, "Message")), where, config, status)
+    return error_of_code(code, html.unescape(_element(text, "Message")), where, config, status)
 
 
 def unreachable(reason: str, config: Config) -> StoreUnreachable:

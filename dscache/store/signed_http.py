@@ -22,7 +22,7 @@ from ..errors import ConfigError, StoreUnreachable
 from . import s3errors
 from .forks import PerProcess
 from .sigv4 import Keys, presigned, signed_headers
-from .upload import Answer
+from .upload import Response
 
 if TYPE_CHECKING:
     from botocore.credentials import Credentials, ReadOnlyCredentials
@@ -38,7 +38,7 @@ _deadline: ContextVar[float] = ContextVar("deadline", default=math.inf)
 
 
 @contextmanager
-def within(seconds: float | None) -> Iterator[None]:
+def deadline_in(seconds: float | None) -> Iterator[None]:
     """Let no request of this thread take longer than until `seconds` from now; None: as usual.
 
     A store that takes a connection and never answers would hold it for minutes otherwise.
@@ -51,7 +51,7 @@ def within(seconds: float | None) -> Iterator[None]:
         _deadline.reset(before)
 
 
-class Signed:
+class SignedHttp:
     """Sends requests about one bucket. Safe to use from several threads, and after a fork.
 
     Errors of the connection and answers of an overloaded server are tried again, so a write whose
@@ -66,7 +66,7 @@ class Signed:
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self._config = config
-        self._endpoint = _checked(config.require_endpoint(), config)
+        self._endpoint = _checked_endpoint(config.require_endpoint(), config)
         self._sleep, self._uniform = sleep, uniform
         self._credentials = PerProcess(_credentials)
         self._pool = PerProcess(_pool)
@@ -79,7 +79,7 @@ class Signed:
         query: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
         body: bytes = b"",
-    ) -> Answer:
+    ) -> Response:
         """Send and return the answer, whatever its status; `name` "" is the bucket itself.
 
         Raises StoreUnreachable, AccessDenied (no credentials).
@@ -89,9 +89,9 @@ class Signed:
                 lambda: self._once(method, name, query or {}, headers or {}, body)
             )
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise s3errors.unreachable(_reason(error), self._config) from error
+            raise s3errors.unreachable(_cause(error), self._config) from error
 
-    def patiently(self, once: Callable[[], Answer]) -> Answer:
+    def patiently(self, once: Callable[[], Response]) -> Response:
         """What `once` answers; asked again when the connection breaks or the server is busy."""
         for attempt in range(ATTEMPTS):
             if attempt:
@@ -142,13 +142,13 @@ class Signed:
         query: Mapping[str, str],
         headers: Mapping[str, str],
         body: bytes,
-    ) -> Answer:
+    ) -> Response:
         url, signed = self.prepare(method, name, query=query, headers=headers, body=body)
         response = self._pool.get().request(
             method, url, headers=signed, body=body, redirect=False, timeout=_timeout()
         )
         found = {name.lower(): value for name, value in response.headers.items()}
-        return Answer(response.status, found, response.data)
+        return Response(response.status, found, response.data)
 
     def _keys(self) -> Keys:
         """The configured credentials, else what botocore finds on this machine."""
@@ -192,7 +192,7 @@ def _credentials() -> Credentials | None:
     return botocore.session.get_session().get_credentials()
 
 
-def _checked(endpoint: str, config: Config) -> str:
+def _checked_endpoint(endpoint: str, config: Config) -> str:
     """The endpoint, if its port is one. Raises ConfigError."""
     try:
         _ = urlsplit(endpoint).port
@@ -208,6 +208,6 @@ def _url(config: Config, base: str, name: str, query: Mapping[str, str]) -> str:
     return f"{url}?{urlencode(query, quote_via=quote, safe='~')}" if query else url
 
 
-def _reason(error: Exception) -> str:
+def _cause(error: Exception) -> str:
     inner = getattr(error, "reason", None) or error
     return str(getattr(inner, "__cause__", None) or inner) or repr(error)

@@ -18,23 +18,23 @@ from ..errors import StoreUnreachable
 
 
 @dataclass(frozen=True)
-class FileRun:
+class FilePiece:
     """`size` bytes of the file at `path`, from its beginning."""
 
     path: Path
     size: int
 
 
-Segment = bytes | FileRun
+BodyPiece = bytes | FilePiece
 
 
-def length(segments: Sequence[Segment]) -> int:
+def body_size(segments: Sequence[BodyPiece]) -> int:
     """Bytes in all."""
     return sum(len(s) if isinstance(s, bytes) else s.size for s in segments)
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     """An HTTP answer: status, headers with lower-case names, and the first 64 KiB of the body."""
 
     status: int
@@ -42,20 +42,20 @@ class Answer:
     body: bytes
 
 
-def put(url: str, segments: Sequence[Segment], *, timeout_s: float = 60.0) -> Answer:
+def put(url: str, segments: Sequence[BodyPiece], *, timeout_s: float = 60.0) -> Response:
     """PUT the segments as one body. Raises StoreUnreachable when the connection breaks."""
     with _connection(url, timeout_s) as (connection, target):
         connection.putrequest("PUT", target)
-        connection.putheader("Content-Length", str(length(segments)))
+        connection.putheader("Content-Length", str(body_size(segments)))
         connection.endheaders()
         for segment in segments:
             _send(connection, segment)
         response = connection.getresponse()
         headers = {name.lower(): value for name, value in response.getheaders()}
-        return Answer(response.status, headers, response.read(1 << 16))
+        return Response(response.status, headers, response.read(1 << 16))
 
 
-def _send(connection: http.client.HTTPConnection, segment: Segment) -> None:
+def _send(connection: http.client.HTTPConnection, segment: BodyPiece) -> None:
     if isinstance(segment, bytes):
         connection.send(segment)
         return

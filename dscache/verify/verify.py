@@ -21,10 +21,10 @@ from dscache_sdk.tfds import FEATURES_FILE_NAME, INFO_FILE_NAME, dataset_info_js
 
 from ..download.ranges import Interrupted, RangeReader, Source
 from ..errors import IntegrityError, StoreUnreachable
-from ..folder.selection import check_members
+from ..folder.contents import check_members
 from ..protocol import layout
 from ..protocol.manifests import Live, Member
-from ..store.s3 import Objects
+from ..store.objects import Objects
 from .recordcheck import RecordCheck
 from .zipcheck import MAX_HEADER_BYTES, directory_problems, largest_directory, local_problems
 
@@ -49,7 +49,7 @@ class Problem:
 
 
 @dataclass
-class Report:
+class VerifyReport:
     """What was read and what was found."""
 
     key: str
@@ -74,7 +74,7 @@ def verify(
     key: str,
     progress: Callable[[int, int], None] | None = None,
     sleep: Callable[[float], object] = time.sleep,
-) -> Report:
+) -> VerifyReport:
     """Read the zip of a live marker and report every problem.
 
     Args:
@@ -88,7 +88,7 @@ def verify(
     Raises DatasetReplaced (retired while it was read), AccessDenied, StoreUnreachable, StoreError.
     """
     began = time.monotonic()
-    report = Report(key, live.zip_key, shards=len(live.shards))
+    report = VerifyReport(key, live.zip_key, shards=len(live.shards))
     report.problems += marker_problems(live, key)
     head = store.head(live.zip_key)
     if head is None:
@@ -185,14 +185,14 @@ class _Pass:
         live: Live,
         read: Read,
         size: int,
-        report: Report,
+        report: VerifyReport,
         progress: Callable[[int, int], None] | None,
     ) -> None:
         self._live = live
         self._size = size
         self._report = report
         self._progress = progress or (lambda _done, _total: None)
-        self._stream = _Stream(read, size)
+        self._stream = _ZipStream(read, size)
         self._documents: dict[str, bytes] = {}
 
     def run(self) -> None:
@@ -256,7 +256,7 @@ class _Pass:
         yield from directory_problems(self._bytes_until(self._size), start, members)
 
 
-class _Stream:
+class _ZipStream:
     """The zip as one stream that is read up to given places."""
 
     def __init__(self, read: Read, size: int) -> None:

@@ -34,7 +34,7 @@ class BadZip(Exception):
 
 
 @dataclass(frozen=True)
-class Entry:
+class HeaderFields:
     """What a header says of a member. `header_offset` is 0 for local headers."""
 
     name: str
@@ -64,7 +64,7 @@ def local_problems(header: bytes, member: Member) -> Iterator[str]:
     except BadZip as problem:
         yield f"local header: {problem}"
         return
-    yield from (f"local header: {text}" for text in _differences(found, member))
+    yield from (f"local header: {text}" for text in _field_problems(found, member))
 
 
 def directory_problems(tail: bytes, start: int, members: Sequence[Member]) -> Iterator[str]:
@@ -88,7 +88,7 @@ def directory_problems(tail: bytes, start: int, members: Sequence[Member]) -> It
         member = expected.get(entry.name)
         if member is None:
             continue
-        for text in _differences(entry, member):
+        for text in _field_problems(entry, member):
             yield f"central directory: {entry.name}: {text}"
         if entry.header_offset != ends[entry.name]:
             yield (
@@ -117,7 +117,7 @@ def _name_problems(found: Sequence[str], expected: Sequence[str]) -> Iterator[st
         yield "central directory: the members are in another order than in the ready marker"
 
 
-def _differences(found: Entry, member: Member) -> Iterator[str]:
+def _field_problems(found: HeaderFields, member: Member) -> Iterator[str]:
     if found.name != member.name:
         yield f"is that of {found.name!r}"
     if found.size != member.size:
@@ -126,7 +126,7 @@ def _differences(found: Entry, member: Member) -> Iterator[str]:
         yield f"CRC-32 {found.crc32:08x} instead of {member.crc32:08x}"
 
 
-def _parse_local(header: bytes) -> Entry:
+def _parse_local(header: bytes) -> HeaderFields:
     if len(header) < _LOCAL.size:
         raise BadZip(f"{len(header)} bytes are too few for one")
     magic, _, flags, method, _, _, crc32, packed, size, name_bytes, extra_bytes = (
@@ -143,10 +143,10 @@ def _parse_local(header: bytes) -> Entry:
     name = header[_LOCAL.size : _LOCAL.size + name_bytes]
     size, packed = _wide(header[_LOCAL.size + name_bytes :], [size, packed])
     _check_sizes(size, packed)
-    return Entry(_text(name), crc32, size)
+    return HeaderFields(_text(name), crc32, size)
 
 
-def _parse_directory(tail: bytes, start: int) -> list[Entry]:
+def _parse_directory(tail: bytes, start: int) -> list[HeaderFields]:
     end = _parse_end(tail, start)
     if end.start != start or end.size + end.records_bytes != len(tail):
         raise BadZip(
@@ -186,7 +186,7 @@ def _parse_end64(tail: bytes, locator_at: int, start: int) -> _End:
     return _End(count, size, offset, len(tail) - at)
 
 
-def _parse_central(tail: bytes, at: int, stop: int) -> tuple[Entry, int]:
+def _parse_central(tail: bytes, at: int, stop: int) -> tuple[HeaderFields, int]:
     """The entry at `at` of a directory that ends at `stop`, and its length in bytes."""
     if stop - at < _CENTRAL.size or tail[at : at + 4] != b"PK\x01\x02":
         raise BadZip("an entry does not begin where the one before ends")
@@ -202,7 +202,7 @@ def _parse_central(tail: bytes, at: int, stop: int) -> tuple[Entry, int]:
     extra = tail[name_end : name_end + extra_bytes]
     size, packed, offset = _wide(extra, [size, packed, offset])
     _check_sizes(size, packed)
-    return Entry(_text(tail[name_at:name_end]), crc32, size, offset), length
+    return HeaderFields(_text(tail[name_at:name_end]), crc32, size, offset), length
 
 
 def _wide(extra: bytes, values: list[int]) -> list[int]:

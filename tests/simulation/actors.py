@@ -18,7 +18,7 @@ from dscache.protocol.manifests import Failure, Live
 from dscache.protocol.retire import retire
 from dscache.spec import Spec
 from dscache_builder import reconcile
-from dscache_builder.attempt.attempt import Context, KeyRun
+from dscache_builder.attempt.attempt import Attempt, Context
 from dscache_builder.hosting.client import (
     Event,
     HandlerFailure,
@@ -48,10 +48,10 @@ class FakeHandler:
 
 
 @dataclass
-class FakeWork:
+class FakeSession:
     handler: FakeHandler
     resolved: Spec
-    beat: Callable[[], None]
+    heartbeat: Callable[[], None]
     lock_digest: str = "lock"
     environment_s: float = 0.0
 
@@ -96,12 +96,12 @@ class FakeEngine:
     handler: FakeHandler
 
     @contextmanager
-    def open(self, spec: Spec, beat: Callable[[], None]) -> Iterator[FakeWork]:
+    def open(self, spec: Spec, heartbeat: Callable[[], None]) -> Iterator[FakeSession]:
         self.handler.opened += 1
         if self.handler.broken:
             raise self.handler.broken.pop()
         resolved = self.handler.resolved if spec == SPEC else spec
-        yield FakeWork(self.handler, resolved, beat)
+        yield FakeSession(self.handler, resolved, heartbeat)
 
 
 class HereAndNow(Executor):
@@ -142,7 +142,7 @@ def builder(world: World, name: str, handler: FakeHandler, rounds: int | None = 
                 store.delete(name_of_cancel)
             keys = [waiting.key for waiting in reconcile.in_order_of_need(entries, lambda *_: 5)]
             for key in keys:
-                KeyRun(context, key).run()
+                Attempt(context, key).run()
             if rounds is None:
                 world.bucket.clock += 5.0
                 if not keys and all(actor.done for actor in others):
@@ -170,16 +170,16 @@ class Client:
         return self
 
     def _get(self, store: SimulatedStore, name: str, cancels: bool) -> bool:
-        def ask(spec: Spec) -> wait.Outstanding:
+        def ask(spec: Spec) -> wait.OutstandingRequest:
             self.asked += 1
-            return wait.ask(store, spec, nonce=f"{name}-{self.asked}", client=name)
+            return wait.put_request(store, spec, nonce=f"{name}-{self.asked}", client=name)
 
         spec, ready = markers.resolve(store, self.spec)
         if not isinstance(ready, Live):
-            found: wait.Answer | wait.Outstanding = ask(spec)
+            found: wait.Answer | wait.OutstandingRequest = ask(spec)
             if cancels:
                 self._cancel(store, found)
-            while isinstance(found, wait.Outstanding):
+            while isinstance(found, wait.OutstandingRequest):
                 store._step("waits")
                 self.looks += 1
                 found = wait.look(store, found, ask)
@@ -189,7 +189,7 @@ class Client:
         return isinstance(found, Failure) or self._download(store, found)
 
     def _cancel(self, store: SimulatedStore, out: object) -> None:
-        assert isinstance(out, wait.Outstanding)
+        assert isinstance(out, wait.OutstandingRequest)
         store.put(
             layout.cancel(out.key, out.nonce),
             b'{"schema":1,"nonce":"n","client":"c","cancelled_at":1}',

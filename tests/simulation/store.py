@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dscache.errors import InvalidPart, NoSuchUpload, PreconditionFailed
-from dscache.store.s3 import Entry, Head, Object, Part, Segment, multipart_etag
+from dscache.store.objects import Head, ListedObject, Object, Part, multipart_etag
+from dscache.store.upload import BodyPiece
 
 
 def md5(body: bytes) -> str:
@@ -94,10 +95,10 @@ class SimulatedStore:
         self._step(f"DELETE {name}")
         self.bucket.objects.pop(name, None)
 
-    def entries(self, prefix: str) -> Iterator[Entry]:
+    def entries(self, prefix: str) -> Iterator[ListedObject]:
         self._step(f"LIST {prefix}")
         listed = [
-            Entry(name, stored.etag, len(stored.body), stored.modified)
+            ListedObject(name, stored.etag, len(stored.body), stored.modified)
             for name, stored in sorted(self.bucket.objects.items())
             if name.startswith(prefix)
         ]
@@ -110,7 +111,7 @@ class SimulatedStore:
         self.bucket.uploads[upload_id] = Upload(name, dict(metadata))
         return upload_id
 
-    def upload_part(self, name: str, upload_id: str, number: int, body: Sequence[Segment]) -> str:
+    def upload_part(self, name: str, upload_id: str, number: int, body: Sequence[BodyPiece]) -> str:
         data = b"".join(s if isinstance(s, bytes) else s.path.read_bytes() for s in body)
         self._step(f"UPLOAD PART {number} {name}")
         self._upload(upload_id).parts[number] = data

@@ -19,14 +19,14 @@ from dscache.errors import InvalidPart, StoreUnreachable
 from dscache.protocol import layout, manifests, wait
 from dscache.protocol.manifests import Checkpoint, Failure, Live
 from dscache.spec import Spec
-from dscache.store.upload import length
-from dscache_builder.attempt.attempt import MAX_TAKEOVERS, Context, KeyRun, Outcome
-from dscache_builder.attempt.build import Building
+from dscache.store.upload import body_size
+from dscache_builder.attempt.attempt import MAX_TAKEOVERS, Attempt, Context, Outcome
+from dscache_builder.attempt.build import Build
 from dscache_builder.attempt.claim import CLAIM_TTL_S, Claim
 from dscache_builder.attempt.parts import MAX_PART_BYTES, Packer
 from dscache_builder.attempt.progress import BucketReporter
 from dscache_builder.hosting.client import HandlerFailure, ShardBuilt
-from simulation.actors import SHARDS, SPEC, FakeEngine, FakeHandler, FakeWork, HereAndNow
+from simulation.actors import SHARDS, SPEC, FakeEngine, FakeHandler, FakeSession, HereAndNow
 from simulation.store import Bucket, SimulatedStore
 
 
@@ -48,7 +48,7 @@ class Bench:
 
     def ask(self) -> str:
         nonce = f"ask{next(self._serial)}"
-        wait.ask(self.store, self.spec, nonce=nonce, client="c")
+        wait.put_request(self.store, self.spec, nonce=nonce, client="c")
         return nonce
 
     def attempt(self, **changes: Any) -> Outcome:
@@ -62,7 +62,7 @@ class Bench:
             "clock": lambda: self.bucket.clock,
             "sleep": self._sleep,
         }
-        return KeyRun(Context(**{**settings, **changes}), self.spec.key).run()
+        return Attempt(Context(**{**settings, **changes}), self.spec.key).run()
 
     def _sleep(self, seconds: float) -> None:
         self.bucket.clock += seconds
@@ -152,8 +152,8 @@ def test_a_shard_that_was_not_built_is_noticed(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The last one above all: nothing follows it that would show the gap."""
-    whole = FakeWork.build
-    monkeypatch.setattr(FakeWork, "build", lambda self, *rest: islice(whole(self, *rest), 2))
+    whole = FakeSession.build
+    monkeypatch.setattr(FakeSession, "build", lambda self, *rest: islice(whole(self, *rest), 2))
     nonce = bench.ask()
     assert bench.attempt() is Outcome.FAILED
     assert bench.failure(nonce).message.startswith("2 of 3 shards were built")
@@ -163,9 +163,9 @@ def test_a_shard_that_was_not_built_is_noticed(
 def test_a_store_that_is_gone_ends_an_attempt_during_the_preview_too(bench: Bench) -> None:
     """The answers of a preview that was broken off would be taken for those of the build."""
 
-    class Gone(FakeWork):
+    class Gone(FakeSession):
         def preview(self, count: int, to: Path) -> str:
-            raise StoreUnreachable("renewing the claim, in a beat")
+            raise StoreUnreachable("renewing the claim, in a heartbeat")
 
     reporter = BucketReporter(bench.store, SPEC.key, attempt="a")
     with pytest.raises(StoreUnreachable):
@@ -175,7 +175,7 @@ def test_a_store_that_is_gone_ends_an_attempt_during_the_preview_too(bench: Benc
 def test_a_cancel_that_cannot_be_read_is_a_cancel(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dscache_builder.attempt.attempt, "LOOK_FOR_CANCEL_S", 0.0)
+    monkeypatch.setattr(dscache_builder.attempt.attempt, "CANCEL_POLL_S", 0.0)
     nonce = bench.ask()
     bench.store.put(layout.cancel(SPEC.key, nonce), b"\xff")
     assert bench.attempt() is Outcome.CANCELLED
@@ -226,12 +226,12 @@ def test_ten_thousand_parts_hold_any_dataset(bench: Bench, planned: bool) -> Non
     bench.ask()
     claim = Claim.take(bench.store, SPEC.key, owner="b:1", unique=lambda: "n")
     assert claim is not None
-    building = Building(
+    building = Build(
         store=bench.store,
         claim=claim,
-        work=FakeWork(bench.handler, SPEC, lambda: None),
+        session=FakeSession(bench.handler, SPEC, lambda: None),
         uploads=HereAndNow(),
-        beat=lambda: None,
+        heartbeat=lambda: None,
         unique=lambda: "n",
         scratch_bytes=1,
     )
@@ -241,7 +241,7 @@ def test_ten_thousand_parts_hold_any_dataset(bench: Bench, planned: bool) -> Non
         name = f"s{index}"
         building._shard_built(ShardBuilt(index, name, "train", Path(name), size, 0, "", 1, []))
     assert len(building._ready_parts) < 10_000
-    assert max(length(part.segments) for part in building._ready_parts) < MAX_PART_BYTES
+    assert max(body_size(part.segments) for part in building._ready_parts) < MAX_PART_BYTES
 
 
 @pytest.mark.parametrize("withdrawn", [True, False])

@@ -23,7 +23,7 @@ from dscache_builder.attempt.attempt import Outcome
 from dscache_builder.config import BuilderConfig, DatasetSource
 from dscache_builder.daemon import BLIND_S, Daemon
 from dscache_builder.raw_watch import RawWatch
-from simulation.actors import SPEC, FakeEngine, FakeHandler, FakeWork, HereAndNow
+from simulation.actors import SPEC, FakeEngine, FakeHandler, FakeSession, HereAndNow
 from simulation.store import Bucket, SimulatedStore
 
 DEADLINE_S = 20.0
@@ -36,7 +36,7 @@ def store() -> SimulatedStore:
 
 @pytest.fixture
 def daemon(store: SimulatedStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Daemon:
-    monkeypatch.setattr(FakeWork, "preview", lambda *_: "")
+    monkeypatch.setattr(FakeSession, "preview", lambda *_: "")
     sources = {name: DatasetSource(name, tmp_path, name) for name in ("photos", "others")}
     config = BuilderConfig(state=tmp_path, datasets=sources)
     engine: Any = FakeEngine(FakeHandler(tmp_path))
@@ -49,15 +49,15 @@ def test_a_stop_releases_the_claim_also_when_a_part_was_just_to_be_sent(
     monkeypatch.setattr(dscache_builder.attempt.build, "part_bytes", lambda estimated: 1)
     ending = threading.Event()
     monkeypatch.setattr(daemon._watch, "stop", ending.set)
-    build = FakeWork.build
+    build = FakeSession.build
 
-    def stopped_meanwhile(work: FakeWork, *rest: Any) -> Iterator[Any]:
+    def stopped_meanwhile(work: FakeSession, *rest: Any) -> Iterator[Any]:
         daemon.stop()
         assert ending.wait(DEADLINE_S)
         yield from build(work, *rest)
 
-    monkeypatch.setattr(FakeWork, "build", stopped_meanwhile)
-    wait.ask(store, SPEC, nonce="n", client="c")
+    monkeypatch.setattr(FakeSession, "build", stopped_meanwhile)
+    wait.put_request(store, SPEC, nonce="n", client="c")
     daemon.once()
     found = store.get(layout.claim(SPEC.key))
     assert found is not None
@@ -110,7 +110,7 @@ def test_what_was_answered_is_forgotten(daemon: Daemon, store: SimulatedStore) -
     """A daemon runs for months."""
     other = Spec.of("photos", "1.0.0", {"size": 2})
     for spec in (SPEC, other):
-        wait.ask(store, spec, nonce="n", client="c")
+        wait.put_request(store, spec, nonce="n", client="c")
     daemon._errors[SPEC.key] = 1
     assert daemon.once() == [Outcome.ANSWERED, Outcome.ANSWERED]
     assert daemon._priorities == {}
@@ -121,12 +121,12 @@ def test_once_tells_what_broke_an_attempt_off(
     daemon: Daemon, store: SimulatedStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @contextmanager
-    def gone(*_: object) -> Iterator[FakeWork]:
+    def gone(*_: object) -> Iterator[FakeSession]:
         raise StoreUnreachable("no answer")
         yield
 
     monkeypatch.setattr(FakeEngine, "open", gone)
-    wait.ask(store, SPEC, nonce="n", client="c")
+    wait.put_request(store, SPEC, nonce="n", client="c")
     with pytest.raises(StoreUnreachable):
         daemon.once()
 

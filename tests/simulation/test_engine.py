@@ -25,7 +25,7 @@ class Refusing:
     def __init__(self, error: Exception) -> None:
         self.error = error
 
-    def resolve(self, *_: object, beat: Callable[[], None]) -> Any:
+    def resolve(self, *_: object, heartbeat: Callable[[], None]) -> Any:
         raise self.error
 
 

@@ -11,11 +11,11 @@ import pytest
 
 from dscache.errors import DscacheError
 from dscache.protocol import layout, wait
-from dscache_builder.attempt.attempt import SMALL_EXAMPLES, Context, KeyRun, Outcome
+from dscache_builder.attempt.attempt import SMALL_EXAMPLES, Attempt, Context, Outcome
 from dscache_builder.attempt.progress import Reporter
-from dscache_builder.engine import Work
+from dscache_builder.engine import Session
 from dscache_builder.hosting.client import PlanSummary
-from simulation.actors import SPEC, FakeEngine, FakeHandler, FakeWork, HereAndNow
+from simulation.actors import SPEC, FakeEngine, FakeHandler, FakeSession, HereAndNow
 from simulation.store import Bucket, SimulatedStore
 
 
@@ -25,7 +25,7 @@ class Drawing(Reporter):
     def __init__(self, store: SimulatedStore, drawn: list[tuple[bool, bool]]) -> None:
         self._store, self._drawn = store, drawn
 
-    def preview(self, work: Work) -> None:
+    def preview(self, work: Session) -> None:
         ready = self._store.get(layout.ready(SPEC.key)) is not None
         asked = any(self._store.entries(layout.REQUESTS))
         self._drawn.append((ready, asked))
@@ -39,15 +39,15 @@ class Drawing(Reporter):
 def test_nobody_waits_for_the_picture_of_a_small_dataset(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, examples: int, ready: bool, asked: bool
 ) -> None:
-    plan = FakeWork.plan
+    plan = FakeSession.plan
 
-    def planned(work: FakeWork) -> PlanSummary:
+    def planned(work: FakeSession) -> PlanSummary:
         return replace(plan(work), examples=examples)
 
     store = SimulatedStore(Bucket(), lambda label: None, lambda: False)
     drawn: list[tuple[bool, bool]] = []
-    monkeypatch.setattr(FakeWork, "plan", planned)
-    monkeypatch.setattr(FakeWork, "preview", lambda *_: "")
+    monkeypatch.setattr(FakeSession, "plan", planned)
+    monkeypatch.setattr(FakeSession, "preview", lambda *_: "")
     assert _run(store, tmp_path, drawn) is Outcome.ANSWERED
     assert drawn == [(ready, asked)]
     assert _run(store, tmp_path, drawn) is Outcome.ANSWERED
@@ -61,7 +61,7 @@ def test_the_handler_is_closed_when_a_late_preview_fails(
         raise DscacheError("nothing to draw")
 
     closed: list[bool] = []
-    monkeypatch.setattr(FakeWork, "preview", fails)
+    monkeypatch.setattr(FakeSession, "preview", fails)
     store = SimulatedStore(Bucket(), lambda label: None, lambda: False)
     with pytest.raises(DscacheError):
         _run(store, tmp_path, [], closed)
@@ -87,7 +87,7 @@ def _run(
                 closed.append(True)
 
     engine.open = noted  # type: ignore[method-assign]
-    wait.ask(store, SPEC, nonce=f"n{len(drawn)}", client="c")
+    wait.put_request(store, SPEC, nonce=f"n{len(drawn)}", client="c")
     serial = iter(range(1000))
     context = Context(
         store=store,
@@ -98,4 +98,4 @@ def _run(
         unique=lambda: f"u{len(drawn)}-{next(serial)}",
         reporter=lambda _: Drawing(store, drawn),
     )
-    return KeyRun(context, SPEC.key).run()
+    return Attempt(context, SPEC.key).run()

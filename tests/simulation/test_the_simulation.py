@@ -9,9 +9,9 @@ import pytest
 
 import dscache_builder.attempt.build
 from dscache.protocol.manifests import Alias, Live
-from dscache.store.s3 import Objects
+from dscache.store.objects import Objects
 from dscache_builder.attempt import publish, requests
-from dscache_builder.attempt.attempt import KeyRun, Outcome
+from dscache_builder.attempt.attempt import Attempt, Outcome
 from simulation.actors import SPEC, Client, FakeHandler, builder, evictor
 from simulation.world import Faults, RuleBroken, World
 
@@ -38,12 +38,12 @@ def _a_part_per_shard(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_listing_after_looking_deletes_unanswered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def look_then_list(self: KeyRun) -> Outcome | None:
+    def look_then_list(self: Attempt) -> Outcome | None:
         ready = publish.read_ready(self.store, self.key)
-        asked = requests.list_asked(self.store, self.key)
+        asked = requests.list_requests(self.store, self.key)
         return self._answer(asked, ready) if isinstance(ready.value, (Live, Alias)) else None
 
-    monkeypatch.setattr(KeyRun, "_answer_if_live", look_then_list)
+    monkeypatch.setattr(Attempt, "_answer_if_live", look_then_list)
     with pytest.raises(RuleBroken, match="deleted unanswered"):
         stories(tmp_path, Faults(switch=0.6))
 
@@ -51,13 +51,13 @@ def test_listing_after_looking_deletes_unanswered(
 def test_deleting_before_the_failure_leaves_a_client_unanswered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest = requests.fail
+    honest = requests.put_failures
 
     def deletes_first(store: Objects, key: str, nonces: list[str], *rest: Any, **more: Any) -> None:
         requests.delete(store, key, nonces)
         honest(store, key, nonces, *rest, **more)
 
-    monkeypatch.setattr(requests, "fail", deletes_first)
+    monkeypatch.setattr(requests, "put_failures", deletes_first)
     world = World(1, Faults())
     Client().act(world, "client1")
     builder(world, "builder1", FakeHandler(tmp_path, fails=lambda: True))

@@ -19,7 +19,9 @@ from dscache.cache.cache import Cache
 from dscache.cache.eviction import DAY_S
 from dscache.client import Client
 from dscache.config import Config
+from dscache.download.options import TransferOptions
 from dscache.errors import DatasetReplaced, NoSpace, UsageError
+from dscache.folder.selection import Selection
 from dscache.protocol import layout, manifests
 from dscache.protocol.manifests import Live
 from dscache.reading.dataset import Dataset
@@ -34,7 +36,7 @@ ASKED = "photos_1.0.0_" + "a" * 32
 FETCH = """
 import sys
 from pathlib import Path
-from dscache import manifests
+from dscache.protocol import manifests
 from dscache.cache.cache import Cache
 from dscache.protocol.manifests import Live
 
@@ -142,9 +144,9 @@ class TestFetch:
     ) -> None:
         files = example_files(tmp_path, {"train": [3], "val": [2]})
         live = publish(store, files)
-        path = cache.fetch(live, url_of(via, live), splits=["val"])
+        path = cache.fetch(live, url_of(via, live), selection=Selection.of(splits=["val"]))
         assert cache.find(live.spec.key) is None
-        assert cache.find(live.spec.key, splits=["val"]) == path
+        assert cache.find(live.spec.key, selection=Selection.of(splits=["val"])) == path
         assert cache.fetch(live, url_of(via, live)) == path
         assert contents(path) == files
         assert cache.find(live.spec.key) == path
@@ -195,7 +197,9 @@ class TestFetch:
         if resumed:
             proxy.faults += [Cut(2 * MIB), Cut(2 * MIB)]
             with pytest.raises(KeyboardInterrupt):
-                cache.fetch(large, url_of(via, large), parallel=1, sleep=interrupt)
+                cache.fetch(
+                    large, url_of(via, large), options=TransferOptions(parallel=1, sleep=interrupt)
+                )
         cache.fetch(large, url_of(via, large), note=notes.append)
         assert cache.has(small.spec.key) and cache.has(large.spec.key)
         (note,) = notes
@@ -223,7 +227,12 @@ class TestFetch:
         live = publish(store, files)
         cache = Cache(client_config.home, limit_bytes=4 * MIB)
         notes: list[str] = []
-        cache.fetch(live, url_of(client_store, live), splits=["train"], note=notes.append)
+        cache.fetch(
+            live,
+            url_of(client_store, live),
+            selection=Selection.of(splits=["train"]),
+            note=notes.append,
+        )
         cache.fetch(live, url_of(client_store, live), note=notes.append)
         assert notes == []
 
@@ -232,7 +241,7 @@ class TestFetch:
     ) -> None:
         live = publish(store, random_files([1000] * 4))
         key = live.spec.key
-        path = cache.fetch(live, url_of(via, live), shards=[0, 1])
+        path = cache.fetch(live, url_of(via, live), selection=Selection.of(shards=[0, 1]))
         before = contents(path)
         again = publish(store, random_files([1001] * 4, seed=1), generation=1)
         proxy.ranges.clear()
@@ -244,20 +253,27 @@ class TestFetch:
         with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
             assert other.stdout is not None and other.stdout.readline() == b"1\n"
             with pytest.raises(UsageError, match=rf"{key}: process {other.pid} reads.*wait"):
-                cache.fetch(again, url_of(via, again), shards=[2, 3])
+                cache.fetch(again, url_of(via, again), selection=Selection.of(shards=[2, 3]))
         mine = Dataset(path)
         with pytest.raises(UsageError, match=r"close its Dataset objects"):
-            cache.fetch(again, url_of(via, again), shards=[2, 3])
+            cache.fetch(again, url_of(via, again), selection=Selection.of(shards=[2, 3]))
         assert contents(path) == before
         assert proxy.ranges == []
         mine.close()
-        assert len(contents(cache.fetch(again, url_of(via, again), shards=[2, 3]))) == 2
+        assert (
+            len(
+                contents(
+                    cache.fetch(again, url_of(via, again), selection=Selection.of(shards=[2, 3]))
+                )
+            )
+            == 2
+        )
 
     def test_who_begins_to_read_during_the_download_keeps_his_copy(
         self, store: Store, client_store: Store, cache: Cache
     ) -> None:
         live = publish(store, random_files([1000] * 2))
-        path = cache.fetch(live, url_of(client_store, live), shards=[0])
+        path = cache.fetch(live, url_of(client_store, live), selection=Selection.of(shards=[0]))
         before = contents(path)
         again = publish(store, random_files([1001] * 2, seed=1), generation=1)
         opened: list[Dataset] = []
@@ -266,8 +282,10 @@ class TestFetch:
             if not opened:
                 opened.append(Dataset(path))
 
-        with pytest.raises(UsageError, match="reads the copy"):
-            cache.fetch(again, url_of(client_store, again), progress=progress)
+        with pytest.raises(UsageError, match="reads the local copy"):
+            cache.fetch(
+                again, url_of(client_store, again), options=TransferOptions(progress=progress)
+            )
         assert contents(path) == before
         opened[0].close()
         path = cache.fetch(again, url_of(client_store, again))
@@ -354,7 +372,7 @@ class TestMend:
         self, request: pytest.FixtureRequest, live: Live, store: Store, cache: Cache
     ) -> Path:
         """Three of four shards, of which one is wrong; and a wrong description."""
-        path = cache.fetch(live, url_of(store, live), shards=[0, 1, 2])
+        path = cache.fetch(live, url_of(store, live), selection=Selection.of(shards=[0, 1, 2]))
         name, content = request.param
         (path / name).unlink()
         if content is not None:
@@ -383,14 +401,14 @@ class TestMend:
         assert sorted(contents(damaged)) == sorted(self.FILES)[:3]
         assert proxy.requested_bytes < 3000
         assert cache.verify(live.spec.key) == []
-        assert cache.find(live.spec.key, shards=[0, 1, 2]) == damaged
+        assert cache.find(live.spec.key, selection=Selection.of(shards=[0, 1, 2])) == damaged
         assert cache.find(live.spec.key) is None
 
     def test_who_reads_it_keeps_his_files(
         self, live: Live, damaged: Path, cache: Cache, store: Store
     ) -> None:
         before = contents(damaged)
-        with cache.hold(live.spec.key), pytest.raises(UsageError, match="reads the copy"):
+        with cache.hold(live.spec.key), pytest.raises(UsageError, match="reads the local copy"):
             cache.fetch(live, url_of(store, live))
         assert contents(damaged) == before
 
@@ -426,7 +444,7 @@ class TestRepair:
         self, store: Store, client_store: Store, cache: Cache, tmp_path: Path
     ) -> None:
         live = publish(store, example_files(tmp_path, {"train": [3], "val": [2]}))
-        cache.fetch(live, url_of(client_store, live), splits=["val"])
+        cache.fetch(live, url_of(client_store, live), selection=Selection.of(splits=["val"]))
         assert cache.verify(live.spec.key) == []
 
     def test_a_retired_dataset_cannot_be_repaired(

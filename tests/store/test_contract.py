@@ -31,8 +31,9 @@ from dscache.errors import (
     StoreError,
     StoreUnreachable,
 )
-from dscache.store.s3 import PRESIGN_MAX_S, Part, Store, multipart_etag
-from dscache.store.upload import FileRun
+from dscache.store.objects import Part, multipart_etag
+from dscache.store.s3 import PRESIGN_MAX_S, Store
+from dscache.store.upload import FilePiece
 
 pytestmark = pytest.mark.store
 ROUNDS = 20
@@ -162,7 +163,7 @@ def test_upload_of_bytes_and_files(store: Store, tmp_path: Path) -> None:
     file.write_bytes(b"b" * PART)
     upload = store.create_upload(ZIP, {})
     etags = [
-        store.upload_part(ZIP, upload, 1, [b"header", FileRun(file, PART)]),
+        store.upload_part(ZIP, upload, 1, [b"header", FilePiece(file, PART)]),
         store.upload_part(ZIP, upload, 2, [b"end"]),
     ]
     assert store.list_parts(ZIP, upload) == [Part(1, etags[0], PART + 6), Part(2, etags[1], 3)]

@@ -19,6 +19,7 @@ import pytest
 from dscache.config import Config
 from dscache.download.download import download
 from dscache.download.fetch import MAX_FAILURES
+from dscache.download.options import TransferOptions
 from dscache.errors import (
     AccessDenied,
     DatasetReplaced,
@@ -28,6 +29,7 @@ from dscache.errors import (
     StoreUnreachable,
     UsageError,
 )
+from dscache.folder.selection import Selection
 from dscache.protocol import manifests
 from dscache.protocol.manifests import Live
 from dscache.store.s3 import Store
@@ -75,7 +77,7 @@ def test_another_machine_was_quicker(store: Store, files: dict[str, bytes], tmp_
         if done == total and theirs.exists():
             theirs.rename(destination)
 
-    download(live, destination, url_of(store, live), progress=progress)
+    download(live, destination, url_of(store, live), options=TransferOptions(progress=progress))
     assert destination.stat().st_ino == inode
     assert contents(destination) == files
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
@@ -89,7 +91,7 @@ def test_another_machine_had_fetched_other_shards(
     files = random_files([1000] * 4)
     live = publish(store, files)
     destination, theirs = tmp_path / "ds", tmp_path / "theirs"
-    download(live, theirs, url_of(store, live), shards=[0, 1])
+    download(live, theirs, url_of(store, live), selection=Selection.of(shards=[0, 1]))
     rename = Path.rename
 
     def appear() -> None:
@@ -105,7 +107,13 @@ def test_another_machine_had_fetched_other_shards(
             appear()
 
     monkeypatch.setattr(Path, "rename", appear_then_rename)
-    download(live, destination, url_of(store, live), shards=[1, 2], progress=progress)
+    download(
+        live,
+        destination,
+        url_of(store, live),
+        selection=Selection.of(shards=[1, 2]),
+        options=TransferOptions(progress=progress),
+    )
     assert set(contents(destination)) == {live.members[index].name for index in (0, 1, 2)}
     partial = json.loads((destination / "partial.json").read_text())
     assert partial["splits"]["train"] == {"shards": 4, "held": [0, 1, 2]}
@@ -150,7 +158,7 @@ class TestWhole:
     ) -> None:
         files = random_files([5 * MIB] * 6)
         live = publish(store, files)
-        download(live, tmp_path / "ds", url_of(via, live), parallel=2)
+        download(live, tmp_path / "ds", url_of(via, live), options=TransferOptions(parallel=2))
         assert len(proxy.ranges) == 6
         assert proxy.connections == 2
         assert contents(tmp_path / "ds") == files
@@ -191,7 +199,7 @@ class TestWhole:
             live,
             tmp_path / "ds",
             url_of(client_store, live),
-            progress=lambda done, total: seen.append((done, total)),
+            options=TransferOptions(progress=lambda done, total: seen.append((done, total))),
         )
         size = sum(map(len, files.values()))
         assert seen[-1] == (size, size)
@@ -226,12 +234,12 @@ class TestSubset:
         }
         live = publish(store, files)
         to = tmp_path / "ds"
-        download(live, to, url_of(via, live), splits=["val"])
+        download(live, to, url_of(via, live), selection=Selection.of(splits=["val"]))
         assert set(contents(to)) == {"photos-val.tfrecord-00000-of-00001", "features.json"}
         assert proxy.requested_bytes < 2000
         partial = json.loads((to / "partial.json").read_text())
         assert partial["splits"]["train"] == {"shards": 3, "held": []}
-        download(live, to, url_of(via, live), splits=["train"], shards=[1])
+        download(live, to, url_of(via, live), selection=Selection.of(splits=["train"], shards=[1]))
         assert proxy.requested_bytes < MIB + 2000
         download(live, to, url_of(via, live))
         assert contents(to) == files
@@ -243,7 +251,9 @@ class TestSubset:
     ) -> None:
         live = publish(store, files)
         with pytest.raises(UsageError, match=r"no split 'test'.*train, val"):
-            download(live, tmp_path / "ds", url_of(via, live), splits=["test"])
+            download(
+                live, tmp_path / "ds", url_of(via, live), selection=Selection.of(splits=["test"])
+            )
         assert proxy.ranges == []
 
     def test_an_interrupted_whole_download_survives_getting_a_part(
@@ -253,9 +263,14 @@ class TestSubset:
         live = publish(store, files)
         proxy.always = Cut(2 * MIB)
         with pytest.raises(KeyboardInterrupt):
-            download(live, tmp_path / "ds", url_of(via, live), parallel=1, sleep=interrupt)
+            download(
+                live,
+                tmp_path / "ds",
+                url_of(via, live),
+                options=TransferOptions(parallel=1, sleep=interrupt),
+            )
         proxy.always = None
-        download(live, tmp_path / "ds", url_of(via, live), splits=["val"])
+        download(live, tmp_path / "ds", url_of(via, live), selection=Selection.of(splits=["val"]))
         assert len(hidden(tmp_path)) == 1
         proxy.ranges.clear()
         download(live, tmp_path / "ds", url_of(via, live))
@@ -276,7 +291,12 @@ class TestBrokenNetwork:
         live = publish(store, files)
         proxy.faults += [Cut(MIB + 1000), Cut(MIB // 2 + 7)]  # in the middle of a buffer
         sleeps: list[float] = []
-        download(live, tmp_path / "ds", url_of(via, live), sleep=sleeps.append, jitter=lambda: 1.0)
+        download(
+            live,
+            tmp_path / "ds",
+            url_of(via, live),
+            options=TransferOptions(sleep=sleeps.append, jitter=lambda: 1.0),
+        )
         start = live.members[0].offset
         end = start + 2 * MIB - 1
         second, third = start + MIB + 1000, start + MIB * 3 // 2 + 1007
@@ -291,7 +311,12 @@ class TestBrokenNetwork:
         live = publish(store, files)
         proxy.faults += [Stall(MIB // 2)]
         began = time.monotonic()
-        download(live, tmp_path / "ds", url_of(via, live), stall_s=0.3, sleep=lambda _: None)
+        download(
+            live,
+            tmp_path / "ds",
+            url_of(via, live),
+            options=TransferOptions(stall_s=0.3, sleep=lambda _: None),
+        )
         assert time.monotonic() - began < 5
         assert len(proxy.ranges) == 2
         assert proxy.ranges[1][0] == proxy.ranges[0][0] + MIB // 2
@@ -303,7 +328,12 @@ class TestBrokenNetwork:
         live = publish(store, files)
         proxy.faults += [BUSY, BUSY, BUSY]
         sleeps: list[float] = []
-        download(live, tmp_path / "ds", url_of(via, live), sleep=sleeps.append, jitter=lambda: 0.0)
+        download(
+            live,
+            tmp_path / "ds",
+            url_of(via, live),
+            options=TransferOptions(sleep=sleeps.append, jitter=lambda: 0.0),
+        )
         assert sleeps == [0.125, 0.25, 0.5]
         assert contents(tmp_path / "ds") == files
 
@@ -315,7 +345,10 @@ class TestBrokenNetwork:
         sleeps: list[float] = []
         with pytest.raises(StoreUnreachable, match=r"9 attempts in a row.*503.*get it again"):
             download(
-                live, tmp_path / "ds", url_of(via, live), sleep=sleeps.append, jitter=lambda: 1.0
+                live,
+                tmp_path / "ds",
+                url_of(via, live),
+                options=TransferOptions(sleep=sleeps.append, jitter=lambda: 1.0),
             )
         assert sleeps == [0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 10.0, 10.0]
         assert len(sleeps) == MAX_FAILURES
@@ -328,7 +361,12 @@ class TestBrokenNetwork:
         with FaultProxy(client_config.require_endpoint()) as gone:
             dead = Store(replace(client_config, endpoint=gone.url))
         with pytest.raises(StoreUnreachable, match=gone.url.removeprefix("http://")):
-            download(live, tmp_path / "ds", url_of(dead, live), sleep=lambda _: None)
+            download(
+                live,
+                tmp_path / "ds",
+                url_of(dead, live),
+                options=TransferOptions(sleep=lambda _: None),
+            )
 
     def test_a_proxy_that_ignores_ranges_is_found_out(
         self, store: Store, via: Store, proxy: FaultProxy, files: dict[str, bytes], tmp_path: Path
@@ -360,7 +398,12 @@ class TestBrokenNetwork:
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            download(live, tmp_path / "ds", url_of(via, live), progress=progress, parallel=2)
+            download(
+                live,
+                tmp_path / "ds",
+                url_of(via, live),
+                options=TransferOptions(progress=progress, parallel=2),
+            )
         assert not [t for t in threading.enumerate() if t.name.startswith("dscache-range")]
         assert not (tmp_path / "ds").exists()
         kept = sum(path.stat().st_size for path in (tmp_path / hidden(tmp_path)[0]).iterdir())
@@ -420,7 +463,7 @@ class TestWrongBytes:
         files = random_files([5 * MIB, 5 * MIB])
         live = publish(store, files)
         proxy.faults += [Flip(MIB)]
-        download(live, tmp_path / "ds", url_of(via, live), parallel=1)
+        download(live, tmp_path / "ds", url_of(via, live), options=TransferOptions(parallel=1))
         first, second = ((m.offset, m.offset + m.size - 1) for m in live.members)
         assert proxy.ranges == [first, first, second]
         assert contents(tmp_path / "ds") == files
@@ -453,7 +496,9 @@ class TestWrongBytes:
         live = publish(store, files)
         proxy.always = Cut(2 * MIB)
         with pytest.raises(KeyboardInterrupt):
-            download(live, tmp_path / "ds", url_of(via, live), sleep=interrupt)
+            download(
+                live, tmp_path / "ds", url_of(via, live), options=TransferOptions(sleep=interrupt)
+            )
         (part,) = (tmp_path / hidden(tmp_path)[0]).iterdir()
         with part.open("r+b") as file:
             file.seek(5)
@@ -487,7 +532,9 @@ class TestReplaced:
         old = publish(store, random_files([2 * MIB]))
         proxy.faults += [Cut(MIB)]
         with pytest.raises(KeyboardInterrupt):
-            download(old, tmp_path / "ds", url_of(via, old), sleep=interrupt)
+            download(
+                old, tmp_path / "ds", url_of(via, old), options=TransferOptions(sleep=interrupt)
+            )
         assert [old.zip_etag in name for name in hidden(tmp_path)] == [True]
         files = random_files([2 * MIB], seed=1)
         new = publish(store, files, generation=1)
@@ -528,14 +575,14 @@ class TestShared:
     def test_one_range_is_one_connection(
         self, live: Live, via: Store, proxy: FaultProxy, tmp_path: Path
     ) -> None:
-        download(live, tmp_path / "ds", url_of(via, live), parallel=1)
+        download(live, tmp_path / "ds", url_of(via, live), options=TransferOptions(parallel=1))
         assert proxy.ranges == [(live.members[0].offset, live.members[0].offset + self.SIZE - 1)]
 
     def test_a_wrong_byte_in_the_half_that_was_taken(
         self, live: Live, via: Store, proxy: FaultProxy, tmp_path: Path
     ) -> None:
         proxy.faults += [Throttle(6 * MIB), Flip(1000)]
-        download(live, tmp_path / "ds", url_of(via, live), parallel=2)
+        download(live, tmp_path / "ds", url_of(via, live), options=TransferOptions(parallel=2))
         assert contents(tmp_path / "ds") == random_files([self.SIZE])
         begin = live.members[0].offset
         assert [first for first, _ in proxy.ranges].count(begin) == 2  # from its beginning again
@@ -548,7 +595,12 @@ class TestShared:
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            download(live, tmp_path / "ds", url_of(via, live), parallel=4, progress=progress)
+            download(
+                live,
+                tmp_path / "ds",
+                url_of(via, live),
+                options=TransferOptions(parallel=4, progress=progress),
+            )
         self.completed(live, via, proxy, tmp_path / "ds")
 
     def test_a_killed_one_goes_on_in_all_places(
@@ -565,7 +617,7 @@ class TestShared:
         """Get the rest over one connection: four gaps, each by itself, with the block begun."""
         proxy.always = None
         proxy.ranges.clear()
-        download(live, to, url_of(via, live), parallel=1)
+        download(live, to, url_of(via, live), options=TransferOptions(parallel=1))
         assert contents(to) == random_files([self.SIZE])
         assert len(proxy.ranges) == 4
         assert proxy.requested_bytes <= self.SIZE - 8 * MIB + 4 * 4096
@@ -603,8 +655,9 @@ class TestFullDisk:
 DOWNLOAD = """
 import resource, sys
 from pathlib import Path
-from dscache import manifests
+from dscache.protocol import manifests
 from dscache.download.download import download
+from dscache.download.options import TransferOptions
 from dscache.protocol.manifests import Live
 
 def limit(what, soft):
@@ -612,7 +665,8 @@ def limit(what, soft):
 
 live = manifests.decode(Path(sys.argv[1]).read_bytes(), Live, where="test")
 {before}
-download(live, Path(sys.argv[2]), lambda: sys.argv[3], parallel={parallel})
+options = TransferOptions(parallel={parallel})
+download(live, Path(sys.argv[2]), lambda: sys.argv[3], options=options)
 """
 
 

@@ -168,7 +168,7 @@ def test_a_server_that_never_sends_headers(
 
 def test_lines_may_span_chunks() -> None:
     chunks = [b'{"a', b'":1}\n{"b":2}\n\n{"c"', b":3}\n"]
-    assert list(notifications._lines(chunks)) == [b'{"a":1}', b'{"b":2}', b'{"c":3}']
+    assert list(notifications._split_lines(chunks)) == [b'{"a":1}', b'{"b":2}', b'{"c":3}']
 
 
 @pytest.mark.parametrize("line", [b'{"Records":null}', b"nonsense", b"[]", b'{"Records":[{}]}'])

@@ -22,6 +22,7 @@ import pytest
 from dscache.client import Client
 from dscache.config import Config
 from dscache.download.download import download
+from dscache.download.options import TransferOptions
 from dscache.errors import StoreUnreachable
 from dscache.protocol import layout, subscriptions, wait
 from dscache.protocol.manifests import Live
@@ -91,7 +92,7 @@ class TestCutConnections:
         files = random_files([3 * MIB] * 2)
         live = publish(store, files)
         proxy.add("limit_data", bytes=MIB + 1000)
-        download(live, tmp_path / "ds", url_of(via, live), sleep=nothing)
+        download(live, tmp_path / "ds", url_of(via, live), options=TransferOptions(sleep=nothing))
         assert contents(tmp_path / "ds") == files
         assert proxy.connections >= 6
 
@@ -104,7 +105,7 @@ class TestCutConnections:
         proxy.add("limit_data", bytes=MIB + 1000)
         with pytest.raises(ConnectionResetError):
             read_all(via.presign_get(live.zip_key))
-        download(live, tmp_path / "ds", url_of(via, live), sleep=nothing)
+        download(live, tmp_path / "ds", url_of(via, live), options=TransferOptions(sleep=nothing))
         assert contents(tmp_path / "ds") == files
         assert proxy.connections >= 6
 
@@ -122,7 +123,12 @@ class TestCutConnections:
             if failures == 3:
                 proxy.remove("reset_peer")
 
-        download(live, tmp_path / "ds", url_of(via, live), sleep=sleep, parallel=1)
+        download(
+            live,
+            tmp_path / "ds",
+            url_of(via, live),
+            options=TransferOptions(sleep=sleep, parallel=1),
+        )
         assert failures == 3
         assert contents(tmp_path / "ds") == files
 
@@ -133,7 +139,7 @@ class TestCutConnections:
         files = random_files([64 << 10] * 2)
         live = publish(store, files)
         proxy.add("slicer", average_size=40, size_variation=20, delay=10)
-        download(live, tmp_path / "ds", url_of(via, live), parallel=1)
+        download(live, tmp_path / "ds", url_of(via, live), options=TransferOptions(parallel=1))
         assert contents(tmp_path / "ds") == files
         assert proxy.connections == 1
 
@@ -173,10 +179,7 @@ class TestSlowLinks:
             live,
             tmp_path / "ds",
             url_of(via, live),
-            progress=progress,
-            stall_s=1.0,
-            sleep=sleep,
-            parallel=2,
+            options=TransferOptions(progress=progress, stall_s=1.0, sleep=sleep, parallel=2),
         )
         assert contents(tmp_path / "ds") == files
         assert 0.5 < noticed_at[0] - silent_at[0] < 3.0
@@ -239,7 +242,12 @@ class TestWhatCameIsKept:
                 came = done
 
         with pytest.raises(StoreUnreachable, match=r"9 attempts in a row.*refused.*get it again"):
-            download(live, to, url_of(via, live), progress=progress, sleep=nothing)
+            download(
+                live,
+                to,
+                url_of(via, live),
+                options=TransferOptions(progress=progress, sleep=nothing),
+            )
         assert not to.exists()
         assert resume(counted, client_config, live, to) < 12 * MIB - came + UNRECORDED_BYTES
         assert contents(to) == files
@@ -383,5 +391,5 @@ SPEC = Spec.of("photos", "1.0.0", {})  # what support.datasets publishes
 
 def listens(config: Config) -> bool:
     """Whether this process has a stream that is connected."""
-    channels = subscriptions.hub_of(config)._channels
+    channels = subscriptions.subscriptions_of(config)._channels
     return any(isinstance(channel._state, Connected) for channel in channels)

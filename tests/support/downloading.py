@@ -13,8 +13,9 @@ from dscache.protocol.manifests import Live
 CODE = """
 import re, sys
 from pathlib import Path
-from dscache import manifests
+from dscache.protocol import manifests
 from dscache.download.download import download
+from dscache.download.options import TransferOptions
 from dscache.protocol.manifests import Live
 
 def peak_bytes():  # not ru_maxrss: that of a child begins with the peak of its parent
@@ -24,8 +25,10 @@ marker, to, url, parallel = sys.argv[1:]
 live = manifests.decode(Path(marker).read_bytes(), Live, where=marker)
 before = peak_bytes()
 download(
-    live, Path(to), lambda: url, parallel=int(parallel) or None,
-    progress=lambda done, total: print("done", done, flush=True),
+    live, Path(to), lambda: url, options=TransferOptions(
+        parallel=int(parallel) or None,
+        progress=lambda done, total: print("done", done, flush=True),
+    ),
 )
 print("grown", peak_bytes() - before)
 """

@@ -15,7 +15,8 @@ import uv
 from dscache.devstack import folder, record, takedown
 from dscache.devstack.localstore import LocalStore
 from dscache.protocol import layout
-from dscache.store.s3 import Entry, Store
+from dscache.store.objects import ListedObject
+from dscache.store.s3 import Store
 
 pytestmark = [pytest.mark.store, pytest.mark.system, pytest.mark.timeout(600)]
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -60,7 +61,7 @@ def demo(environ: dict[str, str], *words: str) -> subprocess.CompletedProcess[st
     )
 
 
-def bucket(environ: dict[str, str], minio_binary: Path) -> dict[str, Entry]:
+def bucket(environ: dict[str, str], minio_binary: Path) -> dict[str, ListedObject]:
     """Every object of the demo's bucket: a claim or a request shows as a new or changed one."""
     stack = LocalStore(folder.default(environ), minio_binary)
     return {entry.name: entry for entry in Store(stack.config).entries("")}

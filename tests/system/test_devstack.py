@@ -22,7 +22,7 @@ from dscache.config import Config
 from dscache.devstack import folder, probe, process, record, takedown
 from dscache.devstack.errors import StackError
 from dscache.devstack.localstore import LocalStore
-from dscache.devstack.stack import Options, Report
+from dscache.devstack.stack import StackOptions, StackReport
 from dscache.devstack.stack import up as bring_up
 from dscache.errors import AccessDenied, UsageError
 from dscache.store.s3 import Store
@@ -41,7 +41,7 @@ def environ(tmp_path: Path, minio_binary: Path) -> dict[str, str]:
     }
 
 
-Up = Callable[..., Report]
+Up = Callable[..., StackReport]
 
 
 @pytest.fixture
@@ -52,8 +52,8 @@ def up(tmp_path: Path, environ: dict[str, str]) -> Iterator[Up]:
 
     def call(
         *, builder: bool = False, more: dict[str, str] | None = None, **options: object
-    ) -> Report:
-        wanted = Options(directory, builder=builder, **options)  # type: ignore[arg-type]
+    ) -> StackReport:
+        wanted = StackOptions(directory, builder=builder, **options)  # type: ignore[arg-type]
         return bring_up(wanted, {**environ, **(more or {})}, said.append)
 
     call.said = said  # type: ignore[attr-defined]

@@ -46,7 +46,7 @@ def answer(version: str, value: int) -> HandlerPackage:
 
 
 def idle() -> None:
-    """A beat that does nothing."""
+    """A heartbeat that does nothing."""
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def records_of(python: Path, entry_point: str, scratch: Path) -> list[bytes]:
     request = HostRequest(
         entry_point, entry_point, "1", {}, raw, scratch, scratch / "log", workers=1
     )
-    with HandlerHost(python, request, beat=idle) as host:
+    with HandlerHost(python, request, heartbeat=idle) as host:
         host.describe()
         indices = range(len(host.plan().shards))
         events = list(host.build(indices, lambda: True))
@@ -88,8 +88,8 @@ def number_in(record: bytes, name: str) -> int:
 def test_two_versions_side_by_side(environments: Environments, tmp_path: Path) -> None:
     found = {}
     for version in ("1.0.0", "1.1.0"):
-        lock = environments.resolve("answer-handler=={version}", version, beat=idle)
-        python = environments.ensure(lock, beat=idle)
+        lock = environments.resolve("answer-handler=={version}", version, heartbeat=idle)
+        python = environments.ensure(lock, heartbeat=idle)
         (record,) = records_of(python, "answer", tmp_path / version)
         found[version] = number_in(record, "answer")
     assert found == {"1.0.0": 41, "1.1.0": 42}
@@ -97,7 +97,7 @@ def test_two_versions_side_by_side(environments: Environments, tmp_path: Path) -
 
 def test_a_version_that_does_not_exist(environments: Environments) -> None:
     with pytest.raises(EnvironmentFailed) as raised:
-        environments.resolve("answer-handler=={version}", "9.9.9", beat=idle)
+        environments.resolve("answer-handler=={version}", "9.9.9", heartbeat=idle)
     assert raised.value.kind == "environment"
     assert raised.value.message == (
         "answer-handler==9.9.9: no such version (available: 1.0.0, 1.1.0)"
@@ -106,7 +106,7 @@ def test_a_version_that_does_not_exist(environments: Environments) -> None:
 
 
 def test_every_pin_has_hashes_and_no_address(environments: Environments) -> None:
-    lock = environments.resolve("answer-handler=={version}", "1.0.0", beat=idle)
+    lock = environments.resolve("answer-handler=={version}", "1.0.0", heartbeat=idle)
     pins = [line for line in lock.requirements.splitlines() if not line.startswith(" ")]
     names = {pin.partition("==")[0] for pin in pins}
     assert {"answer-handler", "dscache-sdk", "blake3", "isal", "numpy"} <= names
@@ -120,20 +120,20 @@ def test_a_wheel_that_is_not_the_locked_one(
     environments: Environments, wheels: Path, tmp_path: Path
 ) -> None:
     """Another file under the name of a locked release, as another builder may have it."""
-    lock = environments.resolve("answer-handler=={version}", "1.0.0", beat=idle)
+    lock = environments.resolve("answer-handler=={version}", "1.0.0", heartbeat=idle)
     links = shutil.copytree(wheels, tmp_path / "links")
     answer("1.0.0", 666).wheel(tmp_path / "changed", links)
     other = Environments(tmp_path / "other", find_links=[str(links)])
     with pytest.raises(EnvironmentFailed, match="Hash mismatch"):
-        other.ensure(lock, beat=idle)
+        other.ensure(lock, heartbeat=idle)
 
 
 def test_a_lock_for_another_python(environments: Environments) -> None:
-    lock = environments.resolve("answer-handler=={version}", "1.0.0", beat=idle)
+    lock = environments.resolve("answer-handler=={version}", "1.0.0", heartbeat=idle)
     older = msgspec.structs.replace(lock, python="3.9")
     here = f"{sys.version_info.major}.{sys.version_info.minor}"
     with pytest.raises(EnvironmentFailed, match=rf"Python 3\.9.*Python {here}"):
-        environments.ensure(older, beat=idle)
+        environments.ensure(older, heartbeat=idle)
 
 
 # Git.
@@ -143,11 +143,11 @@ def test_a_plain_package_from_a_git_tag(environments: Environments, tmp_path: Pa
     repository = tmp_path / "repository"
     commit = PLAIN.tagged(repository, "v1.0")
     source = f"git+file://{repository}@{{version}}"
-    lock = environments.resolve(source, "v1.0", beat=idle)
+    lock = environments.resolve(source, "v1.0", heartbeat=idle)
     assert lock.commit == commit
     assert lock.source == f"git+file://{repository}@v1.0"
     assert "plain-numbers" not in lock.requirements
-    python = environments.ensure(lock, beat=idle)
+    python = environments.ensure(lock, heartbeat=idle)
     listing = subprocess.run(
         [python, "-c", "import importlib.util as u; print(u.find_spec('tensorflow'))"],
         capture_output=True,
@@ -166,8 +166,8 @@ def test_two_tags_are_two_codes(environments: Environments, tmp_path: Path) -> N
     changed.tagged(repository, "v1.1")
     first = {}
     for tag in ("v1.0", "v1.1"):
-        lock = environments.resolve(f"git+file://{repository}@{{version}}", tag, beat=idle)
-        python = environments.ensure(lock, beat=idle)
+        lock = environments.resolve(f"git+file://{repository}@{{version}}", tag, heartbeat=idle)
+        python = environments.ensure(lock, heartbeat=idle)
         first[tag] = number_in(records_of(python, "numbers", tmp_path / tag)[0], "number")
     assert first == {"v1.0": 1, "v1.1": 7}
 
@@ -175,11 +175,11 @@ def test_two_tags_are_two_codes(environments: Environments, tmp_path: Path) -> N
 def test_a_tag_that_moved_names_both_commits(environments: Environments, tmp_path: Path) -> None:
     repository = tmp_path / "repository"
     before = PLAIN.tagged(repository, "v1.0")
-    lock = environments.resolve(f"git+file://{repository}@{{version}}", "v1.0", beat=idle)
+    lock = environments.resolve(f"git+file://{repository}@{{version}}", "v1.0", heartbeat=idle)
     after = replace(PLAIN, version="1.0.1").tagged(repository, "v1.0")
     assert before != after
     with pytest.raises(EnvironmentFailed) as raised:
-        environments.ensure(lock, beat=idle)
+        environments.ensure(lock, heartbeat=idle)
     assert before in raised.value.message
     assert after in raised.value.message
 
@@ -188,7 +188,7 @@ def test_a_tag_that_does_not_exist(environments: Environments, tmp_path: Path) -
     repository = tmp_path / "repository"
     PLAIN.tagged(repository, "v1.0")
     with pytest.raises(EnvironmentFailed, match=r"no such tag 'v9' \(available: v1\.0\)"):
-        environments.resolve(f"git+file://{repository}@{{version}}", "v9", beat=idle)
+        environments.resolve(f"git+file://{repository}@{{version}}", "v9", heartbeat=idle)
 
 
 # Paths.
@@ -198,9 +198,9 @@ def test_a_folder_becomes_a_wheel_that_the_lock_names(
     environments: Environments, tmp_path: Path
 ) -> None:
     folder = answer("1.0.0", 5).write(tmp_path / "package")
-    lock = environments.resolve(str(folder), "1.0.0", beat=idle)
+    lock = environments.resolve(str(folder), "1.0.0", heartbeat=idle)
     assert lock.wheel == "answer_handler-1.0.0-py3-none-any.whl"
-    python = environments.ensure(lock, beat=idle)
+    python = environments.ensure(lock, heartbeat=idle)
     (record,) = records_of(python, "answer", tmp_path / "scratch")
     assert number_in(record, "answer") == 5
 
@@ -210,26 +210,26 @@ def test_a_folder_that_changed_under_a_version(wheels: Path, tmp_path: Path) -> 
     folder = answer("1.0.0", 5).write(tmp_path / "package")
     one = Environments(tmp_path / "one", find_links=[str(wheels)])
     other = Environments(tmp_path / "other", find_links=[str(wheels)])
-    lock = one.resolve(str(folder), "1.0.0", beat=idle)
+    lock = one.resolve(str(folder), "1.0.0", heartbeat=idle)
     answer("1.0.0", 6).write(folder)
-    assert one.ensure(lock, beat=idle).exists()
+    assert one.ensure(lock, heartbeat=idle).exists()
     with pytest.raises(EnvironmentFailed, match=rf"has changed.*sha256:{lock.wheel_sha256}"):
-        other.ensure(lock, beat=idle)
+        other.ensure(lock, heartbeat=idle)
 
 
 def test_a_folder_of_another_version(environments: Environments, tmp_path: Path) -> None:
     folder = answer("1.0.0", 5).write(tmp_path / "package")
     with pytest.raises(EnvironmentFailed, match=r"this is version 1\.0\.0, .* asks for 2\.0\.0"):
-        environments.resolve(str(folder), "2.0.0", beat=idle)
+        environments.resolve(str(folder), "2.0.0", heartbeat=idle)
 
 
 def test_a_working_copy_can_be_edited(environments: Environments, tmp_path: Path) -> None:
     folder = answer("1.0.0", 5).write(tmp_path / "package")
-    python = environments.ensure_working_copy(folder, beat=idle)
+    python = environments.ensure_working_copy(folder, heartbeat=idle)
     (record,) = records_of(python, "answer", tmp_path / "before")
     assert number_in(record, "answer") == 5
     answer("1.0.0", 6).write(folder)
-    assert environments.ensure_working_copy(folder, beat=idle) == python
+    assert environments.ensure_working_copy(folder, heartbeat=idle) == python
     (record,) = records_of(python, "answer", tmp_path / "after")
     assert number_in(record, "answer") == 6
 
@@ -240,12 +240,12 @@ def test_a_working_copy_can_be_edited(environments: Environments, tmp_path: Path
 def test_made_in_time_and_reused_without_uv(
     environments: Environments, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lock = environments.resolve("answer-handler=={version}", "1.0.0", beat=idle)
-    environments.ensure(lock, beat=idle)  # fills uv's cache
-    folder = environments.ensure(lock, beat=idle).parent.parent
+    lock = environments.resolve("answer-handler=={version}", "1.0.0", heartbeat=idle)
+    environments.ensure(lock, heartbeat=idle)  # fills uv's cache
+    folder = environments.ensure(lock, heartbeat=idle).parent.parent
     shutil.rmtree(folder)
     started = time.monotonic()
-    python = environments.ensure(lock, beat=idle)
+    python = environments.ensure(lock, heartbeat=idle)
     made_s = time.monotonic() - started
 
     def refuse(*_: object, **__: object) -> None:
@@ -253,18 +253,18 @@ def test_made_in_time_and_reused_without_uv(
 
     monkeypatch.setattr(resolver, "run_tool", refuse)
     started = time.monotonic()
-    assert environments.ensure(lock, beat=idle) == python
+    assert environments.ensure(lock, heartbeat=idle) == python
     assert time.monotonic() - started < 0.2
     assert made_s < 1.5
 
 
 def test_a_half_made_environment_is_made_anew(environments: Environments) -> None:
-    lock = environments.resolve("answer-handler=={version}", "1.0.0", beat=idle)
-    folder = environments.ensure(lock, beat=idle).parent.parent
+    lock = environments.resolve("answer-handler=={version}", "1.0.0", heartbeat=idle)
+    folder = environments.ensure(lock, heartbeat=idle).parent.parent
     (folder / "complete").unlink()
     leftover = folder / "leftover"
     leftover.touch()
-    environments.ensure(lock, beat=idle)
+    environments.ensure(lock, heartbeat=idle)
     assert not leftover.exists()
 
 
@@ -278,7 +278,8 @@ from dscache_builder.environments.environment import Environments
 
 uv.find_uv_bin = lambda: sys.argv[3]
 lock = msgspec.json.decode(sys.stdin.buffer.read(), type=Lock)
-print(Environments(Path(sys.argv[1]), find_links=[sys.argv[2]]).ensure(lock, beat=lambda: None))
+environments = Environments(Path(sys.argv[1]), find_links=[sys.argv[2]])
+print(environments.ensure(lock, heartbeat=lambda: None))
 """
 
 
@@ -287,7 +288,7 @@ def test_two_processes_make_it_once(
 ) -> None:
     """A uv that writes down its calls shows how many environments were made."""
     calls = tmp_path / "calls"
-    lock = environments.resolve("answer-handler=={version}", "1.0.0", beat=idle)
+    lock = environments.resolve("answer-handler=={version}", "1.0.0", heartbeat=idle)
     program = tmp_path / "uv"
     program.write_text(f'#!/bin/sh\necho "$3" >> {calls}\nexec {uv.find_uv_bin()} "$@"\n')
     program.chmod(0o755)
@@ -329,19 +330,19 @@ def test_what_beat_raises_ends_the_making(
         raise ClaimLost
 
     with pytest.raises(ClaimLost):
-        environments.resolve(str(folder), "1.0.0", beat=lost)
+        environments.resolve(str(folder), "1.0.0", heartbeat=lost)
     assert not list((tmp_path / "environments").glob("tmp*"))
 
 
 def test_unused_environments_are_pruned(environments: Environments) -> None:
     locks = [
-        environments.resolve("answer-handler=={version}", version, beat=idle)
+        environments.resolve("answer-handler=={version}", version, heartbeat=idle)
         for version in ("1.0.0", "1.1.0")
     ]
-    pythons = [environments.ensure(lock, beat=idle) for lock in locks]
+    pythons = [environments.ensure(lock, heartbeat=idle) for lock in locks]
     assert environments.prune([]) == []  # both were used just now
     later = time.time() + 100
     removed = environments.prune([locks[0]], unused_s=60, now=lambda: later)
     assert removed == [lock_digest(locks[1])[:32]]
     assert [python.exists() for python in pythons] == [True, False]
-    assert environments.ensure(locks[1], beat=idle).exists()
+    assert environments.ensure(locks[1], heartbeat=idle).exists()

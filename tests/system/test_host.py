@@ -40,7 +40,7 @@ PHOTOS = {"image_size": [128, 128], "crop_size": [96, 96], "batch_size": 2}
 
 
 def idle() -> None:
-    """A beat that does nothing."""
+    """A heartbeat that does nothing."""
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +59,8 @@ def pythons(wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[
 
     @functools.cache
     def python(name: str) -> Path:
-        lock = environments.resolve(name + "=={version}", "1.0.0", beat=idle)
-        return environments.ensure(lock, beat=idle)
+        lock = environments.resolve(name + "=={version}", "1.0.0", heartbeat=idle)
+        return environments.ensure(lock, heartbeat=idle)
 
     return python
 
@@ -112,7 +112,7 @@ def troubles(
     def start(words: dict[str, str], **changes: object) -> HandlerHost:
         raw = write_samples(tmp_path / "raw", words)
         request = request_for("troubles", raw, **changes)
-        return HandlerHost(pythons("troubles"), request, beat=idle)
+        return HandlerHost(pythons("troubles"), request, heartbeat=idle)
 
     return start
 
@@ -178,7 +178,7 @@ def test_photos_shards_are_what_they_are_said_to_be(
 ) -> None:
     request = request_for("photos", photographs, config=PHOTOS, workers=2)
     python = pythons("dataset-handlers")
-    with HandlerHost(python, request, beat=idle) as host:
+    with HandlerHost(python, request, heartbeat=idle) as host:
         description = host.describe()
         plan = host.plan()
         shards = built(host, plan)
@@ -208,7 +208,7 @@ def test_photos_are_described_within_half_a_second(
     for _ in range(3):
         request = request_for("photos", photographs, config=PHOTOS)
         started = time.monotonic()
-        with HandlerHost(python, request, beat=idle) as host:
+        with HandlerHost(python, request, heartbeat=idle) as host:
             host.describe()
             taken.append(time.monotonic() - started)
     assert min(taken) < 0.5
@@ -220,7 +220,7 @@ def test_one_worker_and_two_write_the_same_bytes(
     digests = []
     for workers in (1, 2):
         request = request_for("photos", photographs, config=PHOTOS, workers=workers)
-        with HandlerHost(pythons("dataset-handlers"), request, beat=idle) as host:
+        with HandlerHost(pythons("dataset-handlers"), request, heartbeat=idle) as host:
             digests.append((host.plan().digest, [shard.digest for shard in built(host)]))
     assert digests[0] == digests[1]
 
@@ -234,7 +234,9 @@ def test_preview_draws_the_first_examples(
     from PIL import Image
 
     with HandlerHost(
-        pythons("dataset-handlers"), request_for("photos", photographs, config=PHOTOS), beat=idle
+        pythons("dataset-handlers"),
+        request_for("photos", photographs, config=PHOTOS),
+        heartbeat=idle,
     ) as host:
         line = host.preview(3, tmp_path / "sheet.png")
         assert line.startswith("3 examples, 96x96x3")
@@ -429,7 +431,7 @@ def test_no_such_handler(
     pythons: Callable[[str], Path], request_for: Callable[..., HostRequest], tmp_path: Path
 ) -> None:
     request = request_for("nothing", tmp_path)
-    host = HandlerHost(pythons("troubles"), request, beat=idle)
+    host = HandlerHost(pythons("troubles"), request, heartbeat=idle)
     with host, pytest.raises(HandlerFailure, match="'nothing' is installed here; installed: trou"):
         host.describe()
 
@@ -439,7 +441,7 @@ def test_an_environment_without_the_sdk(
 ) -> None:
     bare = tmp_path / "bare"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", bare], check=True)
-    host = HandlerHost(bare / "bin" / "python", request_for("any", tmp_path), beat=idle)
+    host = HandlerHost(bare / "bin" / "python", request_for("any", tmp_path), heartbeat=idle)
     with host, pytest.raises(HandlerFailure, match="environment lacks") as raised:
         host.describe()
     assert raised.value.kind == "environment"
@@ -452,7 +454,7 @@ def test_a_plain_handler_runs_as_it_is(
     pythons: Callable[[str], Path], request_for: Callable[..., HostRequest], tmp_path: Path
 ) -> None:
     request = request_for("numbers", tmp_path, config={"count": 5})
-    with HandlerHost(pythons("plain-numbers"), request, beat=idle) as host:
+    with HandlerHost(pythons("plain-numbers"), request, heartbeat=idle) as host:
         description = host.describe()
         plan = host.plan()
         assert (description.plain, description.config) == (True, {"count": 5})
@@ -475,7 +477,7 @@ def test_a_plain_handler_refuses_what_it_does_not_name(
     pythons: Callable[[str], Path], request_for: Callable[..., HostRequest], tmp_path: Path
 ) -> None:
     request = request_for("numbers", tmp_path, config={"cuont": 5})
-    host = HandlerHost(pythons("plain-numbers"), request, beat=idle)
+    host = HandlerHost(pythons("plain-numbers"), request, heartbeat=idle)
     with host, pytest.raises(HandlerFailure, match="count") as raised:
         host.describe()
     assert raised.value.kind == "options"
@@ -506,7 +508,7 @@ def test_what_beat_raises_ends_the_call(
         raise ClaimLost
 
     raw = write_samples(tmp_path / "raw", {"a.txt": "hang"})
-    host = HandlerHost(pythons("troubles"), request_for("troubles", raw), beat=lost)
+    host = HandlerHost(pythons("troubles"), request_for("troubles", raw), heartbeat=lost)
     with host, pytest.raises(ClaimLost):
         built(host)
 
@@ -519,7 +521,7 @@ from dscache_builder.hosting.client import HandlerHost, HostRequest
 python, raw, scratch = map(Path, sys.argv[1:])
 request = HostRequest("troubles", "troubles", "1.0.0", {"batch_size": 1}, raw, scratch,
                       scratch / "handler.log", workers=2)
-with HandlerHost(python, request, beat=lambda: None) as host:
+with HandlerHost(python, request, heartbeat=lambda: None) as host:
     host.plan()
     print(host._process.pid, flush=True)
     for event in host.build([0, 1], lambda: True):

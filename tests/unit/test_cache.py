@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 
+from dscache import files
 from dscache.cache.cache import Cache
-from dscache.cache.eviction import DAY_S, Entry, protection, victims
+from dscache.cache.eviction import DAY_S, CachedDataset, protection, victims
 from dscache.cache.home import Home
-from dscache.download import staging
 from dscache.errors import ConfigError, NoSpace, NotCached, UsageError
+from dscache.folder.selection import Selection
 from dscache.protocol import manifests
 from dscache.protocol.manifests import Live, Member
 from dscache.reading.dataset import Dataset
@@ -112,9 +113,9 @@ class TestFind:
         held = {"train": {"shards": 2, "held": [1]}, "val": {"shards": 1, "held": [0]}}
         (folder / "partial.json").write_text(json.dumps({"schema": 1, "splits": held}))
         assert cache.find(KEY) is None
-        assert cache.find(KEY, splits=["val"]) == folder
-        assert cache.find(KEY, splits=["train"]) is None
-        assert cache.find(KEY, splits=["train"], shards=[1]) == folder
+        assert cache.find(KEY, selection=Selection.of(splits=["val"])) == folder
+        assert cache.find(KEY, selection=Selection.of(splits=["train"])) is None
+        assert cache.find(KEY, selection=Selection.of(splits=["train"], shards=[1])) == folder
         assert [entry.partial for entry in cache.entries()] == [True]
 
     @pytest.mark.parametrize(
@@ -139,8 +140,8 @@ class TestFind:
     @pytest.mark.parametrize(
         ("splits", "shards", "message"),
         [
-            (["nope"], None, "no split 'nope' in photos; there are: train, val"),
-            (None, [2], "no shard 2; the splits asked for have shards 0 to 1"),
+            (["nope"], None, "no split 'nope' in photos; available: train, val"),
+            (None, [2], "no shard 2; the selected splits have shards 0 to 1"),
             (["val"], [1], "no shard 1"),
         ],
     )
@@ -159,10 +160,10 @@ class TestFind:
             held = {"train": {"shards": 2, "held": [1]}, "val": {"shards": 1, "held": [0]}}
             (folder / "partial.json").write_text(json.dumps({"schema": 1, "splits": held}))
         if partial and splits == ["nope"]:  # the store may have another one by now, ask there
-            assert cache.find(KEY, splits=splits) is None
+            assert cache.find(KEY, selection=Selection.of(splits=splits)) is None
             return
         with pytest.raises(UsageError, match=message):
-            cache.find(KEY, splits=splits, shards=shards)
+            cache.find(KEY, selection=Selection.of(splits=splits, shards=shards))
 
     def test_one_without_a_manifest_is_listed_and_removed(self, cache: Cache, home: Home) -> None:
         for key in (KEY, OTHER):
@@ -508,7 +509,7 @@ class TestPrune:
 
         with monkeypatch.context() as patch:
             patch.setattr(os, "unlink", both)
-            staging.remove(folder)
+            files.remove(folder)
         assert not folder.exists()
 
     def test_unfinished_downloads_go_after_a_week(self, cache: Cache, home: Home) -> None:
@@ -533,8 +534,10 @@ class TestPrune:
         assert [entry.key for entry in cache.prune(max_bytes=1499).removed] == [KEY]
 
 
-def entry(key: str, size: int, days: float, *, pinned: bool = False, in_use: bool = False) -> Entry:
-    return Entry(key, f"/{key}", size, NOW - days * DAY_S, pinned, in_use)
+def entry(
+    key: str, size: int, days: float, *, pinned: bool = False, in_use: bool = False
+) -> CachedDataset:
+    return CachedDataset(key, f"/{key}", size, NOW - days * DAY_S, pinned, in_use)
 
 
 class TestVictims:

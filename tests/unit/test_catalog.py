@@ -14,7 +14,8 @@ from dscache.errors import NotCached
 from dscache.protocol import layout, manifests, retire, wait
 from dscache.protocol.manifests import Alias, Failure, Live, Timings
 from dscache.protocol.state import State
-from dscache.protocol.wait import Outstanding, Waiting
+from dscache.protocol.wait import OutstandingRequest, WaitOptions
+from dscache.remote import Remote
 from dscache.spec import Spec
 from simulation.store import Bucket, SimulatedStore
 
@@ -81,20 +82,20 @@ def test_what_a_newer_version_wrote_does_not_keep_people_from_the_rest(
     assert status.failure is not None
     assert status.failure.nonce == "known"
     assert len(requests) < 10, "the old failures need not be read"
-    wait.ask(store, SPEC, nonce="n", client="c")
+    wait.put_request(store, SPEC, nonce="n", client="c")
     assert catalog.status(store, SPEC.key).state is State.REQUESTED
     assert catalog.raw_revisions(store, ["photos"]) == {}
 
 
 def test_a_request_that_cannot_be_read_hides_no_other(store: SimulatedStore) -> None:
     store.put(layout.request(SPEC.key, "a"), b"damaged")
-    wait.ask(store, SPEC, nonce="b", client="me")
+    wait.put_request(store, SPEC, nonce="b", client="me")
     assert catalog.spec_of_key(store, SPEC.key) == SPEC
     assert client_of(store).cancel(SPEC.key) == 1
 
 
 def test_waiting_goes_on_when_progress_cannot_be_read(store: SimulatedStore) -> None:
-    out = wait.ask(store, SPEC, nonce="n", client="c")
+    out = wait.put_request(store, SPEC, nonce="n", client="c")
     store.put(layout.progress(SPEC.key), b"damaged")
 
     class Signals(queue.Queue[object]):
@@ -103,8 +104,8 @@ def test_waiting_goes_on_when_progress_cannot_be_read(store: SimulatedStore) -> 
             raise queue.Empty
 
     clock = iter(range(1000))
-    how = Waiting(Signals(), clock=lambda: float(next(clock)))  # type: ignore[arg-type]
-    assert isinstance(wait.wait(store, out, lambda spec: Outstanding(spec, "n"), how), Live)
+    how = WaitOptions(Signals(), clock=lambda: float(next(clock)))  # type: ignore[arg-type]
+    assert isinstance(wait.wait(store, out, lambda spec: OutstandingRequest(spec, "n"), how), Live)
 
 
 def test_an_answer_between_two_looks_is_found(bucket: Bucket) -> None:
@@ -116,7 +117,7 @@ def test_an_answer_between_two_looks_is_found(bucket: Bucket) -> None:
             builder.delete(layout.request(SPEC.key, "n"))
 
     builder = SimulatedStore(bucket, lambda label: None, lambda: False)
-    topic = wait.ask(builder, SPEC, nonce="n", client="c").topic
+    topic = wait.put_request(builder, SPEC, nonce="n", client="c").topic
     store = SimulatedStore(bucket, answered_meanwhile, lambda: False)
     assert client_of(store).wait(topic) == SPEC.key
     with pytest.raises(NotCached):
@@ -125,7 +126,7 @@ def test_an_answer_between_two_looks_is_found(bucket: Bucket) -> None:
 
 def client_of(store: SimulatedStore) -> Client:
     client = Client(Config(client_name="me"))
-    client._store = store  # type: ignore[assignment]
+    client._remote = Remote(client.config, store)  # type: ignore[arg-type]
     return client
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from dscache.errors import DscacheError, IntegrityError, UsageError
 from dscache.folder import contents
-from dscache.folder.selection import holding_of
+from dscache.folder.contents import contents_of
 from dscache.protocol import manifests
 from dscache.protocol.manifests import BadSample, Live
 from dscache.reading.dataset import Dataset
@@ -101,7 +101,7 @@ def test_an_unknown_split_names_those_there_are(dataset: Dataset) -> None:
 
 def test_a_partial_copy_gives_what_it_has(folder: Path, live: Live) -> None:
     held = {member.name for member in live.members} - {live.shards[0].name, live.shards[2].name}
-    (folder / contents.PARTIAL).write_bytes(contents.encode(holding_of(live, held)))
+    (folder / contents.PARTIAL).write_bytes(contents.encode(contents_of(live, held)))
     dataset = Dataset(folder)
     assert dataset.info["splits"] == {"train": 7, "val": 2}
     assert dataset.info["held"] == {"train": 4}

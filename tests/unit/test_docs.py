@@ -15,7 +15,7 @@ import click
 import pytest
 
 from dscache import config, errors
-from dscache.cli import COMMANDS, cli
+from dscache.cli.group import COMMANDS, cli
 from dscache.protocol import layout
 from dscache.protocol.manifests import FailureKind
 from dscache.protocol.state import State

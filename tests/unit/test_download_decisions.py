@@ -11,16 +11,17 @@ from hypothesis import strategies as st
 from dscache.download.concurrency import (
     FAST_RANGE_BYTES_PER_S,
     MAX_RANGES,
-    Look,
+    Measurement,
     backoff_s,
-    far,
-    long_enough,
-    pieces,
+    is_conclusive,
+    is_distant,
+    piece_count,
     ranges_wanted,
     worth_sharing,
 )
-from dscache.download.download import decide
+from dscache.download.download import plan_download
 from dscache.download.ranges import Interrupted, Source, refusal
+from dscache.download.segments import MAX_GAP_BYTES, MAX_RUN_BYTES, MIN_RUN_BYTES, plan_runs
 from dscache.errors import (
     AccessDenied,
     BucketMissing,
@@ -30,17 +31,8 @@ from dscache.errors import (
     UsageError,
 )
 from dscache.folder import contents
-from dscache.folder.contents import SplitHolding
-from dscache.folder.selection import (
-    MAX_GAP_BYTES,
-    MAX_RUN_BYTES,
-    MIN_RUN_BYTES,
-    check_members,
-    held_names,
-    holding_of,
-    plan_runs,
-    select,
-)
+from dscache.folder.contents import SplitContents, check_members, contents_of, held_names
+from dscache.folder.selection import Selection, select
 from dscache.protocol.manifests import Live, Member
 from dscache.spec import Spec
 from dscache.units import format_bytes, parse_bytes
@@ -91,23 +83,23 @@ class TestSelect:
     def test_members(
         self, splits: list[str] | None, shards: list[int] | None, names: list[str]
     ) -> None:
-        assert [m.name for m in select(LIVE, splits, shards)] == names
+        assert [m.name for m in select(LIVE, Selection.of(splits, shards))] == names
 
     @pytest.mark.parametrize(
         ("splits", "shards", "message"),
         [
-            (["test"], None, "no split 'test' in photos; there are: train, val"),
-            (None, [3], "no shard 3; the splits asked for have shards 0 to 2"),
-            (["val"], [1], "no shard 1; the splits asked for have shards 0 to 0"),
+            (["test"], None, "no split 'test' in photos; available: train, val"),
+            (None, [3], "no shard 3; the selected splits have shards 0 to 2"),
+            (["val"], [1], "no shard 1; the selected splits have shards 0 to 0"),
             (None, [-1], "no shard -1"),
-            (None, [], "no shards were asked for"),
+            (None, [], "`shards` is empty"),
         ],
     )
     def test_refused(
         self, splits: list[str] | None, shards: list[int] | None, message: str
     ) -> None:
         with pytest.raises(UsageError, match=message):
-            select(LIVE, splits, shards)
+            select(LIVE, Selection.of(splits, shards))
 
 
 class TestCheckMembers:
@@ -119,16 +111,16 @@ class TestCheckMembers:
             (member("a/b"), "not a plain file name"),
             (member(""), "not a plain file name"),
             (member("a\0b"), "not a plain file name"),
-            (member("x" * 201), "more than 200 bytes"),
-            (member("manifest.json"), "needs for itself"),
-            (member("partial.json"), "needs for itself"),
-            (member("x.part"), "needs for itself"),
-            (member("t0"), "appears twice"),
+            (member("x" * 201), "longer than 200 bytes"),
+            (member("manifest.json"), "is reserved for the local cache"),
+            (member("partial.json"), "is reserved for the local cache"),
+            (member("x.part"), "is reserved for the local cache"),
+            (member("t0"), "occurs twice"),
             (member("x", 9_999, 2), "outside the zip"),
             (member("x", -1, 2), "outside the zip"),
             (member("x", 0, -2), "outside the zip"),
-            (Member(name="x", offset=0, size=0, crc32=1 << 32, digest=DIGEST), "no proper crc32"),
-            (Member(name="x", offset=0, size=0, crc32=0, digest="short"), "no proper crc32"),
+            (Member(name="x", offset=0, size=0, crc32=1 << 32, digest=DIGEST), "no valid crc32"),
+            (Member(name="x", offset=0, size=0, crc32=0, digest="short"), "no valid crc32"),
         ],
     )
     def test_refused(self, bad: Member, problem: str) -> None:
@@ -208,18 +200,23 @@ class TestRangesWanted:
         ],
     )
     def test_table(self, looks: list[tuple[int, float]], expected: int) -> None:
-        assert ranges_wanted([Look(*look) for look in looks]) == expected
+        assert ranges_wanted([Measurement(*look) for look in looks]) == expected
 
     def test_a_look_takes_longer_while_little_arrives(self) -> None:
-        assert not long_enough(0.2, 1 << 30, 2)
-        assert long_enough(0.25, 4 * MIB, 2)
-        assert not long_enough(0.25, 4 * MIB, 4)
-        assert long_enough(1.5, 0, 4)
+        assert not is_conclusive(0.2, 1 << 30, 2)
+        assert is_conclusive(0.25, 4 * MIB, 2)
+        assert not is_conclusive(0.25, 4 * MIB, 4)
+        assert is_conclusive(1.5, 0, 4)
 
 
 class TestFar:
     def test_table(self) -> None:
-        assert [far(seconds) for seconds in (0.0, 0.003, 0.02, 0.3)] == [False, False, True, True]
+        assert [is_distant(seconds) for seconds in (0.0, 0.003, 0.02, 0.3)] == [
+            False,
+            False,
+            True,
+            True,
+        ]
 
 
 class TestPieces:
@@ -236,7 +233,7 @@ class TestPieces:
         ],
     )
     def test_table(self, size: int, share: int, expected: int) -> None:
-        assert pieces(size, share) == expected
+        assert piece_count(size, share) == expected
 
 
 class TestWorthSharing:
@@ -297,31 +294,31 @@ class TestSource:
 
 class TestDecide:
     def test_nothing_there(self) -> None:
-        plan = decide(LIVE, select(LIVE, ["val"]), None)
+        plan = plan_download(LIVE, select(LIVE, Selection.of(["val"])), None)
         assert ([m.name for m in plan.fetch], plan.extend) == (["v0", "features.json"], False)
         assert plan.held == {"v0", "features.json"}
 
     def test_a_part_is_there(self) -> None:
-        plan = decide(LIVE, select(LIVE), (LIVE, {"v0", "features.json"}))
+        plan = plan_download(LIVE, select(LIVE), (LIVE, {"v0", "features.json"}))
         assert ([m.name for m in plan.fetch], plan.extend) == (["t0", "t1", "t2"], True)
         assert plan.held == {m.name for m in LIVE.members}
 
     def test_another_zip_is_there(self) -> None:
         other = live(LIVE.members, etag="other")
-        plan = decide(LIVE, select(LIVE), (other, {"v0"}))
+        plan = plan_download(LIVE, select(LIVE), (other, {"v0"}))
         assert (len(plan.fetch), plan.extend) == (5, False)
 
 
 class TestHolding:
     def test_round_trip(self) -> None:
-        held = holding_of(LIVE, {"t0", "t2", "features.json"})
+        held = contents_of(LIVE, {"t0", "t2", "features.json"})
         assert held == {
-            "train": SplitHolding(3, frozenset({0, 2})),
-            "val": SplitHolding(1, frozenset()),
+            "train": SplitContents(3, frozenset({0, 2})),
+            "val": SplitContents(1, frozenset()),
         }
         assert held_names(LIVE, held) == {"t0", "t2", "features.json"}
-        assert not contents.complete(held)
-        assert contents.complete(holding_of(LIVE, {m.name for m in LIVE.members}))
+        assert not contents.is_complete(held)
+        assert contents.is_complete(contents_of(LIVE, {m.name for m in LIVE.members}))
         assert held_names(LIVE, None) == {m.name for m in LIVE.members}
 
     @pytest.mark.parametrize(
@@ -342,11 +339,11 @@ class TestHolding:
         self, splits: list[str] | None, shards: list[int] | None, expected: bool
     ) -> None:
         held = {
-            "train": SplitHolding(3, frozenset({0, 2})),
-            "val": SplitHolding(1, frozenset({0})),
+            "train": SplitContents(3, frozenset({0, 2})),
+            "val": SplitContents(1, frozenset({0})),
         }
-        assert contents.holds(held, splits, shards) is expected
-        assert contents.holds(None, splits, shards)
+        assert Selection.of(splits, shards).is_covered_by(held) is expected
+        assert Selection.of(splits, shards).is_covered_by(None)
 
 
 class TestUnits:

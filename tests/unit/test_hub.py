@@ -11,7 +11,7 @@ import pytest
 
 from dscache.config import Config
 from dscache.protocol import layout, subscriptions
-from dscache.protocol.subscriptions import Hub, Waiter
+from dscache.protocol.subscriptions import Subscriptions, Waiter
 from dscache.spec import Spec
 from dscache.store.notifications import Connected, Created, Lost, Signal
 
@@ -55,8 +55,8 @@ def listeners() -> Listeners:
 
 
 @pytest.fixture
-def shared(listeners: Listeners) -> Hub:
-    return Hub(CONFIG, listeners)
+def shared(listeners: Listeners) -> Subscriptions:
+    return Subscriptions(CONFIG, listeners)
 
 
 def told(waiter: Waiter) -> list[Signal]:
@@ -69,7 +69,7 @@ def told(waiter: Waiter) -> list[Signal]:
 
 
 def test_a_lone_waiter_listens_to_its_dataset_and_version(
-    shared: Hub, listeners: Listeners
+    shared: Subscriptions, listeners: Listeners
 ) -> None:
     with shared.waiting(key()):
         assert list(listeners.open) == ["datasets/photos_1.0.0_"]
@@ -77,7 +77,7 @@ def test_a_lone_waiter_listens_to_its_dataset_and_version(
 
 
 def test_many_keys_share_one_listener_and_hear_of_their_own(
-    shared: Hub, listeners: Listeners
+    shared: Subscriptions, listeners: Listeners
 ) -> None:
     with ExitStack() as stack:
         waiters = [stack.enter_context(shared.waiting(key(number=n))) for n in range(50)]
@@ -91,7 +91,7 @@ def test_many_keys_share_one_listener_and_hear_of_their_own(
 
 
 def test_a_second_dataset_opens_one_listener_for_all_that_follow(
-    shared: Hub, listeners: Listeners
+    shared: Subscriptions, listeners: Listeners
 ) -> None:
     with ExitStack() as stack:
         for name in ("photos", "faces", "cars", "photos", "trees"):
@@ -99,7 +99,9 @@ def test_a_second_dataset_opens_one_listener_for_all_that_follow(
         assert listeners.opened == ["datasets/photos_1.0.0_", "datasets/"]
 
 
-def test_the_listener_stays_while_somebody_waits(shared: Hub, listeners: Listeners) -> None:
+def test_the_listener_stays_while_somebody_waits(
+    shared: Subscriptions, listeners: Listeners
+) -> None:
     with shared.waiting(key(number=1)):
         with shared.waiting(key(number=2)):
             pass
@@ -118,14 +120,16 @@ def test_a_listener_that_could_not_be_opened_is_opened_by_the_next(listeners: Li
             raise error
         return listeners(config, prefix, deliver)
 
-    shared = Hub(CONFIG, open_listener)
+    shared = Subscriptions(CONFIG, open_listener)
     with pytest.raises(RuntimeError), shared.waiting(key()):
         pass
     with shared.waiting(key()):
         assert list(listeners.open) == ["datasets/photos_1.0.0_"]
 
 
-def test_who_comes_later_is_told_how_the_stream_is(shared: Hub, listeners: Listeners) -> None:
+def test_who_comes_later_is_told_how_the_stream_is(
+    shared: Subscriptions, listeners: Listeners
+) -> None:
     with shared.waiting(key()):
         listeners.say(Connected())
         with shared.waiting(key()) as later:
@@ -135,7 +139,7 @@ def test_who_comes_later_is_told_how_the_stream_is(shared: Hub, listeners: Liste
             assert told(later) == [Lost("x")]
 
 
-def test_watching_what_the_key_resolves_to(shared: Hub, listeners: Listeners) -> None:
+def test_watching_what_the_key_resolves_to(shared: Subscriptions, listeners: Listeners) -> None:
     asked, resolved = key(number=1), key(number=2)
     with shared.waiting(asked) as waiter:
         waiter.watch(resolved)
@@ -146,19 +150,19 @@ def test_watching_what_the_key_resolves_to(shared: Hub, listeners: Listeners) ->
 
 
 def test_one_hub_for_each_bucket_and_user() -> None:
-    assert subscriptions.hub_of(CONFIG) is subscriptions.hub_of(
+    assert subscriptions.subscriptions_of(CONFIG) is subscriptions.subscriptions_of(
         Config(endpoint="http://127.0.0.1:1/")
     )
-    assert subscriptions.hub_of(CONFIG) is not subscriptions.hub_of(
+    assert subscriptions.subscriptions_of(CONFIG) is not subscriptions.subscriptions_of(
         Config(endpoint="http://127.0.0.1:1", bucket="b")
     )
 
 
 def test_a_forked_child_has_its_own() -> None:
-    before = subscriptions.hub_of(CONFIG)
+    before = subscriptions.subscriptions_of(CONFIG)
     pid = os.fork()
     if pid == 0:
-        os._exit(0 if subscriptions.hub_of(CONFIG) is not before else 1)
+        os._exit(0 if subscriptions.subscriptions_of(CONFIG) is not before else 1)
     assert os.waitpid(pid, 0)[1] == 0
 
 

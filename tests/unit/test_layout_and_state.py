@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dscache.errors import IntegrityError
 from dscache.protocol import layout, manifests
-from dscache.protocol.layout import Question
+from dscache.protocol.layout import RequestName
 from dscache.protocol.manifests import Alias, Failure, Live, Progress, Ready, Request, Retired
 from dscache.protocol.state import State, state_of
 from dscache.spec import Spec
@@ -33,9 +33,9 @@ def test_names() -> None:
 
 @given(st.text("0123456789abcdef-", min_size=1, max_size=20))
 def test_names_are_read_back(nonce: str) -> None:
-    assert layout.parse_request(layout.request(KEY, nonce)) == Question(KEY, nonce)
-    assert layout.parse_cancel(layout.cancel(KEY, nonce)) == Question(KEY, nonce)
-    assert layout.parse_failure(layout.failed(KEY, nonce)) == Question(KEY, nonce)
+    assert layout.parse_request(layout.request(KEY, nonce)) == RequestName(KEY, nonce)
+    assert layout.parse_cancel(layout.cancel(KEY, nonce)) == RequestName(KEY, nonce)
+    assert layout.parse_failure(layout.failed(KEY, nonce)) == RequestName(KEY, nonce)
     assert layout.parse_ready(layout.ready(KEY)) == KEY
 
 

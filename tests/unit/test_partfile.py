@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from dscache.download import partfile, reservation
 from dscache.download.partfile import BLOCK_BYTES, PartFile, gaps
-from dscache.download.segments import OneMember, Stretch
+from dscache.download.segments import Segment, SingleMemberRun
 from dscache.errors import NoSpace
 from dscache.protocol.manifests import Member
 
@@ -188,10 +188,10 @@ def _reserves(folder: Path) -> bool:
 class TestCut:
     @given(st.data())
     def test_both_are_the_whole(self, data: Any) -> None:
-        run = OneMember(Path(), lambda part: None, MEMBER)
+        run = SingleMemberRun(Path(), lambda part: None, MEMBER)
         position = data.draw(st.integers(OFFSET, OFFSET + 2 * MIB))
         stop = data.draw(st.integers(position + 4 * BLOCK_BYTES, OFFSET + len(CONTENT)))
-        first = Stretch(run, position, stop)
+        first = Segment(run, position, stop)
         second = run.cut(first, first.left // 2)
         assert (first.position, second.stop) == (position, stop)
         assert first.stop == second.position

@@ -32,17 +32,17 @@ def test_a_code_that_nobody_knows_means_what_its_status_says(
     status: int, code: str, kind: type[StoreError]
 ) -> None:
     """An overloaded server is waited for, whatever it calls that."""
-    error = s3errors.answered(status, body(code), "requests/x.json", CONFIG)
+    error = s3errors.error_of_response(status, body(code), "requests/x.json", CONFIG)
     assert type(error) is kind
-    again = s3errors.error_of(code, "", "requests/x.json", CONFIG, status)
+    again = s3errors.error_of_code(code, "", "requests/x.json", CONFIG, status)
     assert type(again) is kind
 
 
 def test_a_wrong_clock_is_named() -> None:
-    error = s3errors.answered(403, body("RequestTimeTooSkewed"), "x", CONFIG)
+    error = s3errors.error_of_response(403, body("RequestTimeTooSkewed"), "x", CONFIG)
     assert "the clock of this machine" in str(error)
 
 
 def test_messages_are_text_and_no_xml() -> None:
     text = b"<Error><Code>Odd</Code><Message>Bob&apos;s &lt;x&gt;</Message></Error>"
-    assert "Bob's <x>" in str(s3errors.answered(400, text, "x", CONFIG))
+    assert "Bob's <x>" in str(s3errors.error_of_response(400, text, "x", CONFIG))

@@ -177,7 +177,7 @@ def test_machines_download_each_into_a_folder_of_its_own(
     names = []
     for machine in ("a.example.org", "b"):
         monkeypatch.setattr("socket.gethostname", lambda machine=machine: machine)
-        with staging.workspace(tmp_path / KEY, "etag") as folder:
+        with staging.staging_folder(tmp_path / KEY, "etag") as folder:
             (folder / "begun").touch()
             names.append(folder.name)
     assert names == [f".{KEY}.etag@a-example-org.tmp", f".{KEY}.etag@b.tmp"]
@@ -193,17 +193,17 @@ def no_locks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_where_nothing_can_be_locked_everything_works(own: Home, no_locks: None) -> None:
     put(own, used_at=0.0)
-    with locks.share(own.lock(KEY)), own.changing(KEY):
-        assert not locks.held(own.lock(KEY))
-    assert own.take_away(KEY, force=False, unless_used_since=None) is not None
+    with locks.acquire_shared(own.lock(KEY)), own.changing(KEY):
+        assert not locks.is_held(own.lock(KEY))
+    assert own.remove(KEY, force=False, unless_used_since=None) is not None
 
 
 def test_where_nothing_can_be_locked_unfinished_downloads_stay_for_a_week(
     tmp_path: Path, no_locks: None
 ) -> None:
-    with staging.workspace(tmp_path / KEY, "one") as folder:
+    with staging.staging_folder(tmp_path / KEY, "one") as folder:
         (folder / "begun").touch()
-    with staging.workspace(tmp_path / KEY, "two") as other:
+    with staging.staging_folder(tmp_path / KEY, "two") as other:
         (other / "begun").touch()
         assert folder.exists()  # somebody may be at it
     os.utime(folder, (0, 0))
@@ -214,7 +214,7 @@ def test_where_nothing_can_be_locked_unfinished_downloads_stay_for_a_week(
 
 def test_a_look_at_the_same_moment_is_no_reader(own: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     put(own, used_at=0.0)
-    locks.share(own.lock(KEY)).release()
+    locks.acquire_shared(own.lock(KEY)).release()
     flock, asked = fcntl.flock, 0
 
     def busy_first(handle: int, how: int) -> None:
@@ -225,13 +225,13 @@ def test_a_look_at_the_same_moment_is_no_reader(own: Home, monkeypatch: pytest.M
         flock(handle, how)
 
     monkeypatch.setattr(fcntl, "flock", busy_first)
-    assert not locks.held(own.lock(KEY))
+    assert not locks.is_held(own.lock(KEY))
     asked = 0
-    assert own.take_away(KEY, force=False, unless_used_since=None) is not None
+    assert own.remove(KEY, force=False, unless_used_since=None) is not None
 
 
 def test_a_lock_file_of_another_user(own: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    locks.share(own.lock(KEY)).release()
+    locks.acquire_shared(own.lock(KEY)).release()
     open_ = os.open
 
     def refuse_writing(path: str, flags: int, *mode: int) -> int:
@@ -240,12 +240,12 @@ def test_a_lock_file_of_another_user(own: Home, monkeypatch: pytest.MonkeyPatch)
         return open_(path, flags, *mode)
 
     monkeypatch.setattr(os, "open", refuse_writing)
-    with locks.share(own.lock(KEY)):
-        assert locks.held(own.lock(KEY))
-        assert locks.try_exclusive(own.lock(KEY)) is None
-    assert not locks.held(own.lock(KEY))
+    with locks.acquire_shared(own.lock(KEY)):
+        assert locks.is_held(own.lock(KEY))
+        assert locks.try_acquire(own.lock(KEY)) is None
+    assert not locks.is_held(own.lock(KEY))
     with pytest.raises(PermissionError):
-        locks.try_exclusive(own.lock("other"))
+        locks.try_acquire(own.lock("other"))
 
 
 def test_another_error_is_an_error(own: Home, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,4 +254,4 @@ def test_another_error_is_an_error(own: Home, monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(fcntl, "flock", refuse)
     with pytest.raises(OSError, match="no disk"):
-        locks.share(own.lock(KEY))
+        locks.acquire_shared(own.lock(KEY))

@@ -18,7 +18,7 @@ import pytest
 
 from dscache.config import Config
 from dscache.errors import AccessDenied, ConfigError, StoreUnreachable
-from dscache.store.signed_http import Signed, within
+from dscache.store.signed_http import SignedHttp, deadline_in
 
 CONFIG = Config(endpoint="http://127.0.0.1:1", access_key="a", secret_key="b")
 
@@ -64,13 +64,13 @@ def server_that_answers(*statuses: int) -> Iterator[Config]:
 def test_what_is_sent_again(statuses: tuple[int, ...], status: int, pauses: list[float]) -> None:
     slept: list[float] = []
     with server_that_answers(*statuses) as config:
-        signed = Signed(config, sleep=slept.append, uniform=lambda low, high: high)
+        signed = SignedHttp(config, sleep=slept.append, uniform=lambda low, high: high)
         answer = signed.send("GET", "datasets/x")
     assert (answer.status, answer.body, slept) == (status, b"ok", pauses)
 
 
 def test_nobody_answers() -> None:
-    signed = Signed(CONFIG, sleep=lambda _: None)
+    signed = SignedHttp(CONFIG, sleep=lambda _: None)
     with pytest.raises(StoreUnreachable, match=r"Connection refused.*is the store running"):
         signed.send("GET", "datasets/x")
 
@@ -84,16 +84,16 @@ def hung() -> Iterator[Config]:
 
 def test_a_store_that_hangs_is_given_up_when_the_time_is_up(hung: Config) -> None:
     started = time.monotonic()
-    with within(1.5), pytest.raises(StoreUnreachable, match="timed out"):
-        Signed(hung).send("GET", "datasets/x")
+    with deadline_in(1.5), pytest.raises(StoreUnreachable, match="timed out"):
+        SignedHttp(hung).send("GET", "datasets/x")
     assert 1.0 < time.monotonic() - started < 4.0
 
 
 def test_when_the_time_is_up_a_request_is_made_once() -> None:
-    with server_that_answers(200) as config, within(0.0):
-        assert Signed(config).send("GET", "datasets/x").status == 200
-    with server_that_answers(0) as config, within(0.0), pytest.raises(StoreUnreachable):
-        Signed(config).send("GET", "datasets/x")
+    with server_that_answers(200) as config, deadline_in(0.0):
+        assert SignedHttp(config).send("GET", "datasets/x").status == 200
+    with server_that_answers(0) as config, deadline_in(0.0), pytest.raises(StoreUnreachable):
+        SignedHttp(config).send("GET", "datasets/x")
 
 
 def run(code: str, config: Config, tmp_path: object) -> subprocess.CompletedProcess[str]:
@@ -133,7 +133,7 @@ def test_a_process_ends_though_a_store_hangs_that_it_waited_for(
 @pytest.mark.parametrize("port", ["99999", "9000x"])
 def test_an_endpoint_whose_port_is_none(port: str) -> None:
     with pytest.raises(ConfigError, match=rf"endpoint 'http://127.0.0.1:{port}' .*[Pp]ort"):
-        Signed(replace(CONFIG, endpoint=f"http://127.0.0.1:{port}"))
+        SignedHttp(replace(CONFIG, endpoint=f"http://127.0.0.1:{port}"))
 
 
 @pytest.fixture
@@ -150,7 +150,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def test_a_profile_that_does_not_exist(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_PROFILE", "nope")
     with pytest.raises(ConfigError, match=r"nope.*AWS_PROFILE"):
-        Signed(replace(CONFIG, access_key="")).presign("GET", "datasets/x", 60)
+        SignedHttp(replace(CONFIG, access_key="")).presign("GET", "datasets/x", 60)
 
 
 def test_credentials_that_cannot_be_renewed_for_a_while(machine: Path) -> None:
@@ -164,7 +164,7 @@ def test_credentials_that_cannot_be_renewed_for_a_while(machine: Path) -> None:
     program.chmod(0o755)
     machine.write_text(f"[default]\ncredential_process = {program}\n")
     fails.touch()
-    signed = Signed(replace(CONFIG, access_key=""))
+    signed = SignedHttp(replace(CONFIG, access_key=""))
     with pytest.raises(AccessDenied, match="cannot be had"):
         signed.presign("GET", "datasets/x", 60)
     fails.unlink()
@@ -181,8 +181,8 @@ def test_no_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> No
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", f"{tmp_path}/none")
     monkeypatch.setenv("AWS_CONFIG_FILE", f"{tmp_path}/none")
     with pytest.raises(AccessDenied, match="no credentials for http"):
-        Signed(replace(CONFIG, access_key="")).send("GET", "datasets/x")
+        SignedHttp(replace(CONFIG, access_key="")).send("GET", "datasets/x")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "of-this-machine")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    url = Signed(replace(CONFIG, access_key="")).presign("GET", "datasets/x", 60)
+    url = SignedHttp(replace(CONFIG, access_key="")).presign("GET", "datasets/x", 60)
     assert "X-Amz-Credential=of-this-machine" in url

@@ -9,7 +9,7 @@ PROCESSES = 12
 DECODE = """
 import sys, threading
 sys.setswitchinterval(1e-6)
-from dscache import manifests
+from dscache.protocol import manifests
 from dscache.protocol.manifests import Live, Member
 from dscache.spec import Spec
 

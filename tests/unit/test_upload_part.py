@@ -8,18 +8,18 @@ import dscache.store.upload
 from dscache.config import Config
 from dscache.errors import NoSuchUpload, StoreUnreachable
 from dscache.store.s3 import Store
-from dscache.store.upload import Answer
+from dscache.store.upload import Response
 
-SENT = Answer(200, {"etag": '"e"'}, b"")
-BUSY = Answer(503, {}, b"<Code>SlowDown</Code>")
+SENT = Response(200, {"etag": '"e"'}, b"")
+BUSY = Response(503, {}, b"<Code>SlowDown</Code>")
 BROKEN = StoreUnreachable("connection reset")
 
 
-def send(monkeypatch: pytest.MonkeyPatch, *outcomes: Answer | Exception) -> tuple[str, int]:
+def send(monkeypatch: pytest.MonkeyPatch, *outcomes: Response | Exception) -> tuple[str, int]:
     """The etag that came of it, and how often it paused."""
     pending = list(outcomes)
 
-    def put(url: str, segments: object) -> Answer:
+    def put(url: str, segments: object) -> Response:
         outcome = pending.pop(0)
         if isinstance(outcome, Exception):
             raise outcome
@@ -37,7 +37,7 @@ def send(monkeypatch: pytest.MonkeyPatch, *outcomes: Answer | Exception) -> tupl
 
 @pytest.mark.parametrize("first", [BUSY, BROKEN])
 def test_what_passes_is_tried_again(
-    monkeypatch: pytest.MonkeyPatch, first: Answer | Exception
+    monkeypatch: pytest.MonkeyPatch, first: Response | Exception
 ) -> None:
     assert send(monkeypatch, SENT) == ("e", 0)
     assert send(monkeypatch, first, first, SENT) == ("e", 2)
@@ -47,4 +47,4 @@ def test_what_passes_is_tried_again(
 
 def test_an_answer_is_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(NoSuchUpload):
-        send(monkeypatch, Answer(404, {}, b"<Code>NoSuchUpload</Code>"))
+        send(monkeypatch, Response(404, {}, b"<Code>NoSuchUpload</Code>"))

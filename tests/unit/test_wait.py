@@ -12,7 +12,7 @@ import pytest
 from dscache.errors import IntegrityError, StoreUnreachable, UsageError, WaitTimeout
 from dscache.protocol import layout, manifests, markers, wait
 from dscache.protocol.manifests import Alias, Failure, Live, Progress, Retired
-from dscache.protocol.wait import Outstanding, Waiting
+from dscache.protocol.wait import OutstandingRequest, WaitOptions
 from dscache.spec import Spec
 from dscache.store.notifications import Connected, Created, Lost, Signal, Unsupported
 from simulation.store import Bucket, SimulatedStore
@@ -46,7 +46,7 @@ class EndOfStory(Exception):
 
 def story(
     signals: list[tuple[float, Signal]], *, timeout_s: float | None = None, limit_s: float = 300.0
-) -> tuple[Script, Waiting, SimulatedStore]:
+) -> tuple[Script, WaitOptions, SimulatedStore]:
     script = Script(sorted(signals, key=lambda pair: pair[0]), limit_s=limit_s)
 
     def step(label: str) -> None:
@@ -54,7 +54,7 @@ def story(
             script.looks.append(round(script.now, 2))
 
     store = SimulatedStore(Bucket(), step, lambda: False)
-    how = Waiting(
+    how = WaitOptions(
         script,  # type: ignore[arg-type]  # a queue as far as waiting goes
         timeout_s=timeout_s,
         clock=lambda: script.now,
@@ -63,13 +63,13 @@ def story(
     return script, how, store
 
 
-def never(spec: Spec) -> Outstanding:
+def never(spec: Spec) -> OutstandingRequest:
     raise AssertionError("asked again")
 
 
 def looks_of(signals: list[tuple[float, Signal]], limit_s: float) -> list[float]:
     script, how, store = story(signals, limit_s=limit_s)
-    out = wait.ask(store, SPEC, nonce=NONCE, client="test")
+    out = wait.put_request(store, SPEC, nonce=NONCE, client="test")
     with pytest.raises(EndOfStory):
         wait.wait(store, out, never, how)
     return script.looks
@@ -164,7 +164,7 @@ def test_progress_travels_in_the_event() -> None:
     shown: list[Progress] = []
     how.on_progress = shown.append
     with pytest.raises(EndOfStory):
-        wait.wait(store, wait.ask(store, SPEC, nonce=NONCE, client="t"), never, how)
+        wait.wait(store, wait.put_request(store, SPEC, nonce=NONCE, client="t"), never, how)
     assert shown == [progress]
     assert script.looks == [0.0, 0.5]
 
@@ -172,7 +172,7 @@ def test_progress_travels_in_the_event() -> None:
 def test_the_time_is_up_but_the_request_stays() -> None:
     script, how, store = story([], timeout_s=7.0)
     with pytest.raises(WaitTimeout, match="not ready after 7 s: no builder has begun it"):
-        wait.wait(store, wait.ask(store, SPEC, nonce=NONCE, client="t"), never, how)
+        wait.wait(store, wait.put_request(store, SPEC, nonce=NONCE, client="t"), never, how)
     assert 7.0 <= script.now < 7.6
     assert layout.request(SPEC.key, NONCE) in store.bucket.objects
 
@@ -190,7 +190,7 @@ def test_without_a_builder_it_says_so_once(expires_at: float | None, notes: int)
     _, how, store = story([(0.5, Connected())], timeout_s=30.0)
     said: list[str] = []
     how.on_note = said.append
-    out = wait.ask(store, SPEC, nonce=NONCE, client="t")
+    out = wait.put_request(store, SPEC, nonce=NONCE, client="t")
     if expires_at is not None:
         store.put(layout.progress(SPEC.key), progress_until(expires_at))
     late = "no builder has begun it" if notes else "the build goes on"
@@ -204,18 +204,18 @@ def test_giving_up_from_another_thread() -> None:
     how.given_up = threading.Event()
     how.given_up.set()
     with pytest.raises(WaitTimeout, match="nobody waits"):
-        wait.wait(store, wait.ask(store, SPEC, nonce=NONCE, client="t"), never, how)
+        wait.wait(store, wait.put_request(store, SPEC, nonce=NONCE, client="t"), never, how)
 
 
 def test_a_request_that_is_gone_unanswered_is_asked_again() -> None:
     _, how, store = story([], limit_s=10.0)
-    out = wait.ask(store, SPEC, nonce=NONCE, client="t")
+    out = wait.put_request(store, SPEC, nonce=NONCE, client="t")
     del store.bucket.objects[layout.request(SPEC.key, NONCE)]
     asked: list[Spec] = []
 
-    def again(spec: Spec) -> Outstanding:
+    def again(spec: Spec) -> OutstandingRequest:
         asked.append(spec)
-        return wait.ask(store, spec, nonce="n2", client="t")
+        return wait.put_request(store, spec, nonce="n2", client="t")
 
     with pytest.raises(EndOfStory):
         wait.wait(store, out, again, how)
@@ -224,7 +224,7 @@ def test_a_request_that_is_gone_unanswered_is_asked_again() -> None:
 
 def test_a_failure_of_another_request_is_not_ours() -> None:
     _, how, store = story([], limit_s=3.0)
-    out = wait.ask(store, SPEC, nonce=NONCE, client="t")
+    out = wait.put_request(store, SPEC, nonce=NONCE, client="t")
     failure = Failure(kind="handler", message="m", nonce="other", failed_at=0.0)
     store.put(layout.failed(SPEC.key, "other"), manifests.encode(failure))
     with pytest.raises(EndOfStory):
@@ -238,18 +238,20 @@ def test_aliases_are_followed_but_not_for_ever() -> None:
     resolved = Spec.of("photos", "1.0.0", {"a": 1})
     alias = Alias(key=resolved.key, spec=resolved, nonce="x")
     store.put(layout.ready(SPEC.key), manifests.encode(alias))
-    wait.ask(store, resolved, nonce=NONCE, client="t")
-    assert wait.look(store, Outstanding(SPEC, NONCE), never) == Outstanding(resolved, NONCE)
+    wait.put_request(store, resolved, nonce=NONCE, client="t")
+    assert wait.look(store, OutstandingRequest(SPEC, NONCE), never) == OutstandingRequest(
+        resolved, NONCE
+    )
     _, how, _ = story([(0.5, Connected())], limit_s=3.0)
     watched: list[str] = []
     how.watch = watched.append
     with pytest.raises(EndOfStory):
-        wait.wait(store, Outstanding(SPEC, NONCE), never, how)
+        wait.wait(store, OutstandingRequest(SPEC, NONCE), never, how)
     assert watched == [resolved.key]
     back = Alias(key=SPEC.key, spec=SPEC, nonce="y")
     store.put(layout.ready(resolved.key), manifests.encode(back))
     with pytest.raises(IntegrityError, match="aliases in a row"):
-        wait.look(store, Outstanding(SPEC, NONCE), never)
+        wait.look(store, OutstandingRequest(SPEC, NONCE), never)
 
 
 def test_an_alias_must_name_the_key_of_its_spec() -> None:
@@ -276,7 +278,7 @@ def test_a_marker_of_another_key_is_refused(state: str) -> None:
 
 def test_a_store_that_goes_away_is_waited_for() -> None:
     script, how, store = story([], limit_s=60.0)
-    out = wait.ask(store, SPEC, nonce=NONCE, client="t")
+    out = wait.put_request(store, SPEC, nonce=NONCE, client="t")
     notes: list[str] = []
     how.on_note = notes.append
     answers = store.get
@@ -302,7 +304,7 @@ def test_a_store_that_was_never_there_is_an_error() -> None:
 
     store.get = unreachable  # type: ignore[method-assign, assignment]
     with pytest.raises(StoreUnreachable):
-        wait.wait(store, Outstanding(SPEC, NONCE), never, how)
+        wait.wait(store, OutstandingRequest(SPEC, NONCE), never, how)
 
 
 @pytest.mark.parametrize("topic", ["", "x.y", SPEC.key, f"{SPEC.key}."])

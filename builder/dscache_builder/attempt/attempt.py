@@ -17,25 +17,25 @@ from dataclasses import dataclass
 from dscache.errors import NoSuchUpload, SpecError
 from dscache.protocol.manifests import Alias, Live, Request, Retired
 from dscache.spec import Spec
-from dscache.store.s3 import Objects
+from dscache.store.objects import Objects
 
-from ..engine import Engine, Work
+from ..engine import Engine, Session
 from ..hosting.client import HandlerFailure, PlanSummary
 from . import publish, requests
-from .build import Building
+from .build import Build
 from .claim import Claim, ClaimLost
 from .progress import PREVIEW_EXAMPLES, Reporter
 from .publish import ReadyRegister, Step
-from .requests import Asked, Verdict
+from .requests import FailureReason, RequestSet
 
 log = logging.getLogger("dscache_builder")
 
 MAX_TAKEOVERS = 8
-LOOK_FOR_CANCEL_S = 2.0
+CANCEL_POLL_S = 2.0
 SMALL_EXAMPLES = 2 * PREVIEW_EXAMPLES  # fewer take hardly longer to build than to draw
 RETRY_PAUSES_S = (1.0, 5.0, 15.0)
-ROUNDS_AT_ONCE = 10
-REST_S = 1.0
+EAGER_ROUNDS = 10
+ROUND_PAUSE_S = 1.0
 
 
 class Outcome(enum.Enum):
@@ -54,7 +54,7 @@ class Stopped(Exception):
 
 
 class Cancelled(Exception):
-    """Everybody who asked wishes to stop."""
+    """Everybody who asked has cancelled."""
 
 
 class NobodyWaits(Exception):
@@ -78,7 +78,7 @@ class Context:
     reporter: Callable[[str], Reporter] = lambda _: Reporter()
 
 
-class KeyRun:
+class Attempt:
     """One attempt at one key."""
 
     def __init__(self, context: Context, key: str) -> None:
@@ -87,7 +87,7 @@ class KeyRun:
         self.key = key
         self._looked_at = context.clock()
         self._opened = ExitStack()  # the handler of a preview that is still to be drawn
-        self._to_draw: Work | None = None
+        self._to_draw: Session | None = None
         self._answered = False
 
     def run(self) -> Outcome:
@@ -111,7 +111,7 @@ class KeyRun:
         while True:
             rounds += 1
             try:
-                if rounds > ROUNDS_AT_ONCE:
+                if rounds > EAGER_ROUNDS:
                     self._rest()
                 outcome = self._once()
             except Stopped:
@@ -121,40 +121,40 @@ class KeyRun:
                 return outcome
 
     def _rest(self) -> None:
-        """Between rounds that lead nowhere. Not a beat: a sealed build is not cancelled."""
+        """Between rounds that lead nowhere. Not a heartbeat: a sealed build is not cancelled."""
         if self.context.stopping():
             raise Stopped
         self.claim.renew_if_due()
-        self.context.sleep(REST_S)
+        self.context.sleep(ROUND_PAUSE_S)
 
     # -- steps 2 to 4: look, and decide
 
     def _once(self) -> Outcome | None:
-        asked = requests.list_asked(self.store, self.key)
+        wanted = requests.list_requests(self.store, self.key)
         before = publish.read_ready(self.store, self.key)
         if isinstance(before.value, (Live, Alias)):
-            return self._answer(asked, before)
+            return self._answer(wanted, before)
         if isinstance(before.value, Retired):
             self._delete_retired(before.value)
         self.claim.of_generation(before.generation)
-        outstanding = self._unanswered(asked)
+        outstanding = self._unanswered(wanted)
         if not outstanding.nonces:
             self.claim.release(keep=True)
             return Outcome.ANSWERED
         head = self.store.head(publish.zip_name(self.claim))
-        step = publish.decide(head, self.claim.value)
+        step = publish.next_step(head, self.claim.value)
         return self._do(step, before, outstanding)
 
-    def _do(self, step: Step, before: ReadyRegister, asked: Asked) -> Outcome | None:
+    def _do(self, step: Step, before: ReadyRegister, wanted: RequestSet) -> Outcome | None:
         if step is Step.BUILD and self.claim.value.takeovers > MAX_TAKEOVERS:
-            return self._fail(asked, _died_too_often(self.claim.value.takeovers))
-        request = self._valid_request(asked)
+            return self._fail(wanted, _died_too_often(self.claim.value.takeovers))
+        request = self._valid_request(wanted)
         if request is None:
             return None
-        if isinstance(request, Verdict):
-            return self._fail(asked, request)
+        if isinstance(request, FailureReason):
+            return self._fail(wanted, request)
         if step is Step.BUILD:
-            built = self._build(request, before, asked)
+            built = self._build(request, before, wanted)
             if isinstance(built, Outcome):
                 return built
             step = built
@@ -177,36 +177,36 @@ class KeyRun:
         """The zip of a retired generation may be left over."""
         self.store.delete(publish.zip_name(self.claim, retired.generation))
 
-    def _unanswered(self, asked: Asked) -> Asked:
+    def _unanswered(self, wanted: RequestSet) -> RequestSet:
         """Step 3: DELETE what a failure answers already; the rest is what this attempt answers."""
-        failed = requests.list_failed(self.store, self.key) & asked.nonces
-        requests.delete(self.store, self.key, failed, failed & asked.cancels)
-        rest = asked.nonces - failed
-        return Asked(rest, asked.cancels & rest)
+        failed = requests.list_failures(self.store, self.key) & wanted.nonces
+        requests.delete(self.store, self.key, failed, failed & wanted.cancels)
+        rest = wanted.nonces - failed
+        return RequestSet(rest, wanted.cancels & rest)
 
-    def _valid_request(self, asked: Asked) -> Request | Verdict | None:
+    def _valid_request(self, wanted: RequestSet) -> Request | FailureReason | None:
         """One request whose content has this key (any will do: they are equal), or what is wrong
         with all of them, or None when they are gone."""
-        verdict = None
-        for nonce in sorted(asked.nonces):
+        reason = None
+        for nonce in sorted(wanted.nonces):
             try:
                 request = requests.read_request(self.store, self.key, nonce)
             except SpecError as error:
-                verdict = Verdict("request", str(error))
+                reason = FailureReason("request", str(error))
                 continue
             if request is not None:
                 return request
-        return verdict
+        return reason
 
     # -- step 5: build
 
-    def _build(self, request: Request, before: ReadyRegister, asked: Asked) -> Outcome | Step:
+    def _build(self, request: Request, before: ReadyRegister, wanted: RequestSet) -> Outcome | Step:
         pauses = iter(RETRY_PAUSES_S)
         pause_s = 0.0
         while True:
             try:
                 self._pause(pause_s)
-                return self._open(request, before, asked)
+                return self._open(request, before, wanted)
             except NoSuchUpload:
                 return Step.AGAIN
             except Cancelled:
@@ -217,41 +217,41 @@ class KeyRun:
             except HandlerFailure as failure:
                 pause_s = next(pauses, 0.0)
                 if not failure.transient or not pause_s:
-                    return self._fail(asked, _verdict(failure))
+                    return self._fail(wanted, _reason_of(failure))
                 log.warning("%s: %s; trying again in %g s", self.key, failure, pause_s)
 
-    def _open(self, request: Request, before: ReadyRegister, asked: Asked) -> Outcome | Step:
+    def _open(self, request: Request, before: ReadyRegister, wanted: RequestSet) -> Outcome | Step:
         self._opened.close()
         self._to_draw = None
         self.report.phase("environment")
         with ExitStack() as opened:
-            work = opened.enter_context(self.context.engine.open(request.spec, self._beat))
-            if work.resolved.key != self.key:
-                return self._alias(work.resolved, before, asked)
+            session = opened.enter_context(self.context.engine.open(request.spec, self._heartbeat))
+            if session.resolved.key != self.key:
+                return self._alias(session.resolved, before, wanted)
             self.report.phase("planning")
-            self._build_planned(work)
+            self._build_planned(session)
             if self._to_draw is not None:
                 self._opened = opened.pop_all()
         return Step.COMPLETE
 
-    def _build_planned(self, work: Work) -> None:
+    def _build_planned(self, session: Session) -> None:
         started = self.context.clock()
-        plan = work.plan()
-        building = Building(
+        plan = session.plan()
+        build = Build(
             store=self.store,
             claim=self.claim,
-            work=work,
+            session=session,
             uploads=self.context.uploads,
-            beat=self._beat,
+            heartbeat=self._heartbeat,
             unique=self.context.unique,
             scratch_bytes=self.context.scratch_bytes,
         )
-        with self.report.following(work.log_tail):
-            self.report.building(building.counts)
-            self._preview(work, plan)
-            building.seal(plan, self.context.clock() - started)
+        with self.report.following(session.log_tail):
+            self.report.building(build.counts)
+            self._preview(session, plan)
+            build.seal(plan, self.context.clock() - started)
 
-    def _preview(self, work: Work, plan: PlanSummary) -> None:
+    def _preview(self, session: Session, plan: PlanSummary) -> None:
         """A hint: what goes wrong in it will go wrong, and be reported, in the build.
 
         It comes first, so that people see early what they will get; but nobody shall wait for a
@@ -261,9 +261,9 @@ class KeyRun:
         if self.claim.value.parts:
             return
         if plan.examples <= SMALL_EXAMPLES:
-            self._to_draw = work
+            self._to_draw = session
         else:
-            self.report.preview(work)
+            self.report.preview(session)
 
     def _preview_late(self) -> None:
         """Everybody has been answered; draw what was put off."""
@@ -271,32 +271,32 @@ class KeyRun:
             self._answered = True
             self.report.preview(self._to_draw)
 
-    def _beat(self) -> None:
+    def _heartbeat(self) -> None:
         """At least once a second: stop when told to, renew, report, and see who still waits."""
         if self.context.stopping():
             raise Stopped
         self.claim.renew_if_due()
         self.report.tick()
         now = self.context.clock()
-        if not self._answered and now - self._looked_at >= LOOK_FOR_CANCEL_S:
+        if not self._answered and now - self._looked_at >= CANCEL_POLL_S:
             self._looked_at = now
-            asked = requests.list_asked(self.store, self.key)
-            if not asked.nonces:
+            wanted = requests.list_requests(self.store, self.key)
+            if not wanted.nonces:
                 raise NobodyWaits
-            if asked.all_cancelled:
+            if wanted.all_cancelled:
                 raise Cancelled
 
     def _pause(self, seconds: float) -> None:
         until = self.context.clock() + seconds
         while self.context.clock() < until:
-            self._beat()
+            self._heartbeat()
             self.context.sleep(min(0.5, seconds))
 
     # -- answers
 
-    def _alias(self, resolved: Spec, before: ReadyRegister, asked: Asked) -> Outcome | Step:
+    def _alias(self, resolved: Spec, before: ReadyRegister, wanted: RequestSet) -> Outcome | Step:
         """The spec resolves to another key: ask for that one, and say so in the ready marker."""
-        requests.forward(self.store, self.key, asked, resolved)
+        requests.forward(self.store, self.key, wanted, resolved)
         unique = self.context.unique
         if not publish.publish_alias(self.store, self.key, resolved, before, unique):
             return Step.AGAIN
@@ -305,50 +305,54 @@ class KeyRun:
 
     def _answer_if_live(self) -> Outcome | None:
         """Step 8: LIST the requests, then GET ready again; live → DELETE the listed ones."""
-        asked = requests.list_asked(self.store, self.key)
+        wanted = requests.list_requests(self.store, self.key)
         ready = publish.read_ready(self.store, self.key)
-        return self._answer(asked, ready) if isinstance(ready.value, (Live, Alias)) else None
+        return self._answer(wanted, ready) if isinstance(ready.value, (Live, Alias)) else None
 
-    def _answer(self, asked: Asked, ready: ReadyRegister) -> Outcome:
+    def _answer(self, wanted: RequestSet, ready: ReadyRegister) -> Outcome:
         """Everything that was listed before `ready` was seen live is answered by it."""
         if isinstance(ready.value, Alias):
-            requests.forward(self.store, self.key, asked, ready.value.spec)
-        requests.delete(self.store, self.key, asked.nonces, asked.cancels)
+            requests.forward(self.store, self.key, wanted, ready.value.spec)
+        requests.delete(self.store, self.key, wanted.nonces, wanted.cancels)
         self._preview_late()
         self.report.done()
         self.claim.release(keep=False)
         return Outcome.ANSWERED
 
-    def _fail(self, asked: Asked, verdict: Verdict) -> Outcome:
+    def _fail(self, wanted: RequestSet, reason: FailureReason) -> Outcome:
         """Failures for the nonces of this attempt only, before their requests are deleted."""
-        log.error("%s: %s: %s", self.key, verdict.kind, verdict.message)
+        log.error("%s: %s: %s", self.key, reason.kind, reason.message)
         self.claim.write()
-        requests.fail(self.store, self.key, asked.nonces, verdict, builder=self.context.builder)
-        requests.delete(self.store, self.key, asked.nonces, asked.cancels)
+        requests.put_failures(
+            self.store, self.key, wanted.nonces, reason, builder=self.context.builder
+        )
+        requests.delete(self.store, self.key, wanted.nonces, wanted.cancels)
         self.report.done()
         self.claim.release(keep=True)
         return Outcome.FAILED
 
     def _cancel(self) -> Outcome | Step:
         """Checkpoint without the upload, then abort it (never before), then answer."""
-        asked = requests.list_asked(self.store, self.key)
-        if not asked.all_cancelled:
+        wanted = requests.list_requests(self.store, self.key)
+        if not wanted.all_cancelled:
             return Step.AGAIN
-        who = requests.cancelled_by(self.store, self.key, asked.nonces)
+        who = requests.cancelled_by(self.store, self.key, wanted.nonces)
         upload_id = self.claim.value.upload_id
         self.claim.forget_upload()
         if upload_id:
             self.store.abort_upload(publish.zip_name(self.claim), upload_id)
-        self._fail(asked, Verdict("cancelled", f"cancelled by {who}"))
+        self._fail(wanted, FailureReason("cancelled", f"cancelled by {who}"))
         return Outcome.CANCELLED
 
 
-def _verdict(failure: HandlerFailure) -> Verdict:
-    return Verdict(failure.kind, str(failure), failure.sample, failure.traceback, failure.log_tail)
+def _reason_of(failure: HandlerFailure) -> FailureReason:
+    return FailureReason(
+        failure.kind, str(failure), failure.sample, failure.traceback, failure.log_tail
+    )
 
 
-def _died_too_often(takeovers: int) -> Verdict:
-    return Verdict(
+def _died_too_often(takeovers: int) -> FailureReason:
+    return FailureReason(
         "builder",
         f"{takeovers} builders in a row died or stopped answering without finishing a part; look "
         "at their logs (`journalctl -u dscache-builder`), then ask again with --retry",

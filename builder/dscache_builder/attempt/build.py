@@ -18,11 +18,11 @@ from dscache.errors import NoSuchUpload
 from dscache.protocol import layout
 from dscache.protocol.manifests import BadSample, Member, PartRecord, Seal, ShardRecord, Timings
 from dscache.spec import Spec
-from dscache.store.s3 import Objects, multipart_etag
-from dscache.store.upload import length
+from dscache.store.objects import Objects, multipart_etag
+from dscache.store.upload import body_size
 from dscache_sdk import tfds
 
-from ..engine import Beat, Work
+from ..engine import Heartbeat, Session
 from ..hosting.client import Advanced, HandlerFailure, PlanSummary, ShardBuilt
 from . import zip_writer
 from .claim import NO_UPLOAD, Claim
@@ -45,7 +45,7 @@ WAIT_S = 0.5
 
 
 @dataclass
-class Counts:
+class BuildCounts:
     """How far a build is: examples, bytes, shards, and bad samples."""
 
     total: int = 0
@@ -63,17 +63,17 @@ class Counts:
 
 
 @dataclass
-class Building:
+class Build:
     """One build of one key, under a claim. `counts` may be read by whoever reports progress."""
 
     store: Objects
     claim: Claim
-    work: Work
+    session: Session
     uploads: Executor
-    beat: Beat
+    heartbeat: Heartbeat
     unique: Callable[[], str]
     scratch_bytes: int
-    counts: Counts = field(default_factory=Counts)
+    counts: BuildCounts = field(default_factory=BuildCounts)
     _parts: list[PartRecord] = field(default_factory=list)
     _in_flight: list[tuple[FilledPart, Future[str]]] = field(default_factory=list)
     _ready_parts: list[FilledPart] = field(default_factory=list)
@@ -83,7 +83,7 @@ class Building:
         """Build what is missing, upload it, and write the seal. Raises HandlerFailure, ClaimLost,
         NoSuchUpload (the upload expired: start over)."""
         started = time.monotonic()
-        _check_revision(self.work.resolved, plan)
+        _check_revision(self.session.resolved, plan)
         self._resume(plan)
         kept = [shard for part in self._parts for shard in part.shards]
         self._count_kept(plan, kept)
@@ -93,7 +93,7 @@ class Building:
         self._upload_last(tail)
         bad = [bad for shard in (*kept, *built) for bad in shard.bad_samples]
         timings = Timings(
-            environment_s=round(self.work.environment_s, 3),
+            environment_s=round(self.session.environment_s, 3),
             plan_s=round(plan_s, 3),
             build_s=round(time.monotonic() - started, 3),
         )
@@ -140,13 +140,13 @@ class Building:
         first = len(kept)
         self._packer = Packer(next_part=len(self._parts) + 1, next_shard=first)
         built: dict[int, ShardRecord] = {}
-        for event in self.work.build(range(first, len(plan.shards)), self._may_start):
+        for event in self.session.build(range(first, len(plan.shards)), self._may_start):
             if isinstance(event, ShardBuilt):
                 built[event.index] = self._shard_built(event)
             elif isinstance(event, Advanced):
                 self.counts.advanced = event.examples_done
             self._pump()
-            self.beat()
+            self.heartbeat()
         self.counts.advanced = sum(shard.records for shard in built.values())
         return [built[index] for index in sorted(built)]
 
@@ -219,7 +219,7 @@ class Building:
         self._parts.append(
             PartRecord(
                 number=part.number,
-                size=length(part.segments),
+                size=body_size(part.segments),
                 etag=future.result(),
                 shards=part.records,
             )
@@ -232,7 +232,7 @@ class Building:
         """Send the last part; when this returns everything is up, and all but it is recorded."""
         self._ready_parts.append(self._packer.last(tail))
         for _ in self._until_all_up():
-            self.beat()
+            self.heartbeat()
 
     def _until_all_up(self) -> Iterator[None]:
         while self._in_flight or self._ready_parts:
@@ -267,9 +267,9 @@ class Building:
             counts, size = splits.get(shard.split, ([], 0))
             counts.append(shard.records)  # in place: there may be a hundred thousand shards
             splits[shard.split] = (counts, size + shard.size)
-        spec: Spec = self.work.resolved
+        spec: Spec = self.session.resolved
         info = tfds.dataset_info_json(spec.dataset_name, spec.handler_version, splits)
-        features = json.dumps(self.work.features(), indent=1, sort_keys=True).encode()
+        features = json.dumps(self.session.features(), indent=1, sort_keys=True).encode()
         return [("dataset_info.json", info), ("features.json", features)]
 
     def _write_seal(
@@ -287,10 +287,10 @@ class Building:
             zip_etag=multipart_etag(etags) if known else "",
             zip_size=zip_writer.data_end(shards) + tail_bytes,
             members=members,
-            features=self.work.features(),
+            features=self.session.features(),
             bad_samples=bad,
             raw_revision=plan.raw_revision,
-            lock_digest=self.work.lock_digest,
+            lock_digest=self.session.lock_digest,
             timings=timings,
             repeatable=not any(sample.error.startswith("worker") for sample in bad),
         )

@@ -14,7 +14,7 @@ import msgspec
 from dscache.errors import PreconditionFailed
 from dscache.protocol import layout, manifests, registers
 from dscache.protocol.manifests import Checkpoint
-from dscache.store.s3 import Objects
+from dscache.store.objects import Objects
 
 CLAIM_TTL_S = 60.0
 RENEW_S = CLAIM_TTL_S / 4

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dscache.protocol.manifests import Member, PartRecord, ShardRecord
-from dscache.store.s3 import Part
-from dscache.store.upload import FileRun, Segment
+from dscache.store.objects import Part
+from dscache.store.upload import BodyPiece, FilePiece
 
 from . import zip_writer
 
@@ -39,13 +39,13 @@ class FilledPart:
     tail: bytes = b""
 
     @property
-    def segments(self) -> list[Segment]:
+    def segments(self) -> list[BodyPiece]:
         """What the part's body is made of."""
-        segments: list[Segment] = []
+        segments: list[BodyPiece] = []
         for shard in self.shards:
             record = shard.record
             segments.append(zip_writer.local_header(record.name, record.size, record.crc32))
-            segments.append(FileRun(shard.path, record.size))
+            segments.append(FilePiece(shard.path, record.size))
         return [*segments, self.tail] if self.tail else segments
 
     @property

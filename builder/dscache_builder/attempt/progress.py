@@ -17,14 +17,14 @@ from dscache.errors import DscacheError
 from dscache.protocol import layout, manifests
 from dscache.protocol.buildlog import BuildLog, continued
 from dscache.protocol.manifests import Progress
-from dscache.store.s3 import Objects
+from dscache.store.objects import Objects
 from dscache.units import format_bytes
 
 from ..failure import HandlerFailure
 
 if TYPE_CHECKING:
-    from ..engine import Work
-    from .build import Counts
+    from ..engine import Session
+    from .build import BuildCounts
 
 log = logging.getLogger("dscache_builder")
 
@@ -40,13 +40,13 @@ class Reporter:
     def phase(self, name: str) -> None:
         """A new phase begins."""
 
-    def building(self, counts: Counts) -> None:
+    def building(self, counts: BuildCounts) -> None:
         """From now on the build's numbers are in `counts`."""
 
     def tick(self) -> None:
         """Called at least once a second."""
 
-    def preview(self, work: Work) -> None:
+    def preview(self, session: Session) -> None:
         """Show the first examples."""
 
     @contextmanager
@@ -81,7 +81,7 @@ class BucketReporter(Reporter):
         self._key = key
         self._clock = clock
         self._phase = ""
-        self._counts: Counts | None = None
+        self._counts: BuildCounts | None = None
         self._began = clock()
         self._written_at = -INTERVAL_S
         self._written = False
@@ -97,7 +97,7 @@ class BucketReporter(Reporter):
         self._note(name)
         self.tick()
 
-    def building(self, counts: Counts) -> None:
+    def building(self, counts: BuildCounts) -> None:
         self._counts = counts
         self._began = self._clock()
         self.phase("building")
@@ -135,11 +135,11 @@ class BucketReporter(Reporter):
             self._log_put = body
             self._put(layout.log(self._key), body, "text/plain; charset=utf-8")
 
-    def preview(self, work: Work) -> None:
+    def preview(self, session: Session) -> None:
         with tempfile.TemporaryDirectory(prefix="dscache-preview-") as folder:
             picture = Path(folder) / "preview.png"
             try:
-                statistics = work.preview(PREVIEW_EXAMPLES, picture)
+                statistics = session.preview(PREVIEW_EXAMPLES, picture)
                 if picture.exists():
                     self._put(
                         layout.preview(self._key),
@@ -147,7 +147,7 @@ class BucketReporter(Reporter):
                         "image/png",
                         {"statistics": statistics},
                     )
-            except HandlerFailure as error:  # not what a beat raises: that ends the attempt
+            except HandlerFailure as error:  # not what a heartbeat raises: that ends the attempt
                 # what is wrong here is wrong in the build too, and reported there with its sample
                 log.info("%s: %s", self._key, error)
                 self._note(f"no preview: {error}")
@@ -212,7 +212,7 @@ class BucketReporter(Reporter):
             log.debug("%s: hint not written: %s", self._key, error)
 
 
-def _result(counts: Counts | None) -> str:
+def _result(counts: BuildCounts | None) -> str:
     if counts is None:
         return "ended"
     left_out = f", {counts.bad} samples left out" if counts.bad else ""

@@ -12,7 +12,7 @@ from dscache.errors import InvalidPart, NoSuchUpload, PreconditionFailed
 from dscache.protocol import layout, manifests, registers
 from dscache.protocol.manifests import Alias, Checkpoint, Live, Ready, Retired
 from dscache.spec import Spec
-from dscache.store.s3 import Head, Objects
+from dscache.store.objects import Head, Objects
 
 from .claim import Claim
 from .parts import keep_prefix
@@ -52,7 +52,7 @@ def read_ready(store: Objects, key: str) -> ReadyRegister:
     return ReadyRegister(manifests.decode_ready(found.body, where=name), found.etag)
 
 
-def decide(head: Head | None, checkpoint: Checkpoint) -> Step:
+def next_step(head: Head | None, checkpoint: Checkpoint) -> Step:
     """Step 4: what to do, given the HEAD of the zip of this generation."""
     if checkpoint.seal is None:
         return Step.BUILD if head is None else Step.RETIRE
@@ -91,7 +91,7 @@ def complete(store: Objects, claim: Claim) -> Step:
     except (PreconditionFailed, NoSuchUpload) as refusal:
         head = store.head(name)
         if head is not None:
-            return decide(head, value)
+            return next_step(head, value)
         if isinstance(refusal, NoSuchUpload):
             claim.forget_upload()
         return Step.AGAIN

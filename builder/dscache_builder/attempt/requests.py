@@ -1,7 +1,7 @@
 """The requests of one key, and how they are answered and deleted (DESIGN §5).
 
 A request is deleted only after an answer that its client can find: a live ready marker, an alias
-under which the same nonce was asked for, or a failure that carries its nonce.
+under which the same nonce was requested, or a failure that carries its nonce.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from dscache.errors import IntegrityError, PreconditionFailed, SpecError
 from dscache.protocol import layout, manifests, registers
 from dscache.protocol.manifests import Cancel, Failure, FailureKind, Request
 from dscache.spec import Spec, from_members
-from dscache.store.s3 import Objects
+from dscache.store.objects import Objects
 
 LOG_TAIL_CHARS = 16_000
 
 
 @dataclass(frozen=True)
-class Asked:
+class RequestSet:
     """Nonces of the outstanding requests of a key, and of those that are cancelled."""
 
     nonces: frozenset[str]
@@ -35,7 +35,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class FailureReason:
     """Why a request is not built. `kind` is the failure class."""
 
     kind: FailureKind
@@ -45,7 +45,7 @@ class Verdict:
     log_tail: str = ""
 
 
-def list_asked(store: Objects, key: str) -> Asked:
+def list_requests(store: Objects, key: str) -> RequestSet:
     """LIST the requests and cancels of a key."""
     nonces, cancels = set(), set()
     for entry in store.entries(layout.requests_of(key)):
@@ -53,10 +53,10 @@ def list_asked(store: Objects, key: str) -> Asked:
             nonces.add(request.nonce)
         elif cancel := layout.parse_cancel(entry.name):
             cancels.add(cancel.nonce)
-    return Asked(frozenset(nonces), frozenset(cancels))
+    return RequestSet(frozenset(nonces), frozenset(cancels))
 
 
-def list_failed(store: Objects, key: str) -> frozenset[str]:
+def list_failures(store: Objects, key: str) -> frozenset[str]:
     """LIST the nonces that a failure answers already."""
     found = (layout.parse_failure(entry.name) for entry in store.entries(layout.failures_of(key)))
     return frozenset(failure.nonce for failure in found if failure)
@@ -89,20 +89,20 @@ def read_request(store: Objects, key: str, nonce: str) -> Request | None:
     return msgspec.structs.replace(request, spec=spec)
 
 
-def fail(
-    store: Objects, key: str, nonces: Iterable[str], verdict: Verdict, *, builder: str
+def put_failures(
+    store: Objects, key: str, nonces: Iterable[str], reason: FailureReason, *, builder: str
 ) -> None:
     """PUT a failure for each of these nonces, and no other. One that is there already stands."""
     for nonce in sorted(nonces):
         failure = Failure(
-            kind=verdict.kind,
-            message=verdict.message,
+            kind=reason.kind,
+            message=reason.message,
             nonce=nonce,
             failed_at=store.now(),
             builder=builder,
-            sample=verdict.sample,
-            traceback=verdict.traceback,
-            log_tail=verdict.log_tail[-LOG_TAIL_CHARS:],
+            sample=reason.sample,
+            traceback=reason.traceback,
+            log_tail=reason.log_tail[-LOG_TAIL_CHARS:],
         )
         try:
             store.put(layout.failed(key, nonce), manifests.encode(failure), if_none_match=True)
@@ -110,10 +110,10 @@ def fail(
             continue
 
 
-def forward(store: Objects, key: str, asked: Asked, resolved: Spec) -> None:
+def forward(store: Objects, key: str, wanted: RequestSet, resolved: Spec) -> None:
     """Ask for the resolved spec under the same nonces, on behalf of whoever asked for `key`; and
     cancel there what was cancelled here."""
-    for nonce in sorted(asked.nonces):
+    for nonce in sorted(wanted.nonces):
         try:
             request = read_request(store, key, nonce)
         except SpecError:
@@ -124,7 +124,7 @@ def forward(store: Objects, key: str, asked: Asked, resolved: Spec) -> None:
         name = layout.request(resolved.key, nonce)
         with suppress(PreconditionFailed):  # forwarded before, with another time or priority in it
             registers.write(store, name, manifests.encode(moved), if_match=None)
-        cancel = store.get(layout.cancel(key, nonce)) if nonce in asked.cancels else None
+        cancel = store.get(layout.cancel(key, nonce)) if nonce in wanted.cancels else None
         if cancel is not None:
             store.put(layout.cancel(resolved.key, nonce), cancel.body)
 

@@ -38,7 +38,7 @@ class Trial:
         return self.out / SHEET_NAME
 
 
-def run_trial(trial: Trial, say: Callable[[str], None], beat: Callable[[], None]) -> bool:
+def run_trial(trial: Trial, say: Callable[[str], None], heartbeat: Callable[[], None]) -> bool:
     """Try it; True when no sample failed. Raises HandlerFailure when the handler did."""
     trial.out.mkdir(parents=True, exist_ok=True)
     log = trial.out / LOG_NAME
@@ -55,7 +55,7 @@ def run_trial(trial: Trial, say: Callable[[str], None], beat: Callable[[], None]
             workers=1,
             sample_seconds=trial.sample_seconds,
         )
-        with HandlerHost(trial.python, request, beat=beat) as host:
+        with HandlerHost(trial.python, request, heartbeat=heartbeat) as host:
             return _tried(host, trial, say)
 
 

@@ -69,12 +69,12 @@ def try_command(watch: bool, **words: object) -> None:
         raise click.exceptions.Exit(3)
 
 
-def attempt(options: TryOptions, beat: Beat) -> bool:
+def attempt(options: TryOptions, heartbeat: Beat) -> bool:
     """Try once; True when all went well. Raises DscacheError for what is wrong with the words."""
-    trial = _trial(options, beat)
+    trial = _trial(options, heartbeat)
     click.echo(f"{trial.spec.dataset_name} {trial.spec.handler_version}")
     try:
-        return run_trial(trial, click.echo, beat)
+        return run_trial(trial, click.echo, heartbeat)
     except HandlerFailure as failure:
         click.echo(f"failed ({failure.kind}): {failure.message}", err=True)
         for text in (failure.traceback, failure.log_tail):
@@ -100,14 +100,14 @@ def _watched(options: TryOptions) -> None:
             sources.wait()
 
 
-def _trial(options: TryOptions, beat: Beat) -> Trial:
+def _trial(options: TryOptions, heartbeat: Beat) -> Trial:
     spec = load_spec(options.config)
     source = _configured(options, spec)
     raw = options.raw or (source.raw if source else None)
     if raw is None:
         raise UsageError("where is the raw data? Give --raw DIR, or --builder-config FILE")
     return Trial(
-        python=_python(options, spec, source, beat),
+        python=_python(options, spec, source, heartbeat),
         spec=spec,
         entry_point=options.entry_point or (source.handler if source else spec.dataset_name),
         raw=raw,
@@ -127,7 +127,7 @@ def _configured(options: TryOptions, spec: Spec) -> configuration.DatasetSource 
 
 
 def _python(
-    options: TryOptions, spec: Spec, source: configuration.DatasetSource | None, beat: Beat
+    options: TryOptions, spec: Spec, source: configuration.DatasetSource | None, heartbeat: Beat
 ) -> Path:
     links = list(options.find_links)
     if options.builder_config is not None:
@@ -135,8 +135,8 @@ def _python(
     root = default_home(os.environ) / "environments"
     environments = Environments(root, find_links=links)
     if options.handler is not None:
-        return environments.ensure_working_copy(options.handler, beat=beat)
+        return environments.ensure_working_copy(options.handler, heartbeat=heartbeat)
     if source is None:
         raise UsageError("which code? Give --handler DIR, or --builder-config FILE")
-    lock = environments.resolve(source.source, spec.handler_version, beat=beat)
-    return environments.ensure(lock, beat=beat)
+    lock = environments.resolve(source.source, spec.handler_version, heartbeat=heartbeat)
+    return environments.ensure(lock, heartbeat=heartbeat)

@@ -16,10 +16,11 @@ from dscache.errors import IntegrityError, NotCached, UsageError
 from dscache.protocol import markers
 from dscache.protocol.manifests import BadSample, Live, Member
 from dscache.spec import load_spec, split_key
-from dscache.store.s3 import Objects, Store
+from dscache.store.objects import Objects
+from dscache.store.s3 import Store
 
 from .. import config as configuration
-from ..engine import Engine, Work
+from ..engine import Engine, Session
 from ..environments.environment import Environments
 from ..failure import HandlerFailure
 from ..handler_engine import HandlerEngine
@@ -79,7 +80,7 @@ def verify_command(context: click.Context, dataset: str, which: str, as_json: bo
     if not as_json:
         click.echo(f"building {live.shards[index].name} (shard {index}) again", err=True)
     result = rebuild(engine, key, live, index)
-    click.echo(json.dumps(asdict(result), indent=2) if as_json else told(result))
+    click.echo(json.dumps(asdict(result), indent=2) if as_json else result_text(result))
     context.exit(result.exit_code)
 
 
@@ -117,16 +118,16 @@ def rebuild(engine: Engine, key: str, live: Live, index: int) -> Comparison:
     Raises HandlerFailure when it cannot be built, EnvironmentFailed when its environment cannot be
     made.
     """
-    with engine.open(live.spec, lambda: None) as work:
-        plan = work.plan()
-        built = _build(work, index)
-        return compare(key, live, index, plan, built, lock_digest=work.lock_digest)
+    with engine.open(live.spec, lambda: None) as session:
+        plan = session.plan()
+        built = _build(session, index)
+        return compare(key, live, index, plan, built, lock_digest=session.lock_digest)
 
 
-def _build(work: Work, index: int) -> ShardBuilt | None:
+def _build(session: Session, index: int) -> ShardBuilt | None:
     """Plain handlers write all their files whatever is asked; those of others are thrown away."""
     wanted = None
-    for event in work.build([index], lambda: True):
+    for event in session.build([index], lambda: True):
         if isinstance(event, ShardBuilt):
             event.path.unlink(missing_ok=True)
             if event.index == index:
@@ -206,7 +207,7 @@ def _other_samples_left_out(stored: list[BadSample], built: list[BadSample]) -> 
     )
 
 
-def told(result: Comparison) -> str:
+def result_text(result: Comparison) -> str:
     """The result for people."""
     where = f"{result.key}: {result.shard} (shard {result.index})"
     if result.same:

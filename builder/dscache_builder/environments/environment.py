@@ -17,9 +17,9 @@ from filelock import FileLock, Timeout
 from dscache.protocol.manifests import Lock
 
 from ..failure import EnvironmentFailed
-from .resolver import WORKER_REQUIREMENTS, Beat, Resolver
+from .resolver import WORKER_REQUIREMENTS, Heartbeat, Resolver
 from .sources import GitSource, PathSource, locked_source, split_pins
-from .tools import BEAT_S
+from .tools import HEARTBEAT_S
 
 __all__ = ["WORKER_REQUIREMENTS", "EnvironmentFailed", "Environments", "lock_digest"]
 
@@ -57,16 +57,16 @@ class Environments:
         self._root = root.absolute()
         self._resolver = Resolver(self._root, find_links, worker_requirements, index_url, cache)
 
-    def resolve(self, source: str, version: str, *, beat: Beat) -> Lock:
+    def resolve(self, source: str, version: str, *, heartbeat: Heartbeat) -> Lock:
         """Find out what `source` (a template with `{version}`) consists of, now.
 
         Raises EnvironmentFailed: no such version or tag, requirements that contradict each other,
         an index that does not answer, …
         """
         self._root.mkdir(parents=True, exist_ok=True)
-        return self._resolver.resolve(source, version, beat)
+        return self._resolver.resolve(source, version, heartbeat)
 
-    def ensure(self, lock: Lock, *, beat: Beat) -> Path:
+    def ensure(self, lock: Lock, *, heartbeat: Heartbeat) -> Path:
         """The interpreter of the lock's environment; the environment is made when it is missing.
 
         Making one takes about a second with a warm cache, otherwise what the downloads take.
@@ -79,9 +79,9 @@ class Environments:
                 f"{here}; run the builder with Python {lock.python}, or release the handler anew"
             )
         name = lock_digest(lock)[:NAME_DIGITS]
-        return self._ensured(name, lambda python: self._install(lock, python, beat), beat)
+        return self._ensured(name, lambda python: self._install(lock, python, heartbeat), heartbeat)
 
-    def ensure_working_copy(self, folder: Path, *, beat: Beat) -> Path:
+    def ensure_working_copy(self, folder: Path, *, heartbeat: Heartbeat) -> Path:
         """The interpreter of an environment in which the package in `folder` can be edited.
 
         It is made anew only when the package's pyproject.toml changes. Raises EnvironmentFailed.
@@ -93,7 +93,7 @@ class Environments:
         told = f"{folder}\0{self._resolver.python_version}\0".encode() + project.read_bytes()
         name = "work-" + hashlib.sha256(told).hexdigest()[:NAME_DIGITS]
         install = self._resolver.install_working_copy
-        return self._ensured(name, lambda python: install(folder, python, beat), beat)
+        return self._ensured(name, lambda python: install(folder, python, heartbeat), heartbeat)
 
     def prune(
         self,
@@ -125,22 +125,22 @@ class Environments:
             return True
         return False
 
-    def _ensured(self, name: str, install: Callable[[Path], None], beat: Beat) -> Path:
+    def _ensured(self, name: str, install: Callable[[Path], None], heartbeat: Heartbeat) -> Path:
         folder = self._root / name
         python = folder / "bin" / "python"
         if not _complete(folder):
-            with self._locked(name, beat):
+            with self._locked(name, heartbeat):
                 if not _complete(folder):
-                    self._make(folder, install, beat)
+                    self._make(folder, install, heartbeat)
         with contextlib.suppress(FileNotFoundError):
             os.utime(folder / MARKER)  # it was used now
         return python
 
-    def _make(self, folder: Path, install: Callable[[Path], None], beat: Beat) -> None:
+    def _make(self, folder: Path, install: Callable[[Path], None], heartbeat: Heartbeat) -> None:
         """Make the environment in place (environments cannot be renamed); the marker comes last."""
         shutil.rmtree(folder, ignore_errors=True)
         try:
-            self._resolver.make_venv(folder, beat)
+            self._resolver.make_venv(folder, heartbeat)
             install(folder / "bin" / "python")
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
@@ -149,16 +149,16 @@ class Environments:
         partial.write_text(f"{sys.version}\n")
         partial.replace(folder / MARKER)
 
-    def _install(self, lock: Lock, python: Path, beat: Beat) -> None:
+    def _install(self, lock: Lock, python: Path, heartbeat: Heartbeat) -> None:
         source = locked_source(lock.source)
         hashed, direct = split_pins(lock.requirements)
         if isinstance(source, GitSource):
-            self._resolver.check_tag(source, lock.commit, beat)
+            self._resolver.check_tag(source, lock.commit, heartbeat)
             direct += f"{source.at(lock.commit)}\n"
         elif isinstance(source, PathSource):
-            wheel = self._resolver.wheel_of(source, beat, lock.wheel_sha256)
+            wheel = self._resolver.wheel_of(source, heartbeat, lock.wheel_sha256)
             direct += f"{wheel}\n"
-        self._resolver.install(python, hashed, direct, beat)
+        self._resolver.install(python, hashed, direct, heartbeat)
 
     def _file_lock(self, name: str) -> FileLock:
         folder = self._root / "locks"
@@ -166,13 +166,13 @@ class Environments:
         return FileLock(folder / f"{name}.lock")
 
     @contextlib.contextmanager
-    def _locked(self, name: str, beat: Beat) -> Iterator[None]:
+    def _locked(self, name: str, heartbeat: Heartbeat) -> Iterator[None]:
         lock = self._file_lock(name)
         while True:
             with contextlib.suppress(Timeout):
-                lock.acquire(timeout=BEAT_S)
+                lock.acquire(timeout=HEARTBEAT_S)
                 break
-            beat()
+            heartbeat()
         try:
             yield
         finally:

@@ -33,7 +33,7 @@ from .tools import Finished, run_tool, uv_program
 WORKER_REQUIREMENTS = ("dscache-sdk", "blake3", "isal")
 BEYOND_ALL = "999999999"
 
-Beat = Callable[[], None]
+Heartbeat = Callable[[], None]
 
 
 class Resolver:
@@ -61,20 +61,20 @@ class Resolver:
         """Major and minor version of this interpreter, which is that of all environments."""
         return f"{sys.version_info.major}.{sys.version_info.minor}"
 
-    def resolve(self, template: str, version: str, beat: Beat) -> Lock:
+    def resolve(self, template: str, version: str, heartbeat: Heartbeat) -> Lock:
         """Pin a source and all it needs. Raises EnvironmentFailed."""
         source = parse_source(template, version)
         if isinstance(source, IndexSource):
-            pins = self._compile(source.requirement, source.text, beat)
+            pins = self._compile(source.requirement, source.text, heartbeat)
             return Lock(source=source.text, requirements=pins, python=self.python_version)
         if isinstance(source, GitSource):
-            return self._resolve_git(source, beat)
-        return self._resolve_path(source, version, beat)
+            return self._resolve_git(source, heartbeat)
+        return self._resolve_path(source, version, heartbeat)
 
-    def _resolve_git(self, source: GitSource, beat: Beat) -> Lock:
-        commit = self._commit_of(source, beat)
+    def _resolve_git(self, source: GitSource, heartbeat: Heartbeat) -> Lock:
+        commit = self._commit_of(source, heartbeat)
         address = source.at(commit)
-        pins = self._compile(address, source.text, beat)
+        pins = self._compile(address, source.text, heartbeat)
         return Lock(
             source=source.text,
             requirements=without_handler(pins, f"git+{source.url}@"),
@@ -82,15 +82,15 @@ class Resolver:
             commit=commit,
         )
 
-    def _resolve_path(self, source: PathSource, version: str, beat: Beat) -> Lock:
-        wheel = self.wheel_of(source, beat)
+    def _resolve_path(self, source: PathSource, version: str, heartbeat: Heartbeat) -> Lock:
+        wheel = self.wheel_of(source, heartbeat)
         _, has = wheel_parts(wheel)
         if not same_version(has, version):
             raise EnvironmentFailed(
                 f"{source.path}: this is version {has}, the request asks for {version}; correct "
                 "handler_version, or the source in the builder's configuration"
             )
-        pins = self._compile(str(wheel), source.text, beat)
+        pins = self._compile(str(wheel), source.text, heartbeat)
         return Lock(
             source=source.text,
             requirements=without_handler(pins, str(wheel), wheel.as_uri()),
@@ -99,8 +99,8 @@ class Resolver:
             wheel_sha256=_sha256(wheel),
         )
 
-    def _commit_of(self, source: GitSource, beat: Beat) -> str:
-        tags = self._tags(source, beat)
+    def _commit_of(self, source: GitSource, heartbeat: Heartbeat) -> str:
+        tags = self._tags(source, heartbeat)
         if source.tag not in tags:
             raise EnvironmentFailed(
                 f"{shown(source.url)}: no such tag {source.tag!r} (available: "
@@ -108,9 +108,9 @@ class Resolver:
             )
         return tags[source.tag]
 
-    def check_tag(self, source: GitSource, commit: str, beat: Beat) -> None:
+    def check_tag(self, source: GitSource, commit: str, heartbeat: Heartbeat) -> None:
         """Raise EnvironmentFailed when the tag is not at the locked commit any more."""
-        now = self._tags(source, beat).get(source.tag)
+        now = self._tags(source, heartbeat).get(source.tag)
         if now != commit:
             where = f"it is at commit {now} now" if now else "it is gone now"
             raise EnvironmentFailed(
@@ -118,9 +118,9 @@ class Resolver:
                 f"when this version was first used, {where}; give the new code a new tag"
             )
 
-    def _tags(self, source: GitSource, beat: Beat) -> dict[str, str]:
+    def _tags(self, source: GitSource, heartbeat: Heartbeat) -> dict[str, str]:
         command = ["git", "ls-remote", "--tags", "--", source.url]
-        listing = run_tool(command, cwd=self._root, beat=beat)
+        listing = run_tool(command, cwd=self._root, heartbeat=heartbeat)
         if listing.code != 0:
             raise EnvironmentFailed(
                 f"{shown(source.url)}: its tags cannot be listed: {one_line(listing.errors)}",
@@ -128,7 +128,7 @@ class Resolver:
             )
         return parse_tags(listing.output)
 
-    def wheel_of(self, source: PathSource, beat: Beat, locked_sha256: str = "") -> Path:
+    def wheel_of(self, source: PathSource, heartbeat: Heartbeat, locked_sha256: str = "") -> Path:
         """The wheel of a path: the file itself, or built from the folder; kept by its digest.
 
         Raises EnvironmentFailed, also when its digest is not the locked one.
@@ -137,7 +137,7 @@ class Resolver:
         if kept:
             return kept[0]
         with tempfile.TemporaryDirectory(dir=self._root) as folder:
-            wheel = self._new_wheel(source.path, Path(folder), beat)
+            wheel = self._new_wheel(source.path, Path(folder), heartbeat)
             digest = _sha256(wheel)
             if locked_sha256 and digest != locked_sha256:
                 raise EnvironmentFailed(
@@ -150,7 +150,7 @@ class Resolver:
             shutil.copyfile(wheel, partial)
             return partial.replace(target)
 
-    def _new_wheel(self, path: Path, folder: Path, beat: Beat) -> Path:
+    def _new_wheel(self, path: Path, folder: Path, heartbeat: Heartbeat) -> Path:
         if path.suffix == ".whl" and path.is_file():
             return path
         if not (path / "pyproject.toml").is_file():
@@ -158,57 +158,57 @@ class Resolver:
                 f"{path}: neither a wheel nor a folder with a pyproject.toml; correct the source "
                 "in the builder's configuration"
             )
-        done = self._uv(["build", "--wheel", "--out-dir", folder, path], beat)
+        done = self._uv(["build", "--wheel", "--out-dir", folder, path], heartbeat)
         if done.code != 0:
             raise self._failed(f"{path}: no wheel can be built from it", done)
         return next(folder.glob("*.whl"))
 
-    def _compile(self, requirement: str, source: str, beat: Beat) -> str:
+    def _compile(self, requirement: str, source: str, heartbeat: Heartbeat) -> str:
         """Pins with hashes of a requirement and of what every environment has."""
         wanted = "\n".join([requirement, *self._worker_requirements])
-        done = self._compiled(wanted, beat)
+        done = self._compiled(wanted, heartbeat)
         if done.code != 0:
-            raise self._unresolved(source, done, beat)
+            raise self._unresolved(source, done, heartbeat)
         return done.output
 
-    def _compiled(self, wanted: str, beat: Beat) -> Finished:
+    def _compiled(self, wanted: str, heartbeat: Heartbeat) -> Finished:
         options = ["--generate-hashes", "--no-emit-index-url", "--no-header", "--no-annotate"]
         command = ["pip", "compile", "-q", *options, *self._links(), *self._python(), "-"]
-        return self._uv(command, beat, text=wanted + "\n")
+        return self._uv(command, heartbeat, text=wanted + "\n")
 
-    def _unresolved(self, source: str, done: Finished, beat: Beat) -> EnvironmentFailed:
+    def _unresolved(self, source: str, done: Finished, heartbeat: Heartbeat) -> EnvironmentFailed:
         missing = missing_version(done.errors)
         if missing is None:
             return self._failed(f"{shown(source)}: cannot be resolved", done)
         name, version = missing
-        refused = self._compiled(f"{name}>{BEYOND_ALL}", beat)
+        refused = self._compiled(f"{name}>{BEYOND_ALL}", heartbeat)
         wheels = [wheel for folder in self._find_links for wheel in Path(folder).glob("*.whl")]
         versions = listed(available(name, refused.errors, wheels))
         return EnvironmentFailed(
             f"{name}=={version}: no such version (available: {versions})", shown(done.errors)
         )
 
-    def make_venv(self, folder: Path, beat: Beat) -> None:
+    def make_venv(self, folder: Path, heartbeat: Heartbeat) -> None:
         """Make an empty environment. Raises EnvironmentFailed."""
         self._root.mkdir(parents=True, exist_ok=True)
-        self._must(["venv", "-q", "--no-project", *self._python(), folder], folder.name, beat)
+        self._must(["venv", "-q", "--no-project", *self._python(), folder], folder.name, heartbeat)
 
-    def install(self, python: Path, hashed: str, direct: str, beat: Beat) -> None:
+    def install(self, python: Path, hashed: str, direct: str, heartbeat: Heartbeat) -> None:
         """Install pins, hashes required; then what has no hashes, without its requirements."""
         command: list[str | Path] = ["pip", "install", "-q", "--python", python]
         where = "the handler's requirements"
         with self._requirements(hashed) as file:
             strict = ["--no-deps", "--require-hashes", *self._links(), "-r"]
-            self._must([*command, *strict, file], where, beat)
+            self._must([*command, *strict, file], where, heartbeat)
         if direct:
             with self._requirements(direct) as file:
-                self._must([*command, "--no-deps", "-r", file], "the handler's package", beat)
+                self._must([*command, "--no-deps", "-r", file], "the handler's package", heartbeat)
 
-    def install_working_copy(self, folder: Path, python: Path, beat: Beat) -> None:
+    def install_working_copy(self, folder: Path, python: Path, heartbeat: Heartbeat) -> None:
         """Install a package so that it can be edited, with what it requires."""
-        pins = self._compile(str(folder), str(folder), beat)
+        pins = self._compile(str(folder), str(folder), heartbeat)
         others = without_handler(pins, str(folder), folder.as_uri())
-        self.install(python, others, f"-e {folder}\n", beat)
+        self.install(python, others, f"-e {folder}\n", heartbeat)
 
     @contextmanager
     def _requirements(self, text: str) -> Iterator[Path]:
@@ -217,16 +217,16 @@ class Resolver:
             file.write_text(text)
             yield file
 
-    def _must(self, command: Sequence[str | Path], what: str, beat: Beat) -> None:
-        done = self._uv(command, beat)
+    def _must(self, command: Sequence[str | Path], what: str, heartbeat: Heartbeat) -> None:
+        done = self._uv(command, heartbeat)
         if done.code != 0:
             raise self._failed(f"{what} cannot be installed", done)
 
-    def _uv(self, command: Sequence[str | Path], beat: Beat, text: str = "") -> Finished:
+    def _uv(self, command: Sequence[str | Path], heartbeat: Heartbeat, text: str = "") -> Finished:
         return run_tool(
             [uv_program(), "--color", "never", *command],
             cwd=self._root,
-            beat=beat,
+            heartbeat=heartbeat,
             text=text,
             variables=self._variables,
         )

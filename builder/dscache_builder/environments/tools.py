@@ -15,7 +15,7 @@ import uv
 from ..child_environ import tool_environment
 from ..failure import EnvironmentFailed
 
-BEAT_S = 0.5
+HEARTBEAT_S = 0.5
 OUTPUT_CHARS = 16_000
 
 
@@ -32,14 +32,14 @@ def run_tool(
     arguments: Sequence[str | Path],
     *,
     cwd: Path,
-    beat: Callable[[], None],
+    heartbeat: Callable[[], None],
     text: str = "",
     variables: Mapping[str, str] | None = None,
 ) -> Finished:
     """Run a program to its end; `text` is its standard input, `variables` are added to its own.
 
-    `beat` is called at least once a second; what it raises kills the program, with its children.
-    Raises EnvironmentFailed when the program is not there.
+    `heartbeat` is called at least once a second; what it raises kills the program and its children.
+    Raises EnvironmentFailed when the program is not installed.
     """
     try:
         process = subprocess.Popen(
@@ -59,21 +59,21 @@ def run_tool(
         ) from error
     with process:
         try:
-            return _finish(process, text, beat)
+            return _finish(process, text, heartbeat)
         except BaseException:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             raise
 
 
-def _finish(process: subprocess.Popen[str], text: str, beat: Callable[[], None]) -> Finished:
+def _finish(process: subprocess.Popen[str], text: str, heartbeat: Callable[[], None]) -> Finished:
     to_send: str | None = text
     while True:
         try:
-            output, errors = process.communicate(to_send, timeout=BEAT_S)
+            output, errors = process.communicate(to_send, timeout=HEARTBEAT_S)
         except subprocess.TimeoutExpired:
             to_send = None  # communicate() remembers it, and refuses to be told twice
-            beat()
+            heartbeat()
             continue
         return Finished(process.returncode, output, errors[-OUTPUT_CHARS:])
 

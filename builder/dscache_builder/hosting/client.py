@@ -47,10 +47,10 @@ __all__ = [
     "Tick",
 ]
 
-BEAT_S = 0.5
+HEARTBEAT_S = 0.5
 LOG_TAIL_BYTES = 8 << 10
 CLOSE_S = 10.0
-MAX_DRAWN = 64  # examples on a contact sheet
+MAX_PREVIEW_EXAMPLES = 64  # examples on a contact sheet
 PLAN_TRIES = 4  # samples that may kill the host while it plans
 HOST_MAIN = Path(__file__).resolve().parent / "host_main.py"
 
@@ -64,17 +64,19 @@ class HandlerHost:
     Args:
         python: the environment's interpreter.
         request: what to run.
-        beat: called at least once a second during every call that blocks; what it raises ends
+        heartbeat: called at least once a second during every call that blocks; what it raises ends
             that call. Use `close` (or leave the context) afterwards.
 
     Raises:
         HandlerFailure: by every method, when the handler or its process fails.
     """
 
-    def __init__(self, python: Path, request: HostRequest, *, beat: Callable[[], None]) -> None:
+    def __init__(
+        self, python: Path, request: HostRequest, *, heartbeat: Callable[[], None]
+    ) -> None:
         self._python = python
         self._request = request
-        self._beat = beat
+        self._heartbeat = heartbeat
         self._avoid: list[str] = []
         self._plain = False
         self._features: dict[str, Any] = {}
@@ -122,7 +124,7 @@ class HandlerHost:
         self._closed = False
         self._reader = LineReader(events)
         self._arrived: deque[dict[str, Any]] = deque()
-        self._beaten_at = time.monotonic()
+        self._heartbeat_at = time.monotonic()
         self._send(request_document(request, self._avoid))
 
     def describe(self) -> Description:
@@ -170,7 +172,7 @@ class HandlerHost:
             while waiting and running < self._request.workers and may_start():
                 self._send({"do": "build", "index": waiting.popleft()})
                 running += 1
-            message = self._next(BEAT_S)
+            message = self._next(HEARTBEAT_S)
             if message is None:
                 yield Tick()
             elif message["event"] == "done":
@@ -193,7 +195,7 @@ class HandlerHost:
 
         Samples that fail are listed in the result, not raised.
         """
-        return self._previewed(to, samples=count, examples=MAX_DRAWN)
+        return self._previewed(to, samples=count, examples=MAX_PREVIEW_EXAMPLES)
 
     def _previewed(self, to: Path, samples: int | None, examples: int) -> PreviewResult:
         target = str(to.absolute())
@@ -228,7 +230,7 @@ class HandlerHost:
             write_line(self._commands, message)
         except BrokenPipeError:
             while True:  # the host is gone; what it said last is raised
-                self._next(BEAT_S)
+                self._next(HEARTBEAT_S)
 
     def _ask(self, command: dict[str, Any], answer: str) -> dict[str, Any]:
         self._send(command)
@@ -236,7 +238,7 @@ class HandlerHost:
 
     def _wait_for(self, event: str) -> dict[str, Any]:
         while True:
-            message = self._next(BEAT_S)
+            message = self._next(HEARTBEAT_S)
             if message is not None and message["event"] == event:
                 return message
 
@@ -244,7 +246,7 @@ class HandlerHost:
         """The next message, or None when there was none for so long. Raises what it reports."""
         if not self._arrived and select.select([self._reader.fd], [], [], timeout_s)[0]:
             self._arrived.extend(self._reader.read())
-        self._beat_when_due()
+        self._heartbeat_when_due()
         if self._arrived:
             message = self._arrived.popleft()
             if message["event"] == "failure":
@@ -254,11 +256,11 @@ class HandlerHost:
             raise self._failure(self._gone())
         return None
 
-    def _beat_when_due(self) -> None:
+    def _heartbeat_when_due(self) -> None:
         now = time.monotonic()
-        if now - self._beaten_at >= BEAT_S:
-            self._beaten_at = now
-            self._beat()
+        if now - self._heartbeat_at >= HEARTBEAT_S:
+            self._heartbeat_at = now
+            self._heartbeat()
 
     def _gone(self) -> dict[str, Any]:
         ending = os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)

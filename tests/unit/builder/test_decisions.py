@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from dscache.protocol import layout
 from dscache.protocol.manifests import Checkpoint, PartRecord, Seal, ShardRecord
 from dscache.spec import Spec
-from dscache.store.s3 import Entry, Head, Part, multipart_etag
-from dscache.store.upload import length
+from dscache.store.objects import Head, ListedObject, Part, multipart_etag
+from dscache.store.upload import body_size
 from dscache_builder import reconcile
 from dscache_builder.attempt.claim import may_take
 from dscache_builder.attempt.parts import (
@@ -24,7 +24,7 @@ from dscache_builder.attempt.parts import (
     part_bytes,
     stored_bytes,
 )
-from dscache_builder.attempt.publish import Step, decide
+from dscache_builder.attempt.publish import Step, next_step
 from dscache_builder.reconcile import WaitingKey
 
 A, B, C = (Spec.of(name, "1", {}).key for name in "abc")
@@ -46,9 +46,9 @@ def test_parts_hold_whole_shards_in_plan_order(sizes: list[int], rng: object, li
     assert [part.number for part in parts] == list(range(1, len(parts) + 1))
     names = [record.name for part in parts for record in part.records]
     assert names == [f"s{i}" for i in range(len(sizes))]
-    assert all(length(part.segments) >= limit for part in parts[:-1])
+    assert all(body_size(part.segments) >= limit for part in parts[:-1])
     total = sum(stored_bytes(shard(i, size).record) for i, size in enumerate(sizes))
-    assert sum(length(part.segments) for part in parts) == total + len(b"tail")
+    assert sum(body_size(part.segments) for part in parts) == total + len(b"tail")
     offsets = [m.offset for m in member_table([shard(i, s).record for i, s in enumerate(sizes)])]
     assert offsets == sorted(offsets)
 
@@ -118,11 +118,11 @@ UNKNOWN = checkpoint(seal=Seal(zip_etag="", zip_size=1, members=[]), upload_nonc
     ],
 )
 def test_what_a_zip_calls_for(head: Head | None, value: Checkpoint, step: Step) -> None:
-    assert decide(head, value) is step
+    assert next_step(head, value) is step
 
 
-def entry(key: str, nonce: str, at: float) -> Entry:
-    return Entry(layout.request(key, nonce), "e", 1, at)
+def entry(key: str, nonce: str, at: float) -> ListedObject:
+    return ListedObject(layout.request(key, nonce), "e", 1, at)
 
 
 def test_highest_priority_then_oldest() -> None:
@@ -142,8 +142,8 @@ def test_equal_requests_are_not_read() -> None:
 
 
 def test_cancels_without_their_request_are_strays() -> None:
-    cancel = Entry(layout.cancel(A, "1"), "e", 1, 0.0)
-    stray = Entry(layout.cancel(A, "2"), "e", 1, 0.0)
+    cancel = ListedObject(layout.cancel(A, "1"), "e", 1, 0.0)
+    stray = ListedObject(layout.cancel(A, "2"), "e", 1, 0.0)
     assert reconcile.stray_cancels([entry(A, "1", 0), cancel, stray]) == [stray.name]
 
 

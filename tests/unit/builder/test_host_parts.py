@@ -17,12 +17,16 @@ from dscache_builder.hosting.client import PreviewResult
 from dscache_builder.hosting.host.assignment import Assignment
 from dscache_builder.hosting.host.channel import LineReader, write_line
 from dscache_builder.hosting.host.checksums import Checksums, checksums_of
-from dscache_builder.hosting.host.current_sample import Slot
-from dscache_builder.hosting.host.deaths import after_death, allowed_bad, too_many_bad
+from dscache_builder.hosting.host.current_sample import CurrentSample
+from dscache_builder.hosting.host.deaths import (
+    after_death,
+    allowed_bad,
+    describe_death,
+    too_many_bad,
+)
 from dscache_builder.hosting.host.failures import HostFailure, failure_event, is_out_of_memory
-from dscache_builder.hosting.host.guard import EXIT_OUT_OF_MEMORY, death_words
 from dscache_builder.hosting.host.plan_subsets import mixed_samples, only_samples, without
-from dscache_builder.hosting.host.process import Ending
+from dscache_builder.hosting.host.process import EXIT_OUT_OF_MEMORY, Ending
 from dscache_builder.hosting.host.raw_revision import raw_revision
 from dscache_sdk.errors import OptionsError, RawDataError, SampleError
 from dscache_sdk.plan import Plan, ShardPlan
@@ -111,17 +115,17 @@ def test_the_cause_of_a_bad_sample_is_looked_at() -> None:
 
 
 def test_a_process_that_ended_is_told_with_what_it_was_doing() -> None:
-    crashed = death_words(Ending(11, 0, 50 * MIB), "s", False, None, None)
+    crashed = describe_death(Ending(11, 0, 50 * MIB), "s", False, None, None)
     assert crashed == (
         "worker-killed",
         "the handler's process was killed by SIGSEGV (invalid memory access in native code) "
         "(peak memory 50 MiB) on sample 's'",
     )
-    slow = death_words(Ending(9, 0, 0), "s", True, 2.5, None)
+    slow = describe_death(Ending(9, 0, 0), "s", True, 2.5, None)
     assert slow == ("time-limit", "sample 's' took longer than 2.5 s (limit for one sample)")
-    kind, words = death_words(Ending(0, EXIT_OUT_OF_MEMORY, 0), "", False, None, 600 * MIB)
+    kind, words = describe_death(Ending(0, EXIT_OUT_OF_MEMORY, 0), "", False, None, 600 * MIB)
     assert (kind, "600 MiB" in words) == ("worker-killed", True)
-    _, left = death_words(Ending(0, 3, 0), "", False, None, None)
+    _, left = describe_death(Ending(0, 3, 0), "", False, None, None)
     assert "exit code 3" in left
 
 
@@ -150,7 +154,7 @@ def test_the_first_line_leaves_the_others() -> None:
 
 
 def test_a_slot_is_read_by_another_process() -> None:
-    slot = Slot()
+    slot = CurrentSample()
     child = os.fork()
     if child == 0:
         slot.begin("one", 5.0)

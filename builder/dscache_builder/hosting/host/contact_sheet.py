@@ -12,7 +12,7 @@ from dscache_sdk.reading import iter_examples
 from dscache_sdk.records import read_records
 
 from .failures import HostFailure
-from .loaded_handler import Subject
+from .loaded_handler import LoadedHandler
 
 
 def check_can_draw() -> None:
@@ -21,17 +21,17 @@ def check_can_draw() -> None:
         raise HostFailure("handler", "no preview: the handler's package must require Pillow")
 
 
-def draw_sheet(records: Path, subject: Subject, count: int, to: str) -> str:
+def draw_sheet(records: Path, loaded: LoadedHandler, count: int, to: str) -> str:
     """Write a PNG of the first `count` examples to `to`; returns one line of statistics.
 
     Raises HostFailure when there is nothing to draw.
     """
     if not records.is_file():
         raise HostFailure("handler", "no preview: no records were written yet")
-    if subject.plain:
+    if loaded.plain:
         features = infer_features(*read_records(records))
     else:
-        features = dict(subject.handler.features)
+        features = dict(loaded.handler.features)
     examples = list(itertools.islice(iter_examples([records], features), count))
     contact_sheet(examples, features).save(to, format="PNG")
     return statistics(examples, features)

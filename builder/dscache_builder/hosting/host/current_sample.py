@@ -9,14 +9,14 @@ import mmap
 import struct
 from dataclasses import dataclass
 
-SLOT_BYTES = 4096
+MEMORY_BYTES = 4096
 _FIELDS = struct.Struct("<dqH")  # monotonic start in s (0: idle), samples begun, length of the id
-_MAX_ID_BYTES = SLOT_BYTES - _FIELDS.size
+_MAX_ID_BYTES = MEMORY_BYTES - _FIELDS.size
 
 
 @dataclass(frozen=True)
-class Work:
-    """A reading of a slot. `started_at` is CLOCK_MONOTONIC in s, 0 when no sample is worked on."""
+class SampleStatus:
+    """What a process is working on; `started_at` is CLOCK_MONOTONIC in s, 0 for no sample."""
 
     started_at: float
     begun: int
@@ -27,11 +27,11 @@ class Work:
         return limit_s is not None and self.started_at > 0 and now - self.started_at > limit_s
 
 
-class Slot:
+class CurrentSample:
     """One process writes it, its supervisor reads it; made before the fork."""
 
     def __init__(self) -> None:
-        self._memory = mmap.mmap(-1, SLOT_BYTES)
+        self._memory = mmap.mmap(-1, MEMORY_BYTES)
         self._begun = 0
 
     def begin(self, sample: str, now: float) -> None:
@@ -47,11 +47,11 @@ class Slot:
         self._begun = 0
         _FIELDS.pack_into(self._memory, 0, 0.0, 0, 0)
 
-    def read(self) -> Work:
+    def read(self) -> SampleStatus:
         """What is being worked on. `begun` counts the samples since the last rest."""
         started_at, begun, length = _FIELDS.unpack_from(self._memory, 0)
         encoded = self._memory[_FIELDS.size : _FIELDS.size + length]
-        return Work(started_at, begun, encoded.decode("utf-8", "replace"))
+        return SampleStatus(started_at, begun, encoded.decode("utf-8", "replace"))
 
     def close(self) -> None:
         """Give the memory back."""

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-DEATHS_ELSEWHERE = 4  # deaths of one shard on ever other samples: the cause is not a sample
+from .process import EXIT_OUT_OF_MEMORY, Ending
 
-Verdict = Literal["again", "leave-out", "give-up"]
+MAX_DEATHS_ON_DIFFERENT_SAMPLES = (
+    4  # deaths of one shard on ever other samples: the cause is not a sample
+)
+
+Decision = Literal["again", "leave-out", "give-up"]
 
 
-def after_death(deaths: Sequence[str], tries: int) -> Verdict:
+def after_death(deaths: Sequence[str], tries: int) -> Decision:
     """What to do with a shard after its worker died.
 
     Args:
@@ -27,7 +31,7 @@ def after_death(deaths: Sequence[str], tries: int) -> Verdict:
         return "leave-out"
     if not last and deaths.count("") >= tries:
         return "give-up"
-    return "give-up" if len(deaths) >= DEATHS_ELSEWHERE else "again"
+    return "give-up" if len(deaths) >= MAX_DEATHS_ON_DIFFERENT_SAMPLES else "again"
 
 
 def allowed_bad(max_bad_samples: int | float, samples: int) -> int:
@@ -47,3 +51,21 @@ def too_many_bad(message: str, bad: int, allowed: int) -> str:
     if allowed == 0:
         return message
     return f"{message} ({bad} samples failed; max_bad_samples allows {allowed})"
+
+
+def describe_death(
+    ending: Ending,
+    sample: str,
+    overdue: bool,
+    limit_s: float | None,
+    memory_bytes: int | None,
+) -> tuple[str, str]:
+    """Failure class and message of a process that ended on a sample ("": on none)."""
+    who = f"sample '{sample}'" if sample else "the handler"
+    if overdue:
+        return "time-limit", f"{who} took longer than {limit_s:g} s (limit for one sample)"
+    if ending.code == EXIT_OUT_OF_MEMORY:
+        limit = f"the {memory_bytes >> 20} MiB a process may use" if memory_bytes else "there is"
+        return "worker-killed", f"{who} needs more memory than {limit}"
+    on = f" on sample '{sample}'" if sample else ""
+    return "worker-killed", f"the handler's process {ending}{on}"

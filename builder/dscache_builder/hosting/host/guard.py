@@ -16,11 +16,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from .channel import LineReader, write_line
-from .current_sample import Slot, Work
-from .process import Ending, die_with_parent, kill, no_core_files, reap
+from .current_sample import CurrentSample, SampleStatus
+from .deaths import describe_death
+from .process import EXIT_OUT_OF_MEMORY, Ending, die_with_parent, kill, no_core_files, reap
 
 LOOK_MS = 250
-EXIT_OUT_OF_MEMORY = 77
 
 
 def main(argv: Sequence[str]) -> NoReturn:
@@ -32,13 +32,13 @@ def main(argv: Sequence[str]) -> NoReturn:
     request = commands.first()
     if request is None:
         raise SystemExit("the builder ended before it said what to run")
-    slot = Slot()
+    current = CurrentSample()
     guard = os.getpid()
     child = os.fork()
     if child == 0:
         die_with_parent(guard)
-        _serve(lambda service: service.start(request, commands, events, slot))
-    _watch(child, builder, commands.fd, events, slot, request)
+        _serve(lambda service: service.start(request, commands, events, current))
+    _watch(child, builder, commands.fd, events, current, request)
     os.killpg(0, signal.SIGKILL)
     raise SystemExit(1)
 
@@ -61,7 +61,12 @@ def _serve(run: Callable[[Any], object]) -> NoReturn:
 
 
 def _watch(
-    child: int, builder: int, commands: int, events: int, slot: Slot, request: dict[str, Any]
+    child: int,
+    builder: int,
+    commands: int,
+    events: int,
+    current: CurrentSample,
+    request: dict[str, Any],
 ) -> None:
     """Return when the builder or the child is gone; say how the child ended if it was the child."""
     limit_s = request.get("sample_seconds")
@@ -72,7 +77,7 @@ def _watch(
         ready = poll.poll(LOOK_MS)
         if any(fd == commands for fd, _ in ready):
             return
-        work = slot.read()
+        work = current.read()
         overdue = work.overdue(time.monotonic(), limit_s)
         if overdue:
             kill(child)
@@ -85,28 +90,10 @@ def _watch(
 
 
 def _death_event(
-    ending: Ending, work: Work, overdue: bool, request: dict[str, Any]
+    ending: Ending, work: SampleStatus, overdue: bool, request: dict[str, Any]
 ) -> dict[str, Any]:
     sample = work.sample if work.started_at else ""
-    kind, message = death_words(
+    kind, message = describe_death(
         ending, sample, overdue, request.get("sample_seconds"), request.get("memory_bytes")
     )
     return {"event": "failure", "kind": kind, "message": message, "sample": sample, "died": True}
-
-
-def death_words(
-    ending: Ending,
-    sample: str,
-    overdue: bool,
-    limit_s: float | None,
-    memory_bytes: int | None,
-) -> tuple[str, str]:
-    """Failure class and message of a process that ended on a sample ("": on none)."""
-    who = f"sample '{sample}'" if sample else "the handler"
-    if overdue:
-        return "time-limit", f"{who} took longer than {limit_s:g} s (limit for one sample)"
-    if ending.code == EXIT_OUT_OF_MEMORY:
-        limit = f"the {memory_bytes >> 20} MiB a process may use" if memory_bytes else "there is"
-        return "worker-killed", f"{who} needs more memory than {limit}"
-    on = f" on sample '{sample}'" if sample else ""
-    return "worker-killed", f"the handler's process {ending}{on}"

@@ -21,7 +21,7 @@ from .failures import HostFailure
 from .raw_revision import raw_revision
 
 
-class Request(msgspec.Struct, kw_only=True):
+class HostSettings(msgspec.Struct, kw_only=True):
     """What the builder wants to be run; sizes in bytes, times in s.
 
     `avoid` names samples that killed a host while it was planning.
@@ -44,19 +44,19 @@ class Request(msgspec.Struct, kw_only=True):
         return Path(self.scratch) / "shards"
 
 
-class Subject:
+class LoadedHandler:
     """Loads the handler once and answers what the builder asks about it."""
 
-    def __init__(self, request: Request) -> None:
-        self.request = request
+    def __init__(self, settings: HostSettings) -> None:
+        self.settings = settings
         self.plan: Plan | None = None
-        self.cls = load_handler(request.entry_point)
+        self.cls = load_handler(settings.entry_point)
         self.plain = is_plain(self.cls)
 
     @cached_property
     def handler(self) -> DatasetHandler:
         """The instance that plans, and whose copies in forked workers write the shards."""
-        made: DatasetHandler = self.cls(self.request.config, self.request.raw)
+        made: DatasetHandler = self.cls(self.settings.config, self.settings.raw)
         return made
 
     def description(self) -> dict[str, Any]:
@@ -66,20 +66,20 @@ class Subject:
         return {
             "plain": False,
             "options": self.cls.options_schema(),
-            "config": self.cls.resolve(self.request.config),
+            "config": self.cls.resolve(self.settings.config),
             "features": self.features(),
         }
 
     def _plain_description(self) -> dict[str, Any]:
         options = self.cls.config_options()
         if isinstance(options, dict):
-            refuse_unknown(self.request.config, options)
+            refuse_unknown(self.settings.config, options)
         else:
             options = {}
         return {
             "plain": True,
             "options": jsonable(options),
-            "config": self.request.config,
+            "config": self.settings.config,
             "features": {},
         }
 
@@ -92,11 +92,11 @@ class Subject:
 
     def summary(self) -> dict[str, Any]:
         """Plan (once) and say how many examples go into which shards."""
-        revision = raw_revision(Path(self.request.raw))
+        revision = raw_revision(Path(self.settings.raw))
         if self.plain:
             return self._plain_summary(revision)
         if self.plan is None:
-            self.plan = self.handler.plan(self.request.dataset_name)
+            self.plan = self.handler.plan(self.settings.dataset_name)
         shards = [
             [shard.index, shard.name, shard.split, len(shard.samples), shard.examples]
             for shard in self.plan.shards
@@ -110,9 +110,9 @@ class Subject:
         }
 
     def _plain_summary(self, revision: str) -> dict[str, Any]:
-        if not Path(self.request.raw).is_dir():
-            raise HostFailure("raw-data", f"{self.request.raw}: there is no such folder")
-        told = json.dumps([self.request.config, revision], sort_keys=True)
+        if not Path(self.settings.raw).is_dir():
+            raise HostFailure("raw-data", f"{self.settings.raw}: there is no such folder")
+        told = json.dumps([self.settings.config, revision], sort_keys=True)
         return {
             "digest": hashlib.sha256(told.encode()).hexdigest(),
             "examples": 0,
@@ -131,7 +131,7 @@ def _as_text(value: Any) -> str:
     return value.__name__ if isinstance(value, type) else str(value)
 
 
-def go_to_work(scratch: Path) -> None:
+def enter_work_folder(scratch: Path) -> None:
     """Make the scratch folders and go to the handler's own: what it leaves there is thrown away."""
     for name in ("work", "shards"):
         (scratch / name).mkdir(parents=True, exist_ok=True)

@@ -12,10 +12,9 @@ from typing import Any, NoReturn
 
 from .assignment import Assignment
 from .channel import LineReader, write_line
-from .current_sample import Slot
-from .deaths import after_death, too_many_bad
-from .guard import death_words
-from .loaded_handler import Subject
+from .current_sample import CurrentSample
+from .deaths import after_death, describe_death, too_many_bad
+from .loaded_handler import LoadedHandler
 from .process import die_with_parent, kill, note, reap
 from .shard_worker import ShardWorker
 
@@ -25,11 +24,11 @@ PROGRESS_S = 0.25
 class Worker:
     """The serving process's side of one worker process."""
 
-    def __init__(self, pid: int, commands: int, events: int, slot: Slot) -> None:
+    def __init__(self, pid: int, commands: int, events: int, current: CurrentSample) -> None:
         self.pid = pid
         self.commands = commands
         self.events = LineReader(events)
-        self.slot = slot
+        self.current = current
         self.assignment: Assignment | None = None
         self.overdue = False
 
@@ -37,7 +36,7 @@ class Worker:
         """Release what belongs to a worker that ended."""
         os.close(self.commands)
         os.close(self.events.fd)
-        self.slot.close()
+        self.current.close()
 
 
 class Pool:
@@ -45,12 +44,12 @@ class Pool:
 
     def __init__(
         self,
-        subject: Subject,
+        loaded: LoadedHandler,
         allowed_bad: int,
         emit: Callable[[dict[str, Any]], None],
         selector: selectors.BaseSelector,
     ) -> None:
-        self._subject = subject
+        self._loaded = loaded
         self._allowed_bad = allowed_bad
         self._emit = emit
         self._selector = selector
@@ -77,9 +76,9 @@ class Pool:
 
     def look(self, now: float) -> None:
         """Kill workers whose sample takes too long, and report progress."""
-        limit_s = self._subject.request.sample_seconds
+        limit_s = self._loaded.settings.sample_seconds
         for worker in self._workers.values():
-            if not worker.overdue and worker.slot.read().overdue(now, limit_s):
+            if not worker.overdue and worker.current.read().overdue(now, limit_s):
                 worker.overdue = True
                 kill(worker.pid)
         self._report_progress(now)
@@ -95,7 +94,7 @@ class Pool:
         for worker in self._workers.values():
             if worker.assignment is None:
                 return worker
-        if len(self._workers) < self._subject.request.workers:
+        if len(self._workers) < self._loaded.settings.workers:
             return self._fork()
         return None
 
@@ -109,8 +108,8 @@ class Pool:
     def _fork(self) -> Worker:
         command_read, command_write = os.pipe()
         event_read, event_write = os.pipe()
-        slot = Slot()
-        slot.rest()
+        current = CurrentSample()
+        current.rest()
         parent = os.getpid()
         sys.stdout.flush()
         sys.stderr.flush()
@@ -118,21 +117,23 @@ class Pool:
         if pid == 0:
             os.close(command_write)
             os.close(event_read)
-            self._be_worker(parent, command_read, event_write, slot)
+            self._be_worker(parent, command_read, event_write, current)
         os.close(command_read)
         os.close(event_write)
-        worker = Worker(pid, command_write, event_read, slot)
+        worker = Worker(pid, command_write, event_read, current)
         self._workers[event_read] = worker
         self._selector.register(event_read, selectors.EVENT_READ)
         return worker
 
-    def _be_worker(self, parent: int, commands: int, events: int, slot: Slot) -> NoReturn:
+    def _be_worker(
+        self, parent: int, commands: int, events: int, current: CurrentSample
+    ) -> NoReturn:
         try:
             die_with_parent(parent)
             self._selector.close()
             for other in self._workers.values():
                 other.close()
-            ShardWorker(self._subject, commands, events, slot).run()
+            ShardWorker(self._loaded, commands, events, current).run()
         finally:
             os._exit(1)
 
@@ -176,7 +177,7 @@ class Pool:
         """A worker's events ended: find out how it died, and what that means for its shard."""
         kill(worker.pid)  # it may live on with its descriptors closed
         ending = reap(worker.pid)
-        work = worker.slot.read()
+        work = worker.current.read()
         self._selector.unregister(worker.events.fd)
         del self._workers[worker.events.fd]
         worker.close()
@@ -184,9 +185,9 @@ class Pool:
         if assignment is None or ending is None or self._failed:
             return
         sample = work.sample if work.started_at else ""
-        request = self._subject.request
-        kind, message = death_words(
-            ending, sample, worker.overdue, request.sample_seconds, request.memory_bytes
+        settings = self._loaded.settings
+        kind, message = describe_death(
+            ending, sample, worker.overdue, settings.sample_seconds, settings.memory_bytes
         )
         note(f"{assignment.name}: {message}")
         self._after_death(assignment, sample, kind, message)
@@ -210,7 +211,7 @@ class Pool:
 
     def _report_progress(self, now: float) -> None:
         running = sum(
-            worker.assignment.examples_done(worker.slot.read().begun)
+            worker.assignment.examples_done(worker.current.read().begun)
             for worker in self._workers.values()
             if worker.assignment is not None
         )

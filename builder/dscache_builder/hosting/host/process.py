@@ -13,6 +13,7 @@ from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _MIB = 1 << 20
+EXIT_OUT_OF_MEMORY = 77
 
 
 def die_with_parent(parent: int) -> None:

@@ -19,33 +19,35 @@ from dscache_sdk.samples import Sample
 
 from .assignment import Assignment
 from .channel import LineReader, write_line
-from .current_sample import Slot
+from .current_sample import CurrentSample
 from .deaths import allowed_bad
 from .failures import HostFailure, failure_event
-from .loaded_handler import Request, Subject, go_to_work
+from .loaded_handler import HostSettings, LoadedHandler, enter_work_folder
 from .pool import Pool
 from .process import limit_memory, note, thread_count
 
 LOOK_S = 0.1
 
 
-def start(document: dict[str, Any], commands: LineReader, events: int, slot: Slot) -> None:
-    """Serve until the builder hangs up. `slot` is shared with the guard."""
-    request = msgspec.convert(document, Request)
-    go_to_work(Path(request.scratch))
-    limit_memory(request.memory_bytes)
-    Service(request, commands, events, slot).run()
+def start(
+    document: dict[str, Any], commands: LineReader, events: int, current: CurrentSample
+) -> None:
+    """Serve until the builder hangs up. `current` is shared with the guard."""
+    settings = msgspec.convert(document, HostSettings)
+    enter_work_folder(Path(settings.scratch))
+    limit_memory(settings.memory_bytes)
+    Service(settings, commands, events, current).run()
 
 
 def resume(state: str, commands: LineReader, events: int) -> None:
     """Go on in a fresh process image with the plan that the one before left in a file."""
     with Path(state).open("rb") as file:
-        request, plan = pickle.load(file)
-    service = Service(request, commands, events, Slot())
+        settings, plan = pickle.load(file)
+    service = Service(settings, commands, events, CurrentSample())
     service.resumed = True
     try:
-        service.subject().plan = plan
-        deque(service.subject().handler.samples(), maxlen=0)  # what listing them leaves in it
+        service.loaded().plan = plan
+        deque(service.loaded().handler.samples(), maxlen=0)  # what listing them leaves in it
         service.answer({"do": "plan"})
     except (Exception, SystemExit) as error:  # noqa: BLE001  # edge to the handler's code
         service.emit(failure_event(error))
@@ -55,15 +57,17 @@ def resume(state: str, commands: LineReader, events: int) -> None:
 class Service:
     """Commands in, events out; owns the handler and the pool of workers."""
 
-    def __init__(self, request: Request, commands: LineReader, events: int, slot: Slot) -> None:
-        self.request = request
+    def __init__(
+        self, settings: HostSettings, commands: LineReader, events: int, current: CurrentSample
+    ) -> None:
+        self.settings = settings
         self.resumed = False
         self._commands = commands
         self._events = events
-        self._slot = slot
+        self._current = current
         self._selector = selectors.DefaultSelector()
         self._selector.register(commands.fd, selectors.EVENT_READ)
-        self._subject: Subject | None = None
+        self._loaded: LoadedHandler | None = None
         self._pool: Pool | None = None
 
     def emit(self, event: dict[str, Any]) -> None:
@@ -96,11 +100,11 @@ class Service:
         """Do what one command says."""
         what = command["do"]
         if what == "describe":
-            self.emit({"event": "described", **self.subject().description()})
+            self.emit({"event": "described", **self.loaded().description()})
         elif what == "plan":
             self._plan()
         elif what == "features":
-            self.emit({"event": "features", "features": self.subject().features()})
+            self.emit({"event": "features", "features": self.loaded().features()})
         elif what == "build":
             self.pool().add(self._assignment(command["index"]))
         elif what == "preview":
@@ -108,35 +112,35 @@ class Service:
         else:
             raise HostFailure("builder", f"the host does not know the command {what!r}")
 
-    def subject(self) -> Subject:
+    def loaded(self) -> LoadedHandler:
         """The handler, loaded once."""
-        if self._subject is None:
-            self._subject = Subject(self.request)
-        return self._subject
+        if self._loaded is None:
+            self._loaded = LoadedHandler(self.settings)
+        return self._loaded
 
     def pool(self) -> Pool:
         """The workers; forked from this process, so they have what planning left in the handler."""
         if self._pool is None:
-            plan = self.subject().plan
+            plan = self.loaded().plan
             samples = len(plan.samples) if plan else 0
-            allowed = allowed_bad(self.request.max_bad_samples, samples)
-            self._pool = Pool(self.subject(), allowed, self.emit, self._selector)
+            allowed = allowed_bad(self.settings.max_bad_samples, samples)
+            self._pool = Pool(self.loaded(), allowed, self.emit, self._selector)
         return self._pool
 
     def _plan(self) -> None:
-        subject = self.subject()
-        with _watched(subject, self._slot):
-            summary = subject.summary()
-        if subject.plan is not None and thread_count() > 1 and not self.resumed:
+        loaded = self.loaded()
+        with _watched(loaded, self._current):
+            summary = loaded.summary()
+        if loaded.plan is not None and thread_count() > 1 and not self.resumed:
             self._restart()
         self.emit({"event": "planned", **summary})
 
     def _restart(self) -> None:
         """Replace this process image: threads started while planning would not survive a fork."""
         note(f"planning left {thread_count()} threads: the handler is loaded anew before forking")
-        state = Path(self.request.scratch) / "host-state"
+        state = Path(self.settings.scratch) / "host-state"
         with state.open("wb") as file:
-            pickle.dump((self.request, self.subject().plan), file)
+            pickle.dump((self.settings, self.loaded().plan), file)
         descriptors = [self._commands.fd, self._events]
         for fd in descriptors:
             os.set_inheritable(fd, True)
@@ -145,7 +149,7 @@ class Service:
         os.execv(sys.executable, [sys.executable, *arguments])
 
     def _assignment(self, index: int) -> Assignment:
-        if self.subject().plain:
+        if self.loaded().plain:
             return Assignment({"do": "plain"}, "as_tfrecord()", tries=1)
         shard = self._planned().shards[index]
         return Assignment(
@@ -154,45 +158,45 @@ class Service:
 
     def _preview(self, command: dict[str, Any]) -> Assignment:
         samples = 0
-        if not self.subject().plain:
+        if not self.loaded().plain:
             samples = command["samples"] or min(len(self._planned().samples), command["examples"])
         mixed = command["samples"] is None
         return Assignment({**command, "samples": samples, "mixed": mixed}, "the preview", samples)
 
     def _planned(self) -> Any:
-        if self.subject().plan is None:
-            self.subject().summary()
-        return self.subject().plan
+        if self.loaded().plan is None:
+            self.loaded().summary()
+        return self.loaded().plan
 
 
 @contextmanager
-def _watched(subject: Subject, slot: Slot) -> Iterator[None]:
+def _watched(loaded: LoadedHandler, current: CurrentSample) -> Iterator[None]:
     """Let the guard see which sample is tried while planning; refuse those that killed before."""
-    if subject.plain:
+    if loaded.plain:
         yield
         return
-    handler: Any = subject.handler
+    handler: Any = loaded.handler
     load, example = handler.load, handler.example
 
     def watched_load(sample: Sample) -> Any:
-        if sample.id in subject.request.avoid:
+        if sample.id in loaded.settings.avoid:
             raise HostFailure("worker-killed", "this sample killed the process before")
-        slot.begin(sample.id, time.monotonic())
+        current.begin(sample.id, time.monotonic())
         try:
             return load(sample)
         except Exception:
-            slot.rest()
+            current.rest()
             raise
 
     def watched_example(*arguments: Any, **named: Any) -> Any:
         try:
             return example(*arguments, **named)
         finally:
-            slot.rest()
+            current.rest()
 
     handler.load, handler.example = watched_load, watched_example
     try:
         yield
     finally:
         del handler.load, handler.example
-        slot.rest()
+        current.rest()

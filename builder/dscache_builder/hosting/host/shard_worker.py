@@ -22,23 +22,25 @@ from dscache_sdk.tfds import shard_name
 from .channel import LineReader, write_line
 from .checksums import Checksums, checksums_of
 from .contact_sheet import check_can_draw, draw_sheet
-from .current_sample import Slot
+from .current_sample import CurrentSample
 from .failures import failure_event, is_disk_full, is_out_of_memory
-from .guard import EXIT_OUT_OF_MEMORY
-from .loaded_handler import Subject
+from .loaded_handler import LoadedHandler
 from .plan_subsets import mixed_samples, only_samples, without
+from .process import EXIT_OUT_OF_MEMORY
 
 PREVIEW_RECORDS = 16
 
 
 class ShardWorker:
-    """Runs in the forked process; `slot` tells the parent which sample is being worked on."""
+    """Runs in the forked process; `current` tells the parent which sample is being worked on."""
 
-    def __init__(self, subject: Subject, commands: int, events: int, slot: Slot) -> None:
-        self._subject = subject
+    def __init__(
+        self, loaded: LoadedHandler, commands: int, events: int, current: CurrentSample
+    ) -> None:
+        self._loaded = loaded
         self._commands = LineReader(commands)
         self._events = events
-        self._slot = slot
+        self._current = current
         self._does: dict[str, Callable[[dict[str, Any]], None]] = {
             "shard": self._shard,
             "plain": self._plain,
@@ -54,7 +56,7 @@ class ShardWorker:
     def _do(self, command: dict[str, Any]) -> None:
         try:
             self._does[command["do"]](command)
-            self._slot.rest()
+            self._current.rest()
             self._tell({"event": "done"})
         except MemoryError:
             os._exit(EXIT_OUT_OF_MEMORY)  # what was leaked stays: only a fresh process helps
@@ -67,16 +69,16 @@ class ShardWorker:
         write_line(self._events, event)
 
     def _begin(self, sample: str) -> None:
-        self._slot.begin(sample, time.monotonic())
+        self._current.begin(sample, time.monotonic())
 
     def _shard(self, command: dict[str, Any]) -> None:
-        plan = self._subject.plan
+        plan = self._loaded.plan
         assert plan is not None  # the parent planned before it forked
         shard = plan.shards[command["index"]]
-        path = self._subject.request.shards_dir / shard.name
+        path = self._loaded.settings.shards_dir / shard.name
         partial = path.with_name(f"{shard.name}.partial")
         sums = Checksums()
-        stats: ShardStats = self._subject.handler.write_shard(
+        stats: ShardStats = self._loaded.handler.write_shard(
             without(plan, shard.index, command["leave_out"]),
             shard.index,
             partial,
@@ -84,7 +86,7 @@ class ShardWorker:
             on_sample=self._begin,
             bad=self._bad,
         )
-        self._slot.rest()
+        self._current.rest()
         partial.replace(path)
         self._built(shard.index, shard.split, path, stats.records, sums)
 
@@ -114,8 +116,8 @@ class ShardWorker:
 
     def _plain(self, _: dict[str, Any]) -> None:
         """Run a handler of the four methods, then give its files the names that TFDS expects."""
-        request = self._subject.request
-        paths = run_plain(self._subject.cls, request.config, request.raw, Path.cwd())
+        settings = self._loaded.settings
+        paths = run_plain(self._loaded.cls, settings.config, settings.raw, Path.cwd())
         splits = plain_splits(paths)
         splits.sort(key=lambda item: (item[0] != "train", item[0]))  # stable: else its order
         counts = {name: [split for split, _ in splits].count(name) for name, _ in splits}
@@ -123,10 +125,10 @@ class ShardWorker:
         features: dict[str, Any] = {}
         for index, (split, path) in enumerate(splits):
             number = numbers[split] = numbers.get(split, -1) + 1
-            name = shard_name(request.dataset_name, split, number, counts[split])
+            name = shard_name(settings.dataset_name, split, number, counts[split])
             features = features or self._inferred(path)
             sums, records = checksums_of(path)
-            target = request.shards_dir / name
+            target = settings.shards_dir / name
             shutil.move(path, target)  # a rename, unless the handler wrote to another file system
             self._built(index, split, target, records, sums, features=features)
 
@@ -145,22 +147,22 @@ class ShardWorker:
 
     @property
     def _preview_file(self) -> Path:
-        return Path(self._subject.request.scratch) / "preview.tfrecord"
+        return Path(self._loaded.settings.scratch) / "preview.tfrecord"
 
     def _preview(self, command: dict[str, Any]) -> None:
         """Draw the first examples; failing samples are told, and left out."""
         check_can_draw()
         seconds: dict[str, float] = {}
         bad: list[dict[str, str]] = []
-        if not self._subject.plain:
+        if not self._loaded.plain:
             seconds, bad = self._write_first(command)
-        sheet = draw_sheet(self._preview_file, self._subject, command["examples"], command["to"])
+        sheet = draw_sheet(self._preview_file, self._loaded, command["examples"], command["to"])
         self._tell({"event": "previewed", "line": sheet, "seconds": seconds, "failed": bad})
 
     def _write_first(
         self, command: dict[str, Any]
     ) -> tuple[dict[str, float], list[dict[str, str]]]:
-        plan = self._subject.plan
+        plan = self._loaded.plan
         assert plan is not None  # the parent planned before it forked
         begun: list[tuple[str, float]] = []
         bad: list[dict[str, str]] = []
@@ -180,7 +182,7 @@ class ShardWorker:
             self._preview_file.unlink()
         choose = mixed_samples if command["mixed"] else only_samples
         few = choose(plan, command["samples"], command["leave_out"])
-        self._subject.handler.write_shard(
+        self._loaded.handler.write_shard(
             few,
             0,
             self._preview_file,
@@ -189,6 +191,6 @@ class ShardWorker:
             variations=-(-command["examples"] // command["samples"]),
         )
         begun.append(("", time.monotonic()))
-        self._slot.rest()
+        self._current.rest()
         pairs = itertools.pairwise(begun)
         return {sample: after - at for (sample, at), (_, after) in pairs}, bad

@@ -1,0 +1,257 @@
+"""The remote part of a client: what it does when the local cache does not have the answer.
+
+Importing this loads the HTTP library; a cache hit does not get here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import getpass
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .cache.cache import Cache
+from .catalog import spec_of_key, status
+from .config import Config
+from .download.options import TransferOptions
+from .errors import BuildFailed, DscacheError, NotCached
+from .folder.selection import Selection
+from .protocol import layout, manifests, markers
+from .protocol.cancel import cancel
+from .protocol.manifests import Failure, Live
+from .protocol.observer import NullObserver, Observer
+from .protocol.state import State
+from .protocol.subscriptions import Waiter, subscriptions_of
+from .protocol.wait import OutstandingRequest, WaitOptions, put_request, split_topic, wait
+from .reference import is_topic, named_key, spec_of
+from .spec import Spec, split_key
+from .store.s3 import Store
+from .store.signed_http import deadline_in
+
+if TYPE_CHECKING:
+    from .reference import DatasetReference
+
+DEFAULT_PRIORITY = 5
+
+
+@dataclass(frozen=True)
+class RequestOptions:
+    """How to ask for a dataset that is not ready.
+
+    Attributes:
+        build: request a build; otherwise NotCached is raised.
+        retry: request it again even if an earlier build failed.
+        timeout_s: seconds to wait; None waits for ever.
+        priority: 0 to 9, higher is built sooner.
+        observer: told of progress.
+        given_up: setting it from another thread ends the waiting.
+    """
+
+    build: bool = True
+    retry: bool = False
+    timeout_s: float | None = None
+    priority: int = DEFAULT_PRIORITY
+    observer: Observer = field(default_factory=NullObserver)
+    given_up: threading.Event | None = None
+
+
+class Remote:
+    """Requests, waits for and downloads datasets of one bucket. Errors are those of `Client`."""
+
+    def __init__(self, config: Config, store: Store | None = None) -> None:
+        self.config = config
+        self.store = store or Store(config)
+
+    @property
+    def name(self) -> str:
+        """Who asks, for people to read: the configured name, or user@host."""
+        if self.config.client_name:
+            return self.config.client_name
+        try:
+            return f"{getpass.getuser()}@{socket.gethostname()}"
+        except (OSError, KeyError):  # a container's user without a name
+            return socket.gethostname()
+
+    # -- a dataset's ready marker, built if necessary
+
+    def spec_of_key(self, key: str) -> Spec:
+        """The spec of a key that is in the bucket. Raises NotCached."""
+        spec = spec_of_key(self.store, key)
+        if spec is None:
+            raise NotCached(
+                f"{key} is not in bucket {self.config.bucket!r}; a key alone cannot be built: "
+                "give the config (`dscache ls` lists what is there)"
+            )
+        return spec
+
+    def live(self, spec: Spec, options: RequestOptions) -> Live:
+        """The ready marker of a spec; requests a build and waits for it if necessary."""
+        with deadline_in(options.timeout_s):
+            resolved, ready = markers.resolve(self.store, spec)
+            if isinstance(ready, Live):
+                return ready
+            if not options.build:
+                raise NotCached(
+                    f"{resolved.key} is not built in bucket {self.config.bucket!r}; "
+                    "leave out --no-build to request a build"
+                )
+            if not options.retry:
+                self._raise_earlier_failure(resolved)
+            return self._answer(resolved.key, lambda: self._ask(resolved, options), options)
+
+    def _raise_earlier_failure(self, spec: Spec) -> None:
+        """Report an earlier failure, unless it was a cancel or somebody has asked again."""
+        found = status(self.store, spec.key)
+        if found.state is State.FAILED and found.failure and found.failure.kind != "cancelled":
+            raise build_failed(found.failure, earlier=True)
+
+    # -- requests
+
+    def request(self, spec: Spec, priority: int) -> str:
+        """Request a spec and return the topic to wait for, also when it is ready already."""
+        resolved, ready = markers.resolve(self.store, spec)
+        if isinstance(ready, Live):
+            return OutstandingRequest(resolved, _nonce()).topic
+        return self._ask(resolved, RequestOptions(priority=priority)).topic
+
+    def wait(self, reference: DatasetReference, options: RequestOptions) -> str:
+        """Wait until the referenced dataset is ready, and return its key."""
+        with deadline_in(options.timeout_s):
+            outstanding = self._outstanding(reference, options)
+            if isinstance(outstanding, str):
+                return outstanding
+            return self._answer(outstanding.key, lambda: outstanding, options).spec.key
+
+    def cancel(self, reference: DatasetReference) -> int:
+        """Cancel one request (a topic), or all requests of this client for a key."""
+        named = isinstance(reference, str) and (is_topic(reference) or split_key(reference))
+        target = str(reference) if named else spec_of(reference).key
+        return cancel(self.store, target, client=self.name)
+
+    def url(self, reference: DatasetReference, expires_s: int) -> str:
+        """A presigned URL of the zip of a ready dataset."""
+        key = named_key(reference)
+        spec = self.spec_of_key(key) if key else spec_of(reference)
+        resolved, ready = markers.resolve(self.store, spec)
+        if not isinstance(ready, Live):
+            raise NotCached(f"{resolved.key} is not built; `dscache get` requests a build")
+        return self.store.presign_get(ready.zip_key, expires_s=expires_s)
+
+    def _outstanding(
+        self, reference: DatasetReference, options: RequestOptions
+    ) -> OutstandingRequest | str:
+        """The request to wait for, or the key when the dataset is ready."""
+        if isinstance(reference, str) and is_topic(reference):
+            return self._outstanding_of_topic(reference)
+        spec, ready = markers.resolve(self.store, spec_of(reference))
+        return ready.spec.key if isinstance(ready, Live) else self._ask(spec, options)
+
+    def _outstanding_of_topic(self, topic: str) -> OutstandingRequest | str:
+        key, nonce = split_topic(topic)
+        name = layout.request(key, nonce)
+        for _ in range(2):  # when it is gone, once more: it may have been answered in between
+            ready = markers.read_ready(self.store, key)
+            if isinstance(ready, Live):
+                return ready.spec.key
+            if ready is not None:
+                return OutstandingRequest(ready.spec, nonce)
+            failure = markers.read_failure(self.store, key, nonce)
+            if failure is not None:
+                raise build_failed(failure)
+            stored = self.store.get(name)
+            if stored is not None:
+                request = manifests.decode(stored.body, manifests.Request, where=name)
+                return OutstandingRequest(request.spec, nonce)
+        raise NotCached(f"{name} does not exist and was not answered; ask again with the config")
+
+    def _ask(self, spec: Spec, options: RequestOptions) -> OutstandingRequest:
+        return put_request(
+            self.store, spec, nonce=_nonce(), client=self.name, priority=options.priority
+        )
+
+    def _answer(
+        self, key: str, request: Callable[[], OutstandingRequest], options: RequestOptions
+    ) -> Live:
+        """Subscribe, request, and wait. Raises BuildFailed when the answer is a failure."""
+        with subscriptions_of(self.config).waiting(key) as signals:
+            answer = self._wait_on(signals, request(), options)
+        if isinstance(answer, Live):
+            return answer
+        raise build_failed(answer)
+
+    def _wait_on(
+        self, signals: Waiter, outstanding: OutstandingRequest, options: RequestOptions
+    ) -> Live | Failure:
+        waiting = WaitOptions(
+            signals,
+            timeout_s=options.timeout_s,
+            on_progress=options.observer.progress,
+            on_note=options.observer.note,
+            watch=signals.watch,
+        )
+        if options.given_up is not None:
+            waiting.given_up = options.given_up
+        return wait(self.store, outstanding, lambda spec: self._ask(spec, options), waiting)
+
+    # -- download
+
+    def download(
+        self,
+        live: Live,
+        cache: Cache,
+        asked: str,
+        selection: Selection,
+        parallel: int | None,
+        observer: Observer,
+    ) -> Path:
+        """Download a dataset into the cache, and record that in the bucket."""
+        started, transferred = time.monotonic(), 0
+
+        def progress(done: int, total: int) -> None:
+            nonlocal transferred
+            transferred = done
+            observer.transferred(done, total)
+
+        path = cache.fetch(
+            live,
+            lambda: self.store.presign_get(live.zip_key),
+            selection,
+            TransferOptions(parallel=parallel, progress=progress),
+            asked=asked,
+            waiting=lambda: observer.note("waiting for another process that downloads it"),
+            note=observer.note,
+        )
+        if transferred:
+            self._record_usage(live.spec.key, transferred, time.monotonic() - started)
+        return path
+
+    def _record_usage(self, key: str, size: int, seconds: float) -> None:
+        """Best effort: a download succeeds even if its record cannot be written."""
+        usage = manifests.Usage(
+            client=self.name, downloaded_at=self.store.now(), bytes=size, seconds=round(seconds, 3)
+        )
+        day = datetime.datetime.fromtimestamp(usage.downloaded_at, datetime.UTC).date()
+        with contextlib.suppress(DscacheError):
+            self.store.put(layout.usage(key, day, _nonce()), manifests.encode(usage))
+
+
+def _nonce() -> str:
+    return secrets.token_hex(8)
+
+
+def build_failed(failure: Failure, *, earlier: bool = False) -> BuildFailed:
+    """The exception for a failure, with the remote traceback and log as its details."""
+    when = "failed earlier" if earlier else "failed"
+    again = "; once it is fixed, ask again with --retry" if earlier else ""
+    named = not failure.sample or failure.sample in failure.message
+    sample = "" if named else f" (sample {failure.sample})"
+    message = f"the build {when}: {failure.kind}: {failure.message}{sample}{again}"
+    details = "\n".join(part.rstrip() for part in (failure.traceback, failure.log_tail) if part)
+    return BuildFailed(message, kind=failure.kind, details=details)

@@ -1,0 +1,109 @@
+"""The interface of an object store: one HTTP request a call. `s3.Store` implements it.
+
+The protocol uses nothing else, so the same code runs against a real server and, request by
+request, in the simulation of tests/simulation.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from .upload import BodyPiece
+
+
+@dataclass(frozen=True)
+class Object:
+    """An object with its body."""
+
+    body: bytes
+    etag: str
+
+
+@dataclass(frozen=True)
+class Head:
+    """An object without its body. `metadata` names are lower case."""
+
+    etag: str
+    size: int
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ListedObject:
+    """A line of a listing. `modified` is Unix time by the server's clock."""
+
+    name: str
+    etag: str
+    size: int
+    modified: float
+
+
+@dataclass(frozen=True)
+class Part:
+    """An uploaded part of a multipart upload."""
+
+    number: int
+    etag: str
+    size: int
+
+
+class Objects(Protocol):
+    """What the protocol needs of a store; each call is one request.
+
+    Etags are without quotes. All methods raise AccessDenied, StoreUnreachable, BucketMissing or
+    StoreError.
+    """
+
+    def now(self) -> float:
+        """Unix time by the server's clock, as of its last answer."""
+
+    def get(self, name: str) -> Object | None:
+        """The object, or None when it is not there."""
+
+    def head(self, name: str) -> Head | None:
+        """The object without its body, or None."""
+
+    def put(
+        self,
+        name: str,
+        body: bytes,
+        *,
+        if_none_match: bool = False,
+        if_match: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        content_type: str = "application/json",
+    ) -> str:
+        """Write and return the etag. Raises PreconditionFailed when a condition does not hold."""
+
+    def delete(self, name: str) -> None:
+        """Delete unconditionally (MinIO ignores If-Match here); an absent object is fine."""
+
+    def entries(self, prefix: str) -> Iterator[ListedObject]:
+        """All objects whose name begins with `prefix`, in order of their names."""
+
+    def create_upload(self, name: str, metadata: Mapping[str, str]) -> str:
+        """Begin a multipart upload and return its id."""
+
+    def upload_part(self, name: str, upload_id: str, number: int, body: Sequence[BodyPiece]) -> str:
+        """Upload part `number` (from 1) and return its etag. Raises NoSuchUpload."""
+
+    def list_parts(self, name: str, upload_id: str) -> Sequence[Part]:
+        """The parts that are there. Raises NoSuchUpload."""
+
+    def complete_upload(self, name: str, upload_id: str, parts: Sequence[tuple[int, str]]) -> str:
+        """Complete with `If-None-Match: *`, return the etag.
+
+        Raises PreconditionFailed, NoSuchUpload or InvalidPart.
+        """
+
+    def abort_upload(self, name: str, upload_id: str) -> None:
+        """Abort; an unknown upload is fine."""
+
+
+def multipart_etag(part_etags: Sequence[str]) -> str:
+    """The etag a completed upload will have: md5 of the part md5s, and their number (MINIO.md)."""
+    joined = b"".join(bytes.fromhex(etag) for etag in part_etags)
+    return f"{hashlib.md5(joined, usedforsecurity=False).hexdigest()}-{len(part_etags)}"
