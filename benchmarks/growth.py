@@ -17,7 +17,6 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -59,7 +58,7 @@ print(wall_s, usage.ru_utime + usage.ru_stime, usage.ru_maxrss)
 def shards(config: Config, home: Path, count: int, runs: int) -> dict[str, Any]:
     """Figures of a dataset of so many shards."""
     live = publish(Store(config), random_files([SHARD_BYTES] * count), config={"shards": count})
-    environ = client_environ(replace(config, home=home))
+    environ = client_environ(config._replace(home=home))
     taken = []
     for _ in range(runs + 1):
         shutil.rmtree(home, ignore_errors=True)
@@ -168,7 +167,7 @@ def main() -> None:
             "datasets": [],
         }
         done, many = 0, folder / "many"
-        environ = client_environ(replace(config, home=many))
+        environ = client_environ(config._replace(home=many))
         for count in counts:
             fill(many, range(done, count))
             done = count

@@ -15,7 +15,6 @@ import io
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
@@ -143,7 +142,7 @@ def main() -> None:
     options = parser.parse_args()
     rows: list[dict[str, Any]] = []
     with own_store() as (folder, server):
-        environ = client_environ(replace(server.client_config, home=folder / "home"))
+        environ = client_environ(server.client_config._replace(home=folder / "home"))
         done = 0
         for count in map(int, options.datasets.split(",")):
             filled = measured(partial(fill, server.config, range(done, count)))

@@ -27,7 +27,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -255,7 +254,7 @@ def idle(server: LocalStore, count: int) -> dict[str, Any]:
 def restart(server: LocalStore, count: int) -> dict[str, Any]:
     """Kill the server, start it again, count what comes."""
     with CountingProxy(server.endpoint) as proxy:
-        config = replace(server.client_config, endpoint=proxy.url)
+        config = server.client_config._replace(endpoint=proxy.url)
         with crowd(serve_waiters, config, count) as waiters:
             waiters.send(20_000_000)
             waiters.connected()

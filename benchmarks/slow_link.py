@@ -30,7 +30,6 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -131,7 +130,7 @@ def slow_link() -> Iterator[tuple[Path, Store, Store]]:
         for upstream in (False, True):
             link.add("latency", upstream=upstream, latency=ONE_WAY_MS)
         link.add("bandwidth", rate=KB_PER_S)
-        yield folder, Store(server.config), Store(replace(server.config, endpoint=link.url))
+        yield folder, Store(server.config), Store(server.config._replace(endpoint=link.url))
 
 
 def run_once(way: Way, bench: Bench, folder: Path, unchecked: set[Way]) -> Cost:

@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +108,7 @@ class Stack:
     def client(self) -> Config:
         """Configuration of a client with an empty cache."""
         self._serial[0] += 1
-        return replace(self.server.client_config, home=self.folder / f"home{self._serial[0]}")
+        return self.server.client_config._replace(home=self.folder / f"home{self._serial[0]}")
 
     @property
     def version(self) -> str:

@@ -22,7 +22,6 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -69,9 +68,9 @@ def variants(server: LocalStore, folder: Path) -> dict[str, Callable[[], Cost]]:
     cfg = folder / "cfg.json"
     members = {"dataset_name": live.spec.dataset_name, "handler_version": live.spec.handler_version}
     cfg.write_text(json.dumps({**members, "dataset_config": live.spec.dataset_config}))
-    here = client_environ(replace(server.client_config, home=folder / "here"))
+    here = client_environ(server.client_config._replace(home=folder / "here"))
     empty = folder / "empty"
-    away = client_environ(replace(server.client_config, home=empty))
+    away = client_environ(server.client_config._replace(home=empty))
     get = [DSCACHE, "get", str(cfg)]
     output_of(get, here)
     curl = ["curl", "-sS", "-f", "-o", str(folder / "all.zip"), store.presign_get(live.zip_key)]

@@ -17,9 +17,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from .errors import ConfigError, UsageError
 from .files import PRIVATE, write_file
@@ -39,23 +39,34 @@ ENVIRONMENT = {
     "console": ("DSCACHE_CONSOLE",),
 }
 
+_SECRETS = ("access_key", "secret_key", "session_token")
 
-@dataclass(frozen=True)
-class Config:
-    """Settings of a client or a builder. `repr` shows no secret.
 
-    `endpoint` is where this process talks to the store; `public_endpoint` (default: the same) is
-    the host in URLs that are handed to others. `home` is the local cache; `shared_homes` are caches
-    of others that are looked at first and never written to. `cache_limit` are the bytes that the
-    local cache may hold; None does not limit it.
+class Config(NamedTuple):
+    """Settings of a client or a builder. `repr` shows no secret; `_replace` gives a changed copy.
+
+    Attributes:
+        endpoint: where this process talks to the store.
+        bucket: name of the bucket.
+        region: region in signatures.
+        access_key, secret_key, session_token: credentials; without an access key, botocore's chain
+            is asked.
+        public_endpoint: the host in URLs that are handed to others; `endpoint` when empty.
+        home: directory of the local cache.
+        shared_homes: caches of others, looked at first and never written to.
+        cache_limit: bytes that the local cache may hold; None does not limit it.
+        client_name: who asks, for people to read.
+        console: address of the store's web console.
+        profile: name of the profile the settings came from.
+        origin: where each setting came from, for messages; not part of equality.
     """
 
     endpoint: str = ""
     bucket: str = "dscache"
     region: str = "us-east-1"
-    access_key: str = field(default="", repr=False)
-    secret_key: str = field(default="", repr=False)
-    session_token: str = field(default="", repr=False)
+    access_key: str = ""
+    secret_key: str = ""
+    session_token: str = ""
     public_endpoint: str = ""
     home: Path = Path()
     shared_homes: tuple[Path, ...] = ()
@@ -63,7 +74,21 @@ class Config:
     client_name: str = ""
     console: str = ""
     profile: str = ""
-    origin: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+    origin: Mapping[str, str] = MappingProxyType({})
+
+    def __repr__(self) -> str:
+        hidden = (*_SECRETS, "origin")
+        shown = [f"{name}={getattr(self, name)!r}" for name in self._fields if name not in hidden]
+        return f"Config({', '.join(shown)})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Config) and self[:-1] == other[:-1]
+
+    def __ne__(self, other: object) -> bool:  # a tuple has one of its own
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash(self[:-1])
 
     def require_endpoint(self) -> str:
         """The endpoint, or ConfigError saying how to set one."""
@@ -173,7 +198,7 @@ def _profile_name(
 def _merge(
     merged: dict[str, Any], origin: dict[str, str], settings: Mapping[str, Any], source: str
 ) -> None:
-    known = {f.name for f in fields(Config)} - {"profile", "origin"}
+    known = set(Config._fields) - {"profile", "origin"}
     for name, value in settings.items():
         if name not in known:
             raise ConfigError(

@@ -10,7 +10,6 @@ import itertools
 import os
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import hypothesis
@@ -74,19 +73,19 @@ def bucket(store_server: LocalStore) -> str:
 @pytest.fixture
 def root_config(store_server: LocalStore, bucket: str, tmp_path: Path) -> Config:
     """Configuration of the store's owner."""
-    return replace(store_server.config, bucket=bucket, home=tmp_path / "home")
+    return store_server.config._replace(bucket=bucket, home=tmp_path / "home")
 
 
 @pytest.fixture
 def client_config(store_server: LocalStore, bucket: str, tmp_path: Path) -> Config:
     """Configuration of the client user."""
-    return replace(store_server.client_config, bucket=bucket, home=tmp_path / "home")
+    return store_server.client_config._replace(bucket=bucket, home=tmp_path / "home")
 
 
 @pytest.fixture
 def builder_config(store_server: LocalStore, bucket: str, tmp_path: Path) -> Config:
     """Configuration of the builder user."""
-    return replace(store_server.builder_config, bucket=bucket, home=tmp_path / "home")
+    return store_server.builder_config._replace(bucket=bucket, home=tmp_path / "home")
 
 
 @pytest.fixture

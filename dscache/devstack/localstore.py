@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
@@ -153,8 +152,7 @@ class LocalStore:
         record.write_record(self.directory, self._record)
 
     def _config(self, login: Login) -> Config:
-        return replace(
-            Config(home=self.directory / "home"),
+        return Config(home=self.directory / "home")._replace(
             endpoint=self.endpoint,
             console=self.console,
             bucket=self.bucket,

@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -55,7 +54,7 @@ def proxy(client_config: Config) -> Iterator[FaultProxy]:
 
 @pytest.fixture
 def via(client_config: Config, proxy: FaultProxy) -> Store:
-    return Store(replace(client_config, endpoint=proxy.url))
+    return Store(client_config._replace(endpoint=proxy.url))
 
 
 @pytest.fixture

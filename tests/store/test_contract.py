@@ -13,7 +13,6 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from threading import Barrier
 
@@ -316,7 +315,7 @@ def test_presigned_url_lives_a_second_to_seven_days(store: Store, expires_s: int
 
 
 def test_public_endpoint_is_the_signed_host(store: Store, root_config: Config) -> None:
-    outside = Store(replace(root_config, public_endpoint="https://data.example.org"))
+    outside = Store(root_config._replace(public_endpoint="https://data.example.org"))
     assert outside.presign_get(ZIP).startswith("https://data.example.org/")
 
 
@@ -355,8 +354,8 @@ def denied() -> Iterator[None]:
 
 def test_wrong_credentials(store_server: object, root_config: Config) -> None:
     for wrong in (
-        replace(root_config, secret_key="not-the-secret"),
-        replace(root_config, access_key="nobody-we-know"),
+        root_config._replace(secret_key="not-the-secret"),
+        root_config._replace(access_key="nobody-we-know"),
     ):
         stranger = Store(wrong)
         for action in (
@@ -372,7 +371,7 @@ def test_wrong_credentials(store_server: object, root_config: Config) -> None:
 
 
 def test_no_server(root_config: Config) -> None:
-    nowhere = Store(replace(root_config, endpoint=f"http://127.0.0.1:{free_ports([0])[0]}"))
+    nowhere = Store(root_config._replace(endpoint=f"http://127.0.0.1:{free_ports([0])[0]}"))
     with pytest.raises(StoreUnreachable, match=r"no answer from http://127\.0\.0\.1"):
         nowhere.get("datasets/x.ready")
     with pytest.raises(StoreUnreachable):
@@ -380,7 +379,7 @@ def test_no_server(root_config: Config) -> None:
 
 
 def test_no_bucket(root_config: Config) -> None:
-    missing = Store(replace(root_config, bucket="t-not-made"))
+    missing = Store(root_config._replace(bucket="t-not-made"))
     for action in (
         lambda: missing.get("datasets/x.ready"),
         lambda: missing.put("datasets/x.ready", b""),

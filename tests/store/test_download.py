@@ -11,7 +11,6 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -53,7 +52,7 @@ def proxy(client_config: Config) -> Iterator[FaultProxy]:
 @pytest.fixture
 def via(client_config: Config, proxy: FaultProxy) -> Store:
     """The bucket as the client user sees it through the proxy."""
-    return Store(replace(client_config, endpoint=proxy.url))
+    return Store(client_config._replace(endpoint=proxy.url))
 
 
 @pytest.fixture
@@ -359,7 +358,7 @@ class TestBrokenNetwork:
     ) -> None:
         live = publish(store, files)
         with FaultProxy(client_config.require_endpoint()) as gone:
-            dead = Store(replace(client_config, endpoint=gone.url))
+            dead = Store(client_config._replace(endpoint=gone.url))
         with pytest.raises(StoreUnreachable, match=gone.url.removeprefix("http://")):
             download(
                 live,
@@ -426,7 +425,7 @@ class TestUrls:
         self, store: Store, client_config: Config, files: dict[str, bytes], tmp_path: Path
     ) -> None:
         live = publish(store, files)
-        stranger = Store(replace(client_config, secret_key="x" * 20))
+        stranger = Store(client_config._replace(secret_key="x" * 20))
         asked = []
 
         def url() -> str:
@@ -442,7 +441,7 @@ class TestUrls:
         self, store: Store, root_config: Config, files: dict[str, bytes], tmp_path: Path
     ) -> None:
         live = publish(store, files)
-        elsewhere = Store(replace(root_config, bucket="t-never-made"))
+        elsewhere = Store(root_config._replace(bucket="t-never-made"))
         with pytest.raises(StoreError, match="bucket does not exist"):
             download(live, tmp_path / "ds", url_of(elsewhere, live))
 

@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from unittest import mock
 
 import pytest
@@ -114,7 +113,7 @@ def test_it_opens_again_every_so_often(
 
 def test_no_permission_means_looking_instead(client_config: Config) -> None:
     heard = Heard()
-    with Listener(replace(client_config, secret_key="x" * 20), "datasets/", heard.signals.put):
+    with Listener(client_config._replace(secret_key="x" * 20), "datasets/", heard.signals.put):
         signal = heard.until(lambda signal: isinstance(signal, Unsupported))
     assert isinstance(signal, Unsupported)
     assert "SignatureDoesNotMatch" in signal.reason
@@ -145,7 +144,7 @@ def test_a_server_without_a_notification_stream(client_config: Config) -> None:
     heard = Heard()
     with (
         server_that(lambda request: request.send_error(501)) as endpoint,
-        Listener(replace(client_config, endpoint=endpoint), "datasets/", heard.signals.put),
+        Listener(client_config._replace(endpoint=endpoint), "datasets/", heard.signals.put),
     ):
         signal = heard.until(lambda signal: isinstance(signal, Unsupported))
     assert "501" in str(signal)
@@ -159,7 +158,7 @@ def test_a_server_that_never_sends_headers(
     heard, released = Heard(), threading.Event()
     with (
         server_that(lambda request: released.wait(LIMIT_S) and None) as endpoint,
-        Listener(replace(client_config, endpoint=endpoint), "datasets/", heard.signals.put),
+        Listener(client_config._replace(endpoint=endpoint), "datasets/", heard.signals.put),
     ):
         signal = heard.until(lambda signal: isinstance(signal, Unsupported))
         released.set()
@@ -190,7 +189,7 @@ def test_a_refusal_after_it_streamed_is_not_final(client_config: Config) -> None
     heard = Heard()
     with (
         server_that(answer) as endpoint,
-        Listener(replace(client_config, endpoint=endpoint), "datasets/", heard.signals.put),
+        Listener(client_config._replace(endpoint=endpoint), "datasets/", heard.signals.put),
     ):
         heard.until_connected()
         heard.until(lambda signal: isinstance(signal, Lost) and "403" in signal.reason)
@@ -218,7 +217,7 @@ def test_a_stream_that_brings_nothing_is_none_until_it_brings_a_line(
     heard = Heard()
     with (
         server_that(answer) as endpoint,
-        Listener(replace(client_config, endpoint=endpoint), "datasets/", heard.signals.put),
+        Listener(client_config._replace(endpoint=endpoint), "datasets/", heard.signals.put),
     ):
         heard.until_connected()
         signal = heard.signals.get(timeout=LIMIT_S)

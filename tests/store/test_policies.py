@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -128,7 +127,7 @@ def test_builder_lists_the_bucket(builder_store: Store) -> None:
 
 @pytest.mark.parametrize("role", ["client", "builder"])
 def test_both_may_listen(role: str, store_server: LocalStore, bucket: str, store: Store) -> None:
-    config = replace(getattr(store_server, f"{role}_config"), bucket=bucket)
+    config = getattr(store_server, f"{role}_config")._replace(bucket=bucket)
     signals: queue.Queue[Signal] = queue.Queue()
     with Listener(config, "datasets/", signals.put):
         assert signals.get(timeout=PATIENCE_S) == Connected()
@@ -142,7 +141,7 @@ def test_listening_needs_the_right_to_it(store_server: LocalStore, store: Store)
     """In a bucket outside the users' pattern even a listener is refused."""
     store_server.create_bucket("private")
     signals: queue.Queue[Signal] = queue.Queue()
-    with Listener(replace(store_server.client_config, bucket="private"), "x", signals.put):
+    with Listener(store_server.client_config._replace(bucket="private"), "x", signals.put):
         signal = signals.get(timeout=PATIENCE_S)
     assert isinstance(signal, Unsupported)
     assert "AccessDenied" in signal.reason
@@ -165,7 +164,7 @@ def test_neither_may_administer(role: str, store_server: LocalStore) -> None:
 @pytest.mark.parametrize("role", ["client", "builder"])
 def test_neither_reads_another_bucket(role: str, store_server: LocalStore) -> None:
     store_server.create_bucket("private")
-    other = Store(replace(getattr(store_server, f"{role}_config"), bucket="private"))
+    other = Store(getattr(store_server, f"{role}_config")._replace(bucket="private"))
     assert refused(lambda: other.get(NAMES["ready"]))
     assert refused(lambda: list(other.entries("datasets/")))
 
@@ -195,8 +194,8 @@ def test_the_set_up_that_the_documentation_shows(
     ):
         monkeypatch.setenv(name, value)
     exec(compile(code, "docs/operations.md", "exec"), {})
-    client = Store(replace(server.client_config, secret_key="another-client-secret"))
-    builder = Store(replace(server.builder_config, secret_key="another-builder-secret"))
+    client = Store(server.client_config._replace(secret_key="another-client-secret"))
+    builder = Store(server.builder_config._replace(secret_key="another-builder-secret"))
     builder.put(NAMES["ready"], b"{}")
     assert client.get(NAMES["ready"]) is not None
     assert refused(lambda: client.put(NAMES["ready"], b"{}"))

@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -59,7 +58,7 @@ def proxy(toxiproxy: Toxiproxy, client_config: Config) -> Proxy:
 @pytest.fixture
 def via(client_config: Config, proxy: Proxy) -> Store:
     """The bucket as the client user sees it through the proxy."""
-    return Store(replace(client_config, endpoint=proxy.url))
+    return Store(client_config._replace(endpoint=proxy.url))
 
 
 @pytest.fixture
@@ -79,7 +78,7 @@ def nothing(_: float) -> None:
 
 def resume(counted: FaultProxy, client_config: Config, live: Live, to: Path) -> int:
     """Finish a download over the good network; how many bytes it asked for."""
-    store = Store(replace(client_config, endpoint=counted.url))
+    store = Store(client_config._replace(endpoint=counted.url))
     download(live, to, url_of(store, live))
     return counted.requested_bytes
 

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -80,7 +79,7 @@ def test_many_keys_in_one_process_share_one_stream_and_are_all_told(
     waiters: Waiters, client_config: Config, store: Store
 ) -> None:
     with CountingProxy(client_config.endpoint) as proxy:
-        waiters.start(replace(client_config, endpoint=proxy.url))
+        waiters.start(client_config._replace(endpoint=proxy.url))
         wait_until(lambda: requests(store) == WAITERS, "all have asked")
         wait_until(lambda: any(asked.listens for asked in proxy.asked), "they listen")
         for number in range(WAITERS):
@@ -121,7 +120,7 @@ def test_a_restarted_store_is_not_overrun_and_nobody_is_forgotten(
     server = new_store()
     store = Store(server.config)
     with CountingProxy(server.endpoint) as proxy:
-        waiters.start(replace(server.client_config, endpoint=proxy.url))
+        waiters.start(server.client_config._replace(endpoint=proxy.url))
         wait_until(lambda: requests(store) == WAITERS, "all have asked")
         wait_until(lambda: any(asked.listens for asked in proxy.asked), "they listen")
         wait_until(lambda: quiet(proxy), "they have looked")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -207,14 +206,14 @@ def test_bad_configs(
 
 def test_wrong_credentials_and_no_server(client_config: Config, tmp_path: Path) -> None:
     cfg = str(write_spec(tmp_path / "c.json", "counting"))
-    wrong = dscache(replace(client_config, secret_key="wrong-wrong-wrong"), "get", cfg)
+    wrong = dscache(client_config._replace(secret_key="wrong-wrong-wrong"), "get", cfg)
     assert (wrong.code, wrong.out) == (6, "")
     assert "access denied" in wrong.err
     assert "wrong-wrong-wrong" not in wrong.err
-    nobody = dscache(replace(client_config, endpoint="http://127.0.0.1:1"), "get", cfg)
+    nobody = dscache(client_config._replace(endpoint="http://127.0.0.1:1"), "get", cfg)
     assert (nobody.code, nobody.out) == (7, "")
     assert "http://127.0.0.1:1" in nobody.err
-    nothing = dscache(replace(client_config, endpoint=""), "get", cfg)
+    nothing = dscache(client_config._replace(endpoint=""), "get", cfg)
     assert (nothing.code, nothing.out) == (2, "")
     assert "dscache up" in nothing.err
     for ran in (wrong, nobody, nothing):

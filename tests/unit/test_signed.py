@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -44,7 +43,7 @@ def server_that_answers(*statuses: int) -> Iterator[Config]:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
-            yield replace(CONFIG, endpoint=f"http://127.0.0.1:{server.server_address[1]}")
+            yield CONFIG._replace(endpoint=f"http://127.0.0.1:{server.server_address[1]}")
         finally:
             server.shutdown()
             thread.join()
@@ -79,7 +78,7 @@ def test_nobody_answers() -> None:
 def hung() -> Iterator[Config]:
     """A store that takes connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        yield replace(CONFIG, endpoint=f"http://127.0.0.1:{listener.getsockname()[1]}")
+        yield CONFIG._replace(endpoint=f"http://127.0.0.1:{listener.getsockname()[1]}")
 
 
 def test_a_store_that_hangs_is_given_up_when_the_time_is_up(hung: Config) -> None:
@@ -133,7 +132,7 @@ def test_a_process_ends_though_a_store_hangs_that_it_waited_for(
 @pytest.mark.parametrize("port", ["99999", "9000x"])
 def test_an_endpoint_whose_port_is_none(port: str) -> None:
     with pytest.raises(ConfigError, match=rf"endpoint 'http://127.0.0.1:{port}' .*[Pp]ort"):
-        SignedHttp(replace(CONFIG, endpoint=f"http://127.0.0.1:{port}"))
+        SignedHttp(CONFIG._replace(endpoint=f"http://127.0.0.1:{port}"))
 
 
 @pytest.fixture
@@ -150,7 +149,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def test_a_profile_that_does_not_exist(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_PROFILE", "nope")
     with pytest.raises(ConfigError, match=r"nope.*AWS_PROFILE"):
-        SignedHttp(replace(CONFIG, access_key="")).presign("GET", "datasets/x", 60)
+        SignedHttp(CONFIG._replace(access_key="")).presign("GET", "datasets/x", 60)
 
 
 def test_credentials_that_cannot_be_renewed_for_a_while(machine: Path) -> None:
@@ -164,7 +163,7 @@ def test_credentials_that_cannot_be_renewed_for_a_while(machine: Path) -> None:
     program.chmod(0o755)
     machine.write_text(f"[default]\ncredential_process = {program}\n")
     fails.touch()
-    signed = SignedHttp(replace(CONFIG, access_key=""))
+    signed = SignedHttp(CONFIG._replace(access_key=""))
     with pytest.raises(AccessDenied, match="cannot be had"):
         signed.presign("GET", "datasets/x", 60)
     fails.unlink()
@@ -181,8 +180,8 @@ def test_no_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> No
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", f"{tmp_path}/none")
     monkeypatch.setenv("AWS_CONFIG_FILE", f"{tmp_path}/none")
     with pytest.raises(AccessDenied, match="no credentials for http"):
-        SignedHttp(replace(CONFIG, access_key="")).send("GET", "datasets/x")
+        SignedHttp(CONFIG._replace(access_key="")).send("GET", "datasets/x")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "of-this-machine")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    url = SignedHttp(replace(CONFIG, access_key="")).presign("GET", "datasets/x", 60)
+    url = SignedHttp(CONFIG._replace(access_key="")).presign("GET", "datasets/x", 60)
     assert "X-Amz-Credential=of-this-machine" in url
