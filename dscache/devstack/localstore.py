@@ -152,7 +152,8 @@ class LocalStore:
         record.write_record(self.directory, self._record)
 
     def _config(self, login: Login) -> Config:
-        return Config(home=self.directory / "home")._replace(
+        return Config(
+            home=self.directory / "home",
             endpoint=self.endpoint,
             console=self.console,
             bucket=self.bucket,

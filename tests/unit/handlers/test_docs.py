@@ -27,7 +27,7 @@ def section(heading):
     ("handler", "option"), OPTIONS, ids=lambda value: getattr(value, "name", value)
 )
 def test_every_option_is_on_the_page(handler, option):
-    text = section("The handlers that come with it") + section(f"The `{handler.name}` handler")
+    text = section("Included handlers") + section(f"The `{handler.name}` handler")
     assert re.search(rf"^\| .*`{option}`", text, re.MULTILINE)
 
 
