@@ -4,7 +4,7 @@ Placeholders are names that a reader replaces by his own: `run` does that too, i
 What differs from run to run does not count in a comparison:
 
 - `…` in a line stands for anything, and a line `…` for any number of lines;
-- numbers that are measured: those with a fraction, and those before a unit (s, ms, %, MiB, …);
+- numbers that are measured: those with a fraction (of bytes also the unit), those before s, ms, %;
 - ports of 127.0.0.1, and the home directory, which is `~`;
 - lines of progress (`dscache: building 61 %`): which of them come depends on time.
 """
@@ -22,9 +22,9 @@ from support.docblocks import Block
 LIMIT_S = 240.0
 PHASES = "environment|planning|building|publishing|downloading"
 _PROGRESS = re.compile(rf"dscache: ({PHASES})( \d+ %)?( \(.*\))?")
-_MEASURED = re.compile(
-    r"(?<=127\.0\.0\.1:)\d+|(?<![\w.])-?(\d+\.\d+|\d+(?= (?:s|ms|%|[KMG]iB)\b))(?![\w.])"
-)
+_PORT = r"(?<=127\.0\.0\.1:)\d+"
+_NUMBER = r"(?<![\w.])[-+]?(?:\d+\.\d+(?: [KMGT]iB)?|\d+(?= (?:s|ms|%)(?!\w)))(?![\w.])"
+_MEASURED = re.compile(f"{_PORT}|{_NUMBER}")
 _END = "--- end of step"
 
 
@@ -104,7 +104,7 @@ def pattern_of(line: str) -> str:
         return r"(?:.*\n)*"
     parts, at = [], 0
     for found in _MEASURED.finditer(line):
-        parts += [_literal(line[at : found.start()]), r"-?\d+(?:\.\d+)?"]
+        parts += [_literal(line[at : found.start()]), r"[-+]?\d+(?:\.\d+)?(?: [KMGT]?i?B)?"]
         at = found.end()
     return "".join([*parts, _literal(line[at:]), r"\n"])
 

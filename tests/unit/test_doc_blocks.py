@@ -183,6 +183,8 @@ def test_a_program_has_the_lines_of_its_page() -> None:
     [
         (["0.08 s, 640 patches"], ["1.5 s, 640 patches"]),
         (["can be read (161 ms)"], ["can be read (9 ms)"]),
+        (["clock is -0 s from"], ["clock is +2 s from"]),
+        (["(73.5 GiB free)"], ["(1.2 TiB free)"]),
         (["http://127.0.0.1:44691, bucket"], ["http://127.0.0.1:9, bucket"]),
         (["option 'x': …"], ["option 'x': there is none"]),
         (["…", "end"], ["one", "two", "end"]),
