@@ -20,7 +20,7 @@ demo: $(READY)  ## the whole story on this machine: a store, a builder, a datase
 test: $(READY)  ## everything that has to be there, then all tests (TESTS="-k word" for some)
 	@infra/tools
 	@$(BIN)/python -m dscache.devstack.build > /dev/null
-	@PYTHONPATH=tests $(BIN)/python -m support.gotools toxiproxy > /dev/null
+	@PYTHONPATH=tests $(BIN)/python -m support.gotools toxiproxy mc > /dev/null
 	@$(BIN)/python -m pytest $(TESTS)
 
 check: $(READY)  ## ruff, formatting and types

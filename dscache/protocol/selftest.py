@@ -1,4 +1,4 @@
-"""Find out whether a store can be used at all: without conditional creates nothing here is safe."""
+"""Find out whether a store can be used: without conditional creates nothing here is safe."""
 
 from __future__ import annotations
 
@@ -7,20 +7,22 @@ from ..store.objects import Objects
 from . import layout
 
 NO_KEY = f"selftest_0_{0:032x}"
+PERMANENT = "usage/selftest"  # never deleted, so nothing can interfere between the two creates
 
 
 def check_conditional_create(store: Objects, nonce: str) -> None:
-    """PUT a new object twice with `If-None-Match: *`; the second must fail.
+    """Put a cancel, which shows that requests can be written; then create one object twice.
 
-    The object is a cancel of a request that never was, which clients may write and builders sweep
-    away. Raises StoreError when the store ignores the condition, and what the store raises.
+    One of the two creates with `If-None-Match: *` must fail. The cancel, of a request that does
+    not exist, cannot serve for that: a builder deletes it as soon as it hears of it. Raises
+    StoreError when the store ignores the condition, and the errors of the store.
     """
-    name = layout.cancel(NO_KEY, nonce)
-    store.put(name, b"{}", if_none_match=True)
-    try:
-        store.put(name, b"{ }", if_none_match=True)
-    except PreconditionFailed:
-        return
+    store.put(layout.cancel(NO_KEY, nonce), b"{}", if_none_match=True)
+    for content in (b"{}", b"{ }"):
+        try:
+            store.put(PERMANENT, content, if_none_match=True)
+        except PreconditionFailed:
+            return
     raise StoreError(
         "this store ignores `If-None-Match: *` on PUT, so two builders could both win; use a "
         "recent MinIO, or another store with conditional writes"

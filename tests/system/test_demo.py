@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ from dscache.devstack.localstore import LocalStore
 from dscache.protocol import layout
 from dscache.store.objects import ListedObject
 from dscache.store.s3 import Store
+from support.docblocks import Block, all_blocks, use_of
+from support.docruns import pattern_of
 
 pytestmark = [pytest.mark.store, pytest.mark.system, pytest.mark.timeout(600)]
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -87,6 +90,39 @@ def test_a_build_then_a_hit(environ: dict[str, str], minio_binary: Path) -> None
     assert float(seconds[0]) < HIT_S
     assert bucket(environ, minio_binary) == before  # no request, no claim, no download
     assert second.stderr == ""  # no progress, and nothing of TensorFlow's
+    for block in blocks_run_in("demo"):
+        assert_shortened(block, second.stdout.replace(environ["XDG_CACHE_HOME"], "~/.cache"))
+
+
+def blocks_run_in(environment: str) -> list[Block]:
+    found = [block for block in all_blocks() if use_of(block) == environment]
+    assert found
+    return found
+
+
+def assert_shortened(block: Block, printed: str) -> None:
+    """The page shows lines of the output in their order, and commands with fewer options."""
+    rest = iter(printed.splitlines())
+    for number, shown in enumerate(block.code.splitlines(), block.line):
+        same = is_short_for if shown.startswith("$ ") else is_alike
+        assert any(same(shown, line) for line in rest), f"{block.page}:{number}: {shown}"
+
+
+def is_alike(shown: str, line: str) -> bool:
+    return re.fullmatch(pattern_of(shown), f"{line}\n") is not None
+
+
+def is_short_for(shown: str, line: str) -> bool:
+    """Whether the words of the shown command, without folders of programs, are all there."""
+    if not line.startswith("$ "):
+        return False
+    words = iter(program_names(line))
+    return all(word in words for word in program_names(shown))
+
+
+def program_names(command: str) -> list[str]:
+    """The words of a `$ command`; programs of an environment without their folder."""
+    return [re.sub(r"^\S*/bin/", "", word) for word in shlex.split(command)]
 
 
 def test_it_says_what_is_in_the_way(environ: dict[str, str], tmp_path: Path) -> None:

@@ -311,9 +311,11 @@ class DatasetHandler:
         return self._encode(example)
 
     def as_tfrecord(self) -> list[str]:
-        """Write all files, in this process, into `output_dir`; return their paths."""
+        """Write all files, in this process, into `output_dir` (made if missing); return their
+        paths."""
         plan = self.plan()
         folder = Path(self.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
         paths = []
         for shard in plan.shards:
             self.write_shard(plan, shard.index, folder / shard.name)

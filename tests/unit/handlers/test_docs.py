@@ -8,10 +8,13 @@ import pytest
 import sklearn
 
 from dataset_handlers import Coco, Composite, Photos, Saliency
+from dscache_sdk import OptionsError
 from dscache_sdk.plain import load_handler
+from support.docblocks import blocks_of
+from support.docruns import compare
 
 PAGE = (Path(__file__).parents[3] / "docs" / "handlers.md").read_text("utf-8")
-
+BLOCKS = blocks_of("docs/handlers.md", PAGE)
 
 HANDLERS = (Coco, Composite, Photos, Saliency)
 OPTIONS = [(handler, option) for handler in HANDLERS for option in handler.config_options()]
@@ -50,7 +53,6 @@ def test_every_handler_is_installed_under_its_name():
 def test_the_example_runs(tmp_path, monkeypatch):
     source = Path(sklearn.__file__).parent / "datasets" / "images" / "china.jpg"
     (tmp_path / "raw" / "pictures").mkdir(parents=True)
-    (tmp_path / "out").mkdir()
     shutil.copy(source, tmp_path / "raw" / "pictures")
     monkeypatch.chdir(tmp_path)
     write, attempt, *_ = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
@@ -58,3 +60,18 @@ def test_the_example_runs(tmp_path, monkeypatch):
     exec(write + attempt, scope)
     assert (tmp_path / "sheet.png").stat().st_size > 1000
     assert scope["examples"][0]["image"].shape == (200, 200, 3)
+
+
+WRONG = ({"image_sise": [96, 96]}, {"image_size": [1, "x"]}, {"variations_per_sample": 0})
+
+
+def test_refused_options_are_told_as_the_page_shows():
+    scope = {}
+    exec(next(block.code for block in BLOCKS if block.language == "python"), scope)
+    (shown,) = [block for block in BLOCKS if block.code.startswith("option ")]
+    messages = []
+    for config in WRONG:
+        with pytest.raises(OptionsError) as refused:
+            scope["Pictures"].resolve(config)
+        messages += str(refused.value).splitlines()
+    compare(shown.where, shown.code.splitlines(), messages)
