@@ -93,7 +93,10 @@ class Client:
             SpecError, ConfigError: the words are off.
             NotCached: it is not there and `build` is False.
             BuildFailed: the builder said why not, now or earlier.
-            WaitTimeout, AccessDenied, StoreUnreachable, NoSpace, IntegrityError.
+            WaitTimeout: `timeout_s` passed first; the build goes on.
+            AccessDenied, StoreUnreachable: the store refuses the credentials, or does not answer.
+            NoSpace: the local disk cannot hold the dataset.
+            IntegrityError: the bytes are not what the ready marker says.
         """
         watcher = observer or Silent()
         key = named_key(what)
@@ -215,7 +218,7 @@ class Client:
 
     @property
     def name(self) -> str:
-        """Who asks, for other people to read: the configured name, or user@host."""
+        """Who asks, for other people to read (the configured name, or `user@host`)."""
         import getpass
         import socket
 
