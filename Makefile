@@ -9,7 +9,7 @@ PROJECTS := handlers/sdk . builder handlers/dataset-handlers
 TESTS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench up down lock clean
+.PHONY: help demo test check docs bench up down lock clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -23,10 +23,16 @@ test: $(READY)  ## everything that has to be there, then all tests (TESTS="-k wo
 	@PYTHONPATH=tests $(BIN)/python -m support.gotools toxiproxy mc > /dev/null
 	@$(BIN)/python -m pytest $(TESTS)
 
-check: $(READY)  ## ruff, formatting and types
+check: $(READY)  ## ruff, formatting, types and the documentation site
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	@$(MAKE) --no-print-directory docs
+
+# A fresh environment each time: a cached page would not repeat its warnings.
+docs: $(READY)  ## the documentation site, in build/docs; a dead link is an error
+	@rm -rf build/docs
+	$(BIN)/sphinx-build --quiet --fresh-env --fail-on-warning --doctree-dir build/doctrees docs build/docs
 
 bench: $(READY)  ## every figure of docs/benchmarks.md
 	@$(BIN)/python -m dscache.devstack.build > /dev/null

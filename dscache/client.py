@@ -61,7 +61,7 @@ class Client:
 
     @property
     def name(self) -> str:
-        """Who asks, for people to read: the configured name, or user@host."""
+        """Who asks, for people to read (the configured name, or `user@host`)."""
         return self.remote.name
 
     def get(
@@ -95,7 +95,10 @@ class Client:
             SpecError, ConfigError: invalid argument or configuration.
             NotCached: the dataset is not built and `build` is False.
             BuildFailed: the build failed, now or earlier.
-            WaitTimeout, AccessDenied, StoreUnreachable, NoSpace, IntegrityError.
+            WaitTimeout: `timeout_s` passed first; the build continues.
+            AccessDenied, StoreUnreachable: the store refuses the credentials, or does not answer.
+            NoSpace: the local disk cannot hold the dataset.
+            IntegrityError: the bytes are not what the ready marker says.
         """
         selection = Selection.of(splits, shards)
         key = named_key(reference)
@@ -152,7 +155,8 @@ class Client:
             given_up: setting it from another thread ends the waiting within half a second.
 
         Raises:
-            BuildFailed, WaitTimeout.
+            BuildFailed: the build failed.
+            WaitTimeout: `timeout_s` passed first; the build continues.
             NotCached: there is no such request.
         """
         from .remote import RequestOptions
