@@ -65,8 +65,6 @@ class Report:
 
 def up(options: Options, environ: Mapping[str, str], say: Say) -> Report:
     """Start whatever does not run yet and say what runs. Safe to repeat. Raises DscacheError."""
-    if options.builder:
-        program.require_installed()
     changed: list[str] = []
     with folder.locked(options.directory):
         place = _store(options, environ, say, changed)
