@@ -28,6 +28,7 @@ CONFIG = HERE / "patches.json"
 TRAINING = HERE / "train.py"
 NEEDED = {  # module → how to get it
     "dscache": "pip install dscache",
+    "minio": "pip install 'dscache[up]'",
     "dscache_builder": "pip install dscache-builder",
     "tensorflow": "pip install 'dscache[tf]'",
     "PIL": "pip install pillow",

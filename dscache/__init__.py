@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from .reading.dataset import Dataset
     from .spec import Spec
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "api": ("get", "request_dataset", "wait_for_completion"),

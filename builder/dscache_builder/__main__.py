@@ -14,6 +14,7 @@ import click
 
 from dscache.errors import EXIT_INTERRUPTED, DscacheError
 
+from . import __version__
 from . import config as configuration
 
 EPILOG = (
@@ -29,6 +30,7 @@ EPILOG = (
 @click.option("--check-config", is_flag=True, help="Check configuration and store, then exit.")
 @click.option("--once", is_flag=True, help="Build what is waiting, then exit.")
 @click.option("-v", "--verbose", is_flag=True, help="Log more.")
+@click.version_option(__version__, prog_name="dscache-builder")
 @click.pass_context
 def cli(context: click.Context, path: Path, check_config: bool, once: bool, verbose: bool) -> None:
     """Build the datasets that are asked for in a bucket, beside the raw data."""

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 import click
 
+from .. import __version__
 from ..errors import EXIT_INTERRUPTED, BuildFailed, DscacheError
 
 # command: the module that has it
@@ -68,7 +69,7 @@ class LazyGroup(click.Group):
 
 
 @click.group(cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="dscache", prog_name="dscache")
+@click.version_option(__version__, prog_name="dscache")
 def cli() -> None:
     """Machine-learning datasets, built once near the raw data and cached in an object store."""
 

@@ -40,6 +40,9 @@ def up(
     Uses the configured store if one answers. May be run again at any time: it starts what is
     missing and changes nothing else.
     """
+    from ..devstack import extra
+
+    extra.require_installed(builder=not no_builder)
     from ..devstack import builderfile, folder, stack
 
     options = stack.StackOptions(
@@ -62,6 +65,9 @@ def up(
 @AS_JSON
 def down(directory: Path | None, delete: bool, as_json: bool) -> None:
     """Stop what `dscache up` started. Data stays unless --delete is given."""
+    from ..devstack import extra
+
+    extra.require_installed(builder=False)
     from ..devstack import folder, takedown
 
     place = (directory or folder.default(os.environ)).resolve()

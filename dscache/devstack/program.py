@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import secrets
 import socket
 import sys
@@ -18,15 +17,6 @@ READY_S = 20.0
 GRACE_S = 40.0  # the builder itself releases its claims within 30 s
 POLL_S = 0.2
 OURS = ("DSCACHE_", "AWS_", "NOTIFY_SOCKET", "WATCHDOG_")
-
-
-def require_installed() -> None:
-    """Raise StackError when there is no builder to start."""
-    if importlib.util.find_spec("dscache_builder") is None:
-        raise StackError(
-            "the builder is not installed for this Python: `pip install dscache-builder`, "
-            "or `dscache up --no-builder` for the store alone"
-        )
 
 
 def start(

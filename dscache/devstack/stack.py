@@ -55,8 +55,6 @@ class StackReport:
 
 def up(options: StackOptions, environ: Mapping[str, str], say: Say) -> StackReport:
     """Start whatever does not run yet and say what runs. Safe to repeat. Raises DscacheError."""
-    if options.builder:
-        program.require_installed()
     changed: list[str] = []
     with folder.locked(options.directory):
         place = _store(options, environ, say, changed)

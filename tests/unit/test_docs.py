@@ -25,7 +25,8 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 README = (CHECKOUT / "README.md").read_text("utf-8")
 PAGES = {
     str(path.relative_to(CHECKOUT)): path.read_text("utf-8")
-    for path in [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").glob("*.md"))]
+    for pattern in ("*.md", "docs/*.md", "builder/*.md", "handlers/*/*.md")
+    for path in sorted(CHECKOUT.glob(pattern))
 }
 PROTOCOL = PAGES["docs/protocol.md"]
 
