@@ -34,6 +34,7 @@ default_role = "py:obj"
 myst_heading_anchors = 4  # the same anchors as on a code host
 
 autodoc_mock_imports = ["tensorflow", "torch"]  # named in annotations; neither is worth loading
+napoleon_use_ivar = True  # attributes of a NamedTuple are members already
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 python_use_unqualified_type_names = True

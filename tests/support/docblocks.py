@@ -9,6 +9,7 @@ A block's language decides what happens to it:
     toml      a client's configuration, a builder.toml, or a handler's pyproject.toml
     ini       a drop-in of the builder's unit, read by systemd
     text      a picture or output, for people
+    {…}       a directive of the documentation site, which `make docs` carries out: no block
 
 A mark changes that. It is a comment, which readers do not see, in the line before the block:
 
@@ -29,7 +30,7 @@ from pathlib import Path
 CHECKOUT = Path(__file__).resolve().parents[2]
 PAGES = sorted(
     path.relative_to(CHECKOUT).as_posix()
-    for pattern in ("*.md", "docs/*.md", "demo/**/*.md", "infra/**/*.md", "handlers/**/*.md")
+    for pattern in ("*.md", "docs/*.md", "demo/**/*.md", "infra/**/*.md", "builder/*.md", "handlers/**/*.md")
     for path in CHECKOUT.glob(pattern)
 )
 ENVIRONMENTS = {
@@ -74,7 +75,8 @@ class Block:
 
 def blocks_of(page: str, text: str) -> list[Block]:
     """All code blocks of a page, in order."""
-    return list(_blocks(page, text.splitlines()))
+    blocks = _blocks(page, text.splitlines())
+    return [block for block in blocks if not block.language.startswith("{")]
 
 
 def all_blocks() -> list[Block]:
