@@ -30,7 +30,14 @@ from pathlib import Path
 CHECKOUT = Path(__file__).resolve().parents[2]
 PAGES = sorted(
     path.relative_to(CHECKOUT).as_posix()
-    for pattern in ("*.md", "docs/*.md", "demo/**/*.md", "infra/**/*.md", "builder/*.md", "handlers/**/*.md")
+    for pattern in (
+        "*.md",
+        "docs/*.md",
+        "demo/**/*.md",
+        "infra/**/*.md",
+        "builder/*.md",
+        "handlers/**/*.md",
+    )
     for path in CHECKOUT.glob(pattern)
 )
 ENVIRONMENTS = {

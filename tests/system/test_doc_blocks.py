@@ -12,7 +12,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -239,8 +239,8 @@ def run_python(blocks: list[Block], place: Place) -> None:
 def check_rights(place: Place, client_secret: str, builder_secret: str) -> None:
     """Both users work in the bucket, and only the builder may publish."""
     anybody = Config(endpoint=place.environ["STORE_ENDPOINT"], bucket="dscache")
-    client = Store(replace(anybody, access_key="dscache-client", secret_key=client_secret))
-    builder = Store(replace(anybody, access_key="dscache-builder", secret_key=builder_secret))
+    client = Store(anybody._replace(access_key="dscache-client", secret_key=client_secret))
+    builder = Store(anybody._replace(access_key="dscache-builder", secret_key=builder_secret))
     client.put("requests/x.n.json", b"{}")
     builder.put("datasets/x.ready", b"{}")
     with pytest.raises(AccessDenied):

@@ -165,7 +165,10 @@ def test_hooks_run_what_make_check_runs() -> None:
     makefile = (CHECKOUT / "Makefile").read_text("utf-8")
     recipe = re.search(r"^check:.*\n((?:\t.*\n)+)", makefile, re.MULTILINE)
     assert recipe is not None
-    commands = [line.strip().replace("$(BIN)", ".venv/bin") for line in recipe[1].splitlines()]
+    variables = {"$(BIN)": ".venv/bin", "@$(MAKE)": "make"}
+    commands = [line.strip() for line in recipe[1].splitlines()]
+    for variable, value in variables.items():
+        commands = [command.replace(variable, value) for command in commands]
     hooks = (CHECKOUT / ".pre-commit-config.yaml").read_text("utf-8")
     assert re.findall(r"^ +entry: (.+)$", hooks, re.MULTILINE) == commands
     assert set(re.findall(r"repo: (\S+)", hooks)) == {"local"}
