@@ -500,14 +500,17 @@ class TestPrune:
         for name in "abc":
             (folder / name).touch()
         unlink = os.unlink
+        removed: set[str] = set()
 
         def both(path: str, **more: Any) -> None:
+            removed.add(Path(path).name)
             unlink(path, **more)
             unlink(path, **more)
 
         with monkeypatch.context() as patch:
             patch.setattr(os, "unlink", both)
             workspace.remove(folder)
+        assert removed == {"a", "b", "c"}
         assert not folder.exists()
 
     def test_unfinished_downloads_go_after_a_week(self, cache: Cache, home: Home) -> None:

@@ -244,6 +244,7 @@ def test_files_are_sized_from_the_first_readable_samples(tmp_path):
 def test_files_hold_the_variations_of_their_samples_in_order(raw, tmp_path):
     handler = Texts({"batch_size": 6, "variations_per_sample": 2}, str(raw))
     plan, stats = build(handler, tmp_path / "out")
+    assert len(plan.shards) == 7
     for shard, stat in zip(plan.shards, stats, strict=True):
         path = tmp_path / "out" / shard.name
         ids = [example["id"] for example in iter_examples([path], handler.features)]

@@ -163,6 +163,7 @@ def test_tfds_describes_features_as_we_do(tfds, folder):
     parsed = tfds.features.FeatureConnector.from_config(str(folder))
     theirs = json_format.MessageToDict(parsed.to_proto())["featuresDict"]["features"]
     ours = json.loads((folder / "features.json").read_text("utf-8"))["featuresDict"]["features"]
+    assert ours.keys() == theirs.keys() == FEATURES.keys()
     for name, described in ours.items():
         described.pop("description", None)
         if name in ("label", "things"):  # TFDS keeps the names in a file of their own
