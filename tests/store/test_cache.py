@@ -7,9 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,8 +21,10 @@ from dscache.errors import DatasetReplaced, NoSpace, UsageError
 from dscache.eviction import DAY_S
 from dscache.manifests import Live
 from dscache.store import Store
-from support.datasets import contents, example_files, publish, random_files
+from support.datasets import contents, example_files, publish, random_files, url_of
+from support.downloading import interrupt
 from support.faultproxy import Cut, FaultProxy, Stall
+from support.running import wait_until
 
 pytestmark = pytest.mark.store
 
@@ -42,22 +42,6 @@ def waiting():
     print("waiting", flush=True)
 print(Cache(Path(sys.argv[1])).fetch(live, lambda: sys.argv[3], waiting=waiting))
 """
-
-
-@pytest.fixture
-def proxy(client_config: Config) -> Iterator[FaultProxy]:
-    with FaultProxy(client_config.require_endpoint()) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-def via(client_config: Config, proxy: FaultProxy) -> Store:
-    return Store(replace(client_config, endpoint=proxy.url))
-
-
-@pytest.fixture
-def cache(client_config: Config) -> Cache:
-    return Cache(client_config.home)
 
 
 @pytest.fixture
@@ -80,17 +64,6 @@ def fetching(
     for process in started:
         process.kill()
         process.communicate()
-
-
-def url_of(store: Store, live: Live) -> Callable[[], str]:
-    return lambda: store.presign_get(live.zip_key)
-
-
-def wait_until(condition: Callable[[], object], what: str, deadline_s: float = 30) -> None:
-    end = time.monotonic() + deadline_s
-    while not condition():
-        assert time.monotonic() < end, f"not within {deadline_s} s: {what}"
-        time.sleep(0.005)
 
 
 class TestFetch:
@@ -322,10 +295,6 @@ class TestFetch:
             thread.join(timeout=30)
         assert len(proxy.ranges) == 1
         assert cache.find(live.spec.key) is not None
-
-
-def interrupt(_: float) -> None:
-    raise KeyboardInterrupt
 
 
 class TestMend:

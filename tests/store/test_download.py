@@ -10,7 +10,6 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,37 +30,15 @@ from dscache.errors import (
 from dscache.fetch import MAX_FAILURES
 from dscache.manifests import Live
 from dscache.store import Store
-from support.datasets import contents, example_files, publish, random_files
-from support.downloading import Downloading
+from support.datasets import contents, publish, random_files, url_of
+from support.downloading import Downloading, hidden, interrupt
 from support.faultproxy import Answer, Cut, FaultProxy, Flip, Stall, Throttle
+from support.running import wait_until
 
 pytestmark = pytest.mark.store
 
 MIB = 1 << 20
-RECORDS = {"train": [3, 4, 5], "val": [2]}
 BUSY = Answer(b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n")
-
-
-@pytest.fixture
-def proxy(client_config: Config) -> Iterator[FaultProxy]:
-    with FaultProxy(client_config.require_endpoint()) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-def via(client_config: Config, proxy: FaultProxy) -> Store:
-    """The bucket as the client user sees it through the proxy."""
-    return Store(replace(client_config, endpoint=proxy.url))
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> dict[str, bytes]:
-    """A small dataset with two splits."""
-    return example_files(tmp_path, RECORDS)
-
-
-def url_of(store: Store, live: Live) -> Callable[[], str]:
-    return lambda: store.presign_get(live.zip_key)
 
 
 def test_another_machine_was_quicker(store: Store, files: dict[str, bytes], tmp_path: Path) -> None:
@@ -78,7 +55,7 @@ def test_another_machine_was_quicker(store: Store, files: dict[str, bytes], tmp_
     download(live, destination, url_of(store, live), progress=progress)
     assert destination.stat().st_ino == inode
     assert contents(destination) == files
-    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+    assert hidden(tmp_path) == []
 
 
 @pytest.mark.parametrize("late", [False, True])
@@ -112,17 +89,6 @@ def test_another_machine_had_fetched_other_shards(
     assert hidden(tmp_path) == []
     download(live, destination, url_of(store, live))
     assert contents(destination) == files
-
-
-def hidden(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.name.startswith("."))
-
-
-def wait_until(condition: Callable[[], object], what: str, deadline_s: float = 30) -> None:
-    end = time.monotonic() + deadline_s
-    while not condition():
-        assert time.monotonic() < end, f"not within {deadline_s} s: {what}"
-        time.sleep(0.005)
 
 
 class TestWhole:
@@ -262,10 +228,6 @@ class TestSubset:
         assert contents(tmp_path / "ds") == files
         assert proxy.requested_bytes < 5 * MIB
         assert hidden(tmp_path) == []
-
-
-def interrupt(_: float) -> None:
-    raise KeyboardInterrupt
 
 
 class TestBrokenNetwork:

@@ -28,7 +28,7 @@ from dscache.listen import Connected, Created, Listener, Lost, Signal
 from dscache.manifests import Live
 from dscache.spec import Spec
 from dscache.store import Store
-from support.datasets import contents, publish, random_files
+from support.datasets import contents, publish, random_files, url_of
 from support.downloading import Downloading
 from support.faultproxy import FaultProxy
 from support.gotools import ensure_program
@@ -65,10 +65,6 @@ def counted(client_config: Config) -> Iterator[FaultProxy]:
     """A good network that counts what is asked for."""
     with FaultProxy(client_config.require_endpoint()) as counted:
         yield counted
-
-
-def url_of(store: Store, live: Live) -> Callable[[], str]:
-    return lambda: store.presign_get(live.zip_key)
 
 
 def nothing(_: float) -> None:

@@ -20,7 +20,7 @@ from dscache_builder.worker import HandlerHost, HostRequest, ShardBuilt
 from dscache_sdk.example import decode_example
 from dscache_sdk.records import read_records
 from support.packages import HandlerPackage, own_wheels
-from support.running import wait_until
+from support.running import idle, wait_until
 from support.troubles import PLAIN
 
 pytestmark = pytest.mark.system
@@ -44,10 +44,6 @@ CODE = """
 def answer(version: str, value: int) -> HandlerPackage:
     """A handler package whose only example says `value`."""
     return HandlerPackage("answer-handler", CODE % value, {"answer": "Answer"}, version)
-
-
-def idle() -> None:
-    """A beat that does nothing."""
 
 
 @pytest.fixture(scope="module")

@@ -15,10 +15,11 @@ import pytest
 import dscache as package
 from dscache import Client, layout, manifests
 from dscache.config import Config
-from dscache.manifests import Alias, Checkpoint, Live
+from dscache.manifests import Alias, Checkpoint
 from dscache.spec import load_spec
 from dscache.store import Store
 from support.counting import loads
+from support.datasets import live_of
 from support.running import (
     Builder,
     client_environ,
@@ -35,14 +36,6 @@ NewBuilder = Callable[..., Builder]
 def cfg(tmp_path: Path) -> Path:
     """A config that names all options, so that it resolves to itself."""
     return write_spec(tmp_path / "cfg.json", "counting", batch_size=1, padding=10, limit=1000)
-
-
-def live(store: Store, key: str) -> Live:
-    found = store.get(layout.ready(key))
-    assert found is not None
-    ready = manifests.decode_ready(found.body, where=key)
-    assert isinstance(ready, Live)
-    return ready
 
 
 def test_get_builds_once_and_then_hits(
@@ -81,7 +74,7 @@ def test_get_builds_once_and_then_hits(
         ),
         "claim released",
     )
-    archive = store.get(live(store, key).zip_key)
+    archive = store.get(live_of(store, key).zip_key)
     assert archive is not None
     with zipfile.ZipFile(BytesIO(archive.body)) as zipped:
         assert zipped.testzip() is None
@@ -92,7 +85,7 @@ def test_unzip_accepts_the_zip(
 ) -> None:
     new_builder().start()
     assert dscache(client_config, "get", str(cfg)).code == 0
-    archive = store.get(live(store, load_spec(cfg).key).zip_key)
+    archive = store.get(live_of(store, load_spec(cfg).key).zip_key)
     assert archive is not None
     file = tmp_path / "dataset.zip"
     file.write_bytes(archive.body)

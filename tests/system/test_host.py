@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -31,31 +30,18 @@ from dscache_builder.worker import (
 )
 from dscache_sdk.example import decode_example
 from dscache_sdk.records import read_records
-from support.packages import own_wheels
-from support.troubles import PLAIN, TROUBLES, write_samples
+from support.running import idle, wait_until
+from support.troubles import write_samples
 
 pytestmark = pytest.mark.system
 MIB = 1 << 20
 PHOTOS = {"image_size": [128, 128], "crop_size": [96, 96], "batch_size": 2}
 
 
-def idle() -> None:
-    """A beat that does nothing."""
-
-
-@pytest.fixture(scope="module")
-def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Wheels of the SDK, of the handlers of this checkout, and of the two for tests."""
-    folder = own_wheels(tmp_path_factory.mktemp("wheels"))
-    for package in (TROUBLES, PLAIN):
-        package.wheel(tmp_path_factory.mktemp(package.name), folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def pythons(wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+@pytest.fixture(scope="session")
+def pythons(wheelhouse: Path, shared_environments: Path) -> Callable[[str], Path]:
     """The interpreter of the environment of a package: `pythons("troubles")`."""
-    environments = Environments(tmp_path_factory.mktemp("environments"), find_links=[str(wheels)])
+    environments = Environments(shared_environments, find_links=[str(wheelhouse)])
 
     @functools.cache
     def python(name: str) -> Path:
@@ -139,15 +125,6 @@ def good(count: int) -> dict[str, str]:
 def ids(shards: list[ShardBuilt]) -> list[str]:
     records = [record for shard in shards for record in read_records(shard.path)]
     return sorted(decode_example(record)["id"][0].decode() for record in records)
-
-
-def wait_until(happened: Callable[[], bool], limit_s: float = 20.0) -> None:
-    """Look every 10 ms until it happened; fails after `limit_s`."""
-    deadline = time.monotonic() + limit_s
-    never = threading.Event()
-    while not happened():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        never.wait(0.01)
 
 
 def is_alive(pid: int) -> bool:
@@ -493,7 +470,7 @@ def test_close_leaves_no_process(troubles: Callable[..., HandlerHost], tmp_path:
             next(events)
         sleeper = int(pid_file.read_text())
         assert is_alive(sleeper)
-    wait_until(lambda: not is_alive(sleeper))
+    wait_until(lambda: not is_alive(sleeper), "the handler's child is gone")
 
 
 def test_what_beat_raises_ends_the_call(
@@ -538,11 +515,11 @@ def test_a_killed_builder_leaves_no_process(
         assert builder.stdout is not None
         session = int(builder.stdout.readline())
         pid_file = raw / "child.pid"
-        wait_until(lambda: pid_file.exists() and bool(pid_file.read_text()))
+        wait_until(lambda: pid_file.exists() and pid_file.read_text(), "the handler is at work")
         assert len(members_of(session)) >= 4  # guard, server, workers, the handler's child
         builder.send_signal(number)
         builder.wait()
-        wait_until(lambda: not members_of(session))
+        wait_until(lambda: not members_of(session), "its session is empty")
 
 
 @contextlib.contextmanager

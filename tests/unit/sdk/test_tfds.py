@@ -18,6 +18,7 @@ from dscache_sdk.example import compile_encoder, encode_example
 from dscache_sdk.reading import iter_examples
 from dscache_sdk.records import RecordWriter
 from dscache_sdk.tfds import dataset_info_json, shard_name
+from support.examples import assert_same
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:tensorflow.*"),
@@ -105,21 +106,6 @@ def write_folder(folder, features, splits, records, name="my-photos", version="v
         described[split] = (lengths, size)
     (folder / "dataset_info.json").write_bytes(dataset_info_json(name, version, described))
     (folder / "features.json").write_text(features_to_json(features), "utf-8")
-
-
-def assert_same(ours, theirs):
-    assert ours.keys() == theirs.keys()
-    for name, value in ours.items():
-        have = theirs[name]
-        if name == "image":  # two JPEG decoders
-            assert np.abs(have.astype(int) - value.astype(int)).max() <= 8
-        elif isinstance(value, str):
-            assert have.decode() == value
-        elif isinstance(value, bytes):
-            assert have == value
-        else:
-            assert np.asarray(have).dtype == value.dtype, name
-            np.testing.assert_array_equal(have, value, err_msg=name)
 
 
 @pytest.fixture
