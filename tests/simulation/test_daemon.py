@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import sys
 import threading
 import time
@@ -25,6 +26,7 @@ from dscache_builder.daemon import BLIND_S, Daemon
 from dscache_builder.raw_watch import RawWatch
 from simulation.actors import SPEC, FakeEngine, FakeHandler, FakeSession, HereAndNow
 from simulation.store import Bucket, SimulatedStore
+from support.running import wait_until
 
 DEADLINE_S = 20.0
 
@@ -66,20 +68,25 @@ def test_a_stop_releases_the_claim_also_when_a_part_was_just_to_be_sent(
 
 def test_stop_is_safe_wherever_a_signal_comes_between(daemon: Daemon) -> None:
     """A signal handler runs in the main thread, also while that holds a lock of the queue."""
-
+    traced = {Daemon._wait_for_signal.__code__.co_filename, queue.__file__, threading.__file__}
     stopping: list[bool] = []
+    lines: set[tuple[str, int]] = set()
 
-    def stops_at_every_line(frame: FrameType, event: str, arg: object) -> Callable[..., Any] | None:
-        if stopping or not frame.f_code.co_filename.endswith("queue.py"):
+    def stops_once_at_every_line(
+        frame: FrameType, event: str, arg: object
+    ) -> Callable[..., Any] | None:
+        if stopping or frame.f_code.co_filename not in traced:
             return None
-        if event == "line":
+        line = frame.f_code.co_filename, frame.f_lineno
+        if event == "line" and line not in lines:
+            lines.add(line)
             stopping.append(True)
             daemon.stop()
             stopping.clear()
-        return stops_at_every_line
+        return stops_once_at_every_line
 
     def waits() -> None:
-        sys.settrace(stops_at_every_line)
+        sys.settrace(stops_once_at_every_line)
         daemon._wait_for_signal(0.01)
         sys.settrace(None)
 
@@ -87,6 +94,7 @@ def test_stop_is_safe_wherever_a_signal_comes_between(daemon: Daemon) -> None:
     main.start()
     main.join(5.0)
     assert not main.is_alive(), "stopped for ever in its own lock"
+    assert len(lines) > 1
 
 
 def test_a_store_that_is_gone_is_not_asked_without_pause(
@@ -135,12 +143,16 @@ def test_looking_at_raw_data_holds_up_no_upload(
     daemon: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A survey of millions of files may take minutes, and at the beginning all are surveyed."""
-    looked = threading.Event()
-    monkeypatch.setattr(
-        dscache_builder.raw_watch, "publish_revision", lambda *_: looked.wait(DEADLINE_S)
-    )
+    looking, looked = threading.Event(), threading.Event()
+
+    def survey(*_: object) -> None:
+        looking.set()
+        looked.wait(DEADLINE_S)
+
+    monkeypatch.setattr(dscache_builder.raw_watch, "publish_revision", survey)
     daemon._watch.publish_settled()
     try:
+        assert looking.wait(DEADLINE_S)
         assert daemon._uploads.submit(lambda: "sent").result(DEADLINE_S / 4) == "sent"
     finally:
         looked.set()
@@ -157,8 +169,6 @@ def test_a_raw_folder_that_is_not_there_does_not_end_the_builder(
     try:
         watch.settled()
         (there / "picture.jpg").touch()
-        deadline = time.monotonic() + DEADLINE_S
-        while "there" not in watch._changed_at:
-            assert time.monotonic() < deadline, "the other folder is not watched"
+        wait_until(lambda: "there" in watch._changed_at, "a change in the other folder is seen")
     finally:
         watch.stop()

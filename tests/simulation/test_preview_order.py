@@ -63,7 +63,7 @@ def test_the_handler_is_closed_when_a_late_preview_fails(
     closed: list[bool] = []
     monkeypatch.setattr(FakeSession, "preview", fails)
     store = SimulatedStore(Bucket(), lambda label: None, lambda: False)
-    with pytest.raises(DscacheError):
+    with pytest.raises(DscacheError, match="nothing to draw"):
         _run(store, tmp_path, [], closed)
     assert closed == [True]
 

@@ -1,6 +1,6 @@
 """What the protocol takes for granted about the store, shown on the running server.
 
-Everything goes through `dscache.store.s3.Store`. When a server upgrade breaks one of these, the
+Everything goes through `dscache.store.Store`. When a server upgrade breaks one of these, the
 protocol does not hold on it.
 """
 
@@ -33,6 +33,7 @@ from dscache.errors import (
 from dscache.store.objects import Part, multipart_etag
 from dscache.store.s3 import PRESIGN_MAX_S, Store
 from dscache.store.upload import FilePiece
+from support.running import wait_until
 
 pytestmark = pytest.mark.store
 ROUNDS = 20
@@ -305,7 +306,7 @@ def test_presigned_url_that_was_tampered_with(client_store: Store, store: Store)
 def test_presigned_url_expires(client_store: Store, store: Store) -> None:
     store.put(ZIP, b"x")
     url = client_store.presign_get(ZIP, expires_s=1)
-    assert eventually(lambda: fetch(url)[0] == 403)
+    wait_until(lambda: fetch(url)[0] == 403, "the URL expires")
 
 
 @pytest.mark.parametrize("expires_s", [0, PRESIGN_MAX_S + 1])
@@ -408,12 +409,3 @@ def test_the_clock_is_the_servers(root_config: Config) -> None:
     store.get("datasets/x.ready")  # answers 404, which carries a date as well
     store.put("datasets/x.ready", b"{}")
     assert abs(store.now() - time.time()) < 5
-
-
-def eventually(condition: Callable[[], bool], timeout_s: float = 20.0) -> bool:
-    """Whether the condition comes true in time; asked again without a pause in between."""
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-    return False

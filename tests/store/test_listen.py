@@ -58,7 +58,11 @@ def test_stopping_is_quick_and_final(client_config: Config, store: Store) -> Non
     assert time.monotonic() - started < 1.0
     assert not listener._thread.is_alive()
     before = heard.signals.qsize()
-    store.put("datasets/late", b"1")
+    another = Heard()
+    with Listener(client_config, "datasets/", another.signals.put):
+        another.until_connected()
+        store.put("datasets/late", b"1")
+        another.until(lambda signal: isinstance(signal, Created))
     assert heard.signals.qsize() == before
 
 

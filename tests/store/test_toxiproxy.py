@@ -29,7 +29,7 @@ from dscache.spec import Spec
 from dscache.store import notifications
 from dscache.store.notifications import Connected, Created, Listener, Lost, Signal
 from dscache.store.s3 import Store
-from support.datasets import contents, publish, random_files
+from support.datasets import contents, publish, random_files, url_of
 from support.downloading import Downloading
 from support.faultproxy import FaultProxy
 from support.gotools import ensure_program
@@ -66,10 +66,6 @@ def counted(client_config: Config) -> Iterator[FaultProxy]:
     """A good network that counts what is asked for."""
     with FaultProxy(client_config.require_endpoint()) as counted:
         yield counted
-
-
-def url_of(store: Store, live: Live) -> Callable[[], str]:
-    return lambda: store.presign_get(live.zip_key)
 
 
 def nothing(_: float) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import blake3
 import numpy as np
 
+from dscache.folder.contents import MANIFEST
 from dscache.protocol import layout, manifests
 from dscache.protocol.manifests import Live, Member
 from dscache.spec import Spec
@@ -64,19 +65,50 @@ def publish(
 ) -> Live:
     """Put the zip and its ready marker into the bucket, return the marker."""
     spec = Spec.of("photos", "1.0.0", config or {})
-    archive = zip_of(files)
     zip_key = layout.archive(spec.key, generation)
-    etag = store.put(zip_key, archive, content_type="application/zip")
-    live = Live(
-        spec=spec,
-        generation=generation,
-        zip_key=zip_key,
-        zip_etag=etag,
-        zip_size=len(archive),
-        seal="seal",
-        members=members_of(archive),
+    etag = store.put(zip_key, zip_of(files), content_type="application/zip")
+    live = described(
+        files, spec=spec, generation=generation, zip_key=zip_key, zip_etag=etag, seal="seal"
     )
     store.put(layout.ready(spec.key), manifests.encode(live))
+    return live
+
+
+def described(files: Mapping[str, bytes], **fields: Any) -> Live:
+    """The ready marker of these files, as if their zip lay in a bucket."""
+    archive = zip_of(files)
+    usual: dict[str, Any] = {
+        "spec": Spec.of("photos", "1.0.0", {"size": 4}),
+        "generation": 0,
+        "zip_key": "datasets/k.zip",
+        "zip_etag": "e",
+        "zip_size": len(archive),
+        "seal": "",
+        "members": members_of(archive),
+    }
+    return Live(**usual | fields)
+
+
+def unpacked(folder: Path, files: Mapping[str, bytes], live: Live) -> Path:
+    """A dataset folder as a download leaves it."""
+    folder.mkdir()
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    (folder / MANIFEST).write_bytes(manifests.encode(live))
+    return folder
+
+
+def url_of(store: Store, live: Live) -> Callable[[], str]:
+    """What a download asks for a URL of the zip."""
+    return lambda: store.presign_get(live.zip_key)
+
+
+def live_of(store: Store, key: str) -> Live:
+    """The ready marker in the bucket."""
+    found = store.get(layout.ready(key))
+    assert found is not None
+    live = manifests.decode_ready(found.body, where=key)
+    assert isinstance(live, Live)
     return live
 
 

@@ -76,3 +76,13 @@ class Downloading:
     def _words(self) -> Iterator[list[str]]:
         assert self._process.stdout is not None
         return (line.split() for line in self._process.stdout)
+
+
+def hidden(folder: Path) -> list[str]:
+    """Names of the hidden files and folders: what an unfinished download leaves."""
+    return sorted(path.name for path in folder.iterdir() if path.name.startswith("."))
+
+
+def interrupt(_: float) -> None:
+    """A pause in which Ctrl-C is pressed."""
+    raise KeyboardInterrupt

@@ -30,6 +30,10 @@ def wait_until(happened: Callable[[], Any], what: str, limit_s: float = LIMIT_S)
     raise AssertionError(f"not within {limit_s} s: {what}")
 
 
+def idle() -> None:
+    """A heartbeat that does nothing."""
+
+
 @dataclass
 class Builder:
     """`dscache-builder` as a process of its own, in its own session."""

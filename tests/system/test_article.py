@@ -81,9 +81,9 @@ def test_the_articles_example(
     builder = tfds.builder_from_directory(folder)
     opened = {name: info.num_examples for name, info in builder.info.splits.items()}
     assert opened == splits
-    for split in splits:
-        for example in builder.as_dataset(split=split):
-            assert example["image"].shape == (800, 800, 3)
+    for split, count in splits.items():
+        shapes = [example["image"].shape for example in builder.as_dataset(split=split)]
+        assert shapes == [(800, 800, 3)] * count
 
 
 @pytest.fixture

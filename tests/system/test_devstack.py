@@ -100,6 +100,7 @@ def test_the_second_time_changes_nothing(up: Up, environ: dict[str, str], tmp_pa
     first = up()
     files = [config.user_file(environ), *(tmp_path / "stack").glob("*.json")]
     before = {path: path.read_bytes() for path in files}
+    assert {record.CREDENTIALS_FILE, record.STACK_FILE} <= {path.name for path in files}
     second = up()
     assert second.changed == []
     assert second.place.own is not None

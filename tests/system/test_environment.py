@@ -20,6 +20,7 @@ from dscache_builder.hosting.client import HandlerHost, HostRequest, ShardBuilt
 from dscache_sdk.example import decode_example
 from dscache_sdk.records import read_records
 from support.packages import HandlerPackage, own_wheels
+from support.running import idle, wait_until
 from support.troubles import PLAIN
 
 pytestmark = pytest.mark.system
@@ -43,10 +44,6 @@ CODE = """
 def answer(version: str, value: int) -> HandlerPackage:
     """A handler package whose only example says `value`."""
     return HandlerPackage("answer-handler", CODE % value, {"answer": "Answer"}, version)
-
-
-def idle() -> None:
-    """A heartbeat that does nothing."""
 
 
 @pytest.fixture(scope="module")
@@ -321,17 +318,25 @@ def test_what_beat_raises_ends_the_making(
     project.write_text(
         project.read_text().replace('"hatchling.build"', '"hanging"\nbackend-path = ["."]')
     )
-    (folder / "hanging.py").write_text("import time\ntime.sleep(1000)\n")
+    hung = tmp_path / "hung"
+    (folder / "hanging.py").write_text(
+        "import os, pathlib, time\n"
+        f"pathlib.Path({str(hung)!r}).write_text(str(os.getpid()))\n"
+        "time.sleep(1000)\n"
+    )
 
     class ClaimLost(Exception):
         pass
 
     def lost() -> None:
-        raise ClaimLost
+        if hung.exists() and hung.read_text():
+            raise ClaimLost
 
     with pytest.raises(ClaimLost):
         environments.resolve(str(folder), "1.0.0", heartbeat=lost)
-    assert not list((tmp_path / "environments").glob("tmp*"))
+    backend = Path("/proc", hung.read_text())
+    wait_until(lambda: not backend.exists(), "the build backend is gone")
+    assert list((tmp_path / "environments").iterdir()) == []
 
 
 def test_unused_environments_are_pruned(environments: Environments) -> None:

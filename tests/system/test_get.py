@@ -16,10 +16,11 @@ import dscache as package
 from dscache import Client
 from dscache.config import Config
 from dscache.protocol import layout, manifests
-from dscache.protocol.manifests import Alias, Checkpoint, Live
+from dscache.protocol.manifests import Alias, Checkpoint
 from dscache.spec import load_spec
 from dscache.store.s3 import Store
 from support.counting import loads
+from support.datasets import live_of
 from support.running import (
     Builder,
     client_environ,
@@ -36,14 +37,6 @@ NewBuilder = Callable[..., Builder]
 def cfg(tmp_path: Path) -> Path:
     """A config that names all options, so that it resolves to itself."""
     return write_spec(tmp_path / "cfg.json", "counting", batch_size=1, padding=10, limit=1000)
-
-
-def live(store: Store, key: str) -> Live:
-    found = store.get(layout.ready(key))
-    assert found is not None
-    ready = manifests.decode_ready(found.body, where=key)
-    assert isinstance(ready, Live)
-    return ready
 
 
 def test_get_builds_once_and_then_hits(
@@ -82,7 +75,7 @@ def test_get_builds_once_and_then_hits(
         ),
         "claim released",
     )
-    archive = store.get(live(store, key).zip_key)
+    archive = store.get(live_of(store, key).zip_key)
     assert archive is not None
     with zipfile.ZipFile(BytesIO(archive.body)) as zipped:
         assert zipped.testzip() is None
@@ -93,7 +86,7 @@ def test_unzip_accepts_the_zip(
 ) -> None:
     new_builder().start()
     assert dscache(client_config, "get", str(cfg)).code == 0
-    archive = store.get(live(store, load_spec(cfg).key).zip_key)
+    archive = store.get(live_of(store, load_spec(cfg).key).zip_key)
     assert archive is not None
     file = tmp_path / "dataset.zip"
     file.write_bytes(archive.body)

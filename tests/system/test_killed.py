@@ -164,8 +164,7 @@ def test_killed_builders_leave_no_process_behind(
     (numbers / "000.hold").touch()
     builder = new_builder(workers=2).start()
     assert dscache(client_config, "request", str(small)).code == 0
-    lines = wait_until(lambda: (numbers / "loads.log").exists(), "workers at work")
-    assert lines
+    wait_until(lambda: loads(numbers), "workers at work")
     pids = {int(line.split()[1]) for line in (numbers / "loads.log").read_text().splitlines()}
     builder.kill()
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), "workers gone", 10)

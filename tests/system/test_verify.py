@@ -13,9 +13,9 @@ import pytest
 
 from dscache.config import Config
 from dscache.protocol import layout, manifests
-from dscache.protocol.manifests import Live
 from dscache.spec import load_spec
 from dscache.store.s3 import Store
+from support.datasets import live_of
 from support.packages import HandlerPackage
 from support.running import Builder, Ran, dscache, run_builder, write_spec
 
@@ -82,14 +82,6 @@ def built(
         return builder, load_spec(cfg).key
 
     return build
-
-
-def live_of(store: Store, key: str) -> Live:
-    found = store.get(layout.ready(key))
-    assert found is not None
-    live = manifests.decode_ready(found.body, where=key)
-    assert isinstance(live, Live)
-    return live
 
 
 def verify(config: Config, key: str) -> tuple[Ran, list[str]]:

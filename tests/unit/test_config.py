@@ -156,6 +156,8 @@ def test_no_secret_in_repr(home: Path) -> None:
         DSCACHE_SECRET_KEY="s3cr3t",
         DSCACHE_SESSION_TOKEN="t0k3n",
     )
+    assert (loaded.access_key, loaded.secret_key) == ("visible-nowhere", "s3cr3t")
+    assert loaded.session_token == "t0k3n"
     assert not any(word in repr(loaded) for word in ("visible-nowhere", "s3cr3t", "t0k3n"))
 
 

@@ -12,26 +12,17 @@ import pytest
 from dscache.errors import DscacheError, IntegrityError, UsageError
 from dscache.folder import contents
 from dscache.folder.contents import contents_of
-from dscache.protocol import manifests
 from dscache.protocol.manifests import BadSample, Live
 from dscache.reading.dataset import Dataset
-from dscache.spec import Spec
-from support.datasets import example_files, members_of, zip_of
+from support.datasets import described, example_files, unpacked
 
 RECORDS = {"train": [3, 4], "val": [2]}
 
 
 @pytest.fixture
 def live(tmp_path: Path) -> Live:
-    archive = zip_of(example_files(tmp_path, RECORDS))
-    return Live(
-        spec=Spec.of("photos", "1.0.0", {"size": 4}),
-        generation=0,
-        zip_key="datasets/k.zip",
-        zip_etag="e",
-        zip_size=len(archive),
-        seal="",
-        members=members_of(archive),
+    return described(
+        example_files(tmp_path, RECORDS),
         raw_revision="r7",
         bad_samples=[BadSample(sample="7.jpg", error="truncated", traceback="long")],
     )
@@ -40,12 +31,7 @@ def live(tmp_path: Path) -> Live:
 @pytest.fixture
 def folder(tmp_path: Path, live: Live) -> Path:
     """A dataset outside of any cache."""
-    path = tmp_path / "ds"
-    path.mkdir()
-    for name, content in example_files(tmp_path, RECORDS).items():
-        (path / name).write_bytes(content)
-    (path / contents.MANIFEST).write_bytes(manifests.encode(live))
-    return path
+    return unpacked(tmp_path / "ds", example_files(tmp_path, RECORDS), live)
 
 
 @pytest.fixture

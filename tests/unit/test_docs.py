@@ -68,14 +68,13 @@ def test_every_command_of_the_local_cache_is_in_the_readme() -> None:
     assert set(re.findall(r"`(?:dscache cache )?(\w+)`", row)) == set(group.commands)
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_no_command_is_made_up(page: str) -> None:
-    mentioned = set(re.findall(r"(?:`|\$ )dscache ([a-z]+)\b", PAGES[page]))
-    assert mentioned <= set(COMMANDS)
-    of_cache = set(re.findall(r"dscache cache ([a-z]+)", PAGES[page]))
+def test_no_command_is_made_up() -> None:
+    text = "\n".join(PAGES.values())
+    assert set(re.findall(r"(?:`|\$ )dscache ([a-z]+)\b", text)) == set(COMMANDS)
+    of_cache = set(re.findall(r"dscache cache ([a-z]+)", text))
     group = cli.get_command(click.Context(cli), "cache")
     assert isinstance(group, click.Group)
-    assert of_cache <= set(group.commands)
+    assert of_cache and of_cache <= set(group.commands)
 
 
 def test_the_builders_commands_are_in_the_readme() -> None:
@@ -104,7 +103,7 @@ def test_options_in_the_readme_exist() -> None:
                 groups.append(command)
     prose = re.sub(r"```.*?```", "", README, flags=re.DOTALL)  # other programs' options
     mentioned = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", prose)) - {"--strict"}
-    assert mentioned <= known
+    assert mentioned and mentioned <= known
 
 
 def test_every_setting_and_its_variables_are_in_the_readme() -> None:
@@ -125,7 +124,7 @@ def test_every_state_is_in_the_readme() -> None:
 def test_every_failure_class_is_in_the_readme() -> None:
     rows = section(README, "Troubleshooting")
     named = set(re.findall(r"`(?:the build failed: )?([a-z-]+): …`", rows))
-    assert set(get_args(FailureKind)) <= named
+    assert named == set(get_args(FailureKind))
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/protocol.md"])
@@ -145,7 +144,7 @@ def test_every_object_of_a_build_is_on_the_page(page: str) -> None:
 
 def test_numbers_of_the_protocol_are_those_of_the_code() -> None:
     rows = re.findall(r"^\| .* \| ([\d, ]+) \| `([\w.]+)` \|$", PROTOCOL, re.MULTILINE)
-    assert len(rows) == section(PROTOCOL, "Numbers").count("\n| ") - 1  # without the heading
+    assert len(rows) == section(PROTOCOL, "Numbers").count("\n| ") - 1 > 0  # without the heading
     for written, where in rows:
         module, _, name = where.rpartition(".")
         value = getattr(importlib.import_module(module), name)
@@ -155,8 +154,9 @@ def test_numbers_of_the_protocol_are_those_of_the_code() -> None:
 
 def test_make_targets_exist() -> None:
     targets = set(re.findall(r"^([a-z]+):", (CHECKOUT / "Makefile").read_text(), re.MULTILINE))
-    for page in PAGES.values():
-        assert set(re.findall(r"(?:`|\n)make ([a-z]+)", page)) <= targets
+    text = "\n".join(PAGES.values())
+    mentioned = set(re.findall(r"(?:`|\n)make ([a-z]+)", text))
+    assert mentioned and mentioned <= targets
 
 
 def anchors(page: str) -> set[str]:
@@ -165,19 +165,36 @@ def anchors(page: str) -> set[str]:
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_links_lead_somewhere(page: str) -> None:
-    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", PAGES[page]):
-        path, _, anchor = target.partition("#")
-        file = (CHECKOUT / page).parent / path if path else CHECKOUT / page
-        assert file.exists(), target
-        if anchor:
-            assert anchor in anchors(file.read_text("utf-8")), target
+LINKS = [
+    (page, target)
+    for page, text in PAGES.items()
+    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", text)
+]
 
 
-def test_folders_and_files_that_the_readme_names_exist() -> None:
-    rows = section(README, "Development")
-    for name in re.findall(
-        r"`((?:dscache|builder|handlers|infra|tests|demo|docs)/[\w./-]*)`", rows
-    ):
+@pytest.mark.parametrize(("page", "target"), LINKS)
+def test_links_lead_somewhere(page: str, target: str) -> None:
+    path, _, anchor = target.partition("#")
+    file = (CHECKOUT / page).parent / path if path else CHECKOUT / page
+    assert file.exists()
+    if anchor:
+        assert anchor in anchors(file.read_text("utf-8"))
+
+
+def test_folders_and_files_that_the_architecture_names_exist() -> None:
+    page = PAGES["docs/architecture.md"].partition("## Rooms to come")[0]
+    names = re.findall(r"`((?:dscache|builder|handlers|infra|tests|demo|docs)/[\w./-]*)`", page)
+    assert names
+    for name in names:
         assert (CHECKOUT / name).exists(), name
+
+
+def test_the_architecture_describes_every_room() -> None:
+    """Modules that stand for themselves included; `__init__` and `__main__` are no rooms."""
+    page = PAGES["docs/architecture.md"].partition("## Rooms to come")[0]
+    for package in ("dscache", "builder/dscache_builder"):
+        for path in (CHECKOUT / package).iterdir():
+            if path.suffix == ".py" and not path.name.startswith("__"):
+                assert f"`{path.name}`" in page, path
+            elif (path / "__init__.py").is_file():
+                assert f"`{path.name}/`" in page, path

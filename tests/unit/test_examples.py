@@ -15,15 +15,11 @@ import numpy as np
 import pytest
 
 from dscache.errors import DscacheError, UsageError
-from dscache.folder import contents
-from dscache.protocol import manifests
-from dscache.protocol.manifests import Live
 from dscache.reading import handler_mapper
 from dscache.reading.dataset import Dataset
-from dscache.spec import Spec
 from dscache_sdk.features import Feature, Image, Scalar
 from dscache_sdk.handler import DatasetHandler
-from support.datasets import example_files, members_of, zip_of
+from support.datasets import described, example_files, unpacked
 
 RECORDS = {"train": [5, 5, 5, 5, 5], "val": [4]}
 LARGE_FEATURES: dict[str, Feature] = {"n": Scalar("int64"), "image": Image("jpeg")}
@@ -33,22 +29,7 @@ LARGE_FEATURES: dict[str, Feature] = {"n": Scalar("int64"), "image": Image("jpeg
 def dataset(tmp_path: Path) -> Dataset:
     """25 small examples in 5 files, and a split with a single file."""
     files = example_files(tmp_path, RECORDS)
-    folder = tmp_path / "ds"
-    folder.mkdir()
-    for name, content in files.items():
-        (folder / name).write_bytes(content)
-    archive = zip_of(files)
-    live = Live(
-        spec=Spec.of("photos", "1.0.0", {"size": 4}),
-        generation=0,
-        zip_key="datasets/k.zip",
-        zip_etag="e",
-        zip_size=len(archive),
-        seal="",
-        members=members_of(archive),
-    )
-    (folder / contents.MANIFEST).write_bytes(manifests.encode(live))
-    return Dataset(folder)
+    return Dataset(unpacked(tmp_path / "ds", files, described(files)))
 
 
 def ids(examples: Any) -> list[str]:
@@ -309,7 +290,7 @@ def torch_data(monkeypatch: pytest.MonkeyPatch) -> Iterator[types.ModuleType]:
     for module in (torch, utils, data):
         monkeypatch.setitem(sys.modules, module.__name__, module)
     yield data
-    sys.modules.pop("dscache.reading.torchdata", None)
+    sys.modules.pop("dscache.torchdata", None)
     importlib.invalidate_caches()
 
 

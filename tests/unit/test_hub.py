@@ -121,7 +121,7 @@ def test_a_listener_that_could_not_be_opened_is_opened_by_the_next(listeners: Li
         return listeners(config, prefix, deliver)
 
     shared = Subscriptions(CONFIG, open_listener)
-    with pytest.raises(RuntimeError), shared.waiting(key()):
+    with pytest.raises(RuntimeError, match="new thread"), shared.waiting(key()):
         pass
     with shared.waiting(key()):
         assert list(listeners.open) == ["datasets/photos_1.0.0_"]

@@ -16,20 +16,9 @@ from dscache.cache.home import Home
 from dscache.download import staging
 from dscache.errors import ConfigError
 from dscache.folder import filesystems, locks
+from support.caches import KEY, NOW, OTHER, put
 
-NOW = 1_900_000_000.0
-KEY = "photos_1.0.0_" + "a" * 32
-ALIAS = "photos_1.0.0_" + "b" * 32
-
-
-def put(home: Home, key: str = KEY, used_at: float = NOW) -> Path:
-    home.prepare()
-    folder = home.datasets / key
-    folder.mkdir()
-    (folder / "manifest.json").write_bytes(b"{}")
-    home.marks.mark(key, create=True)
-    os.utime(home.directory / "used" / key, (used_at, used_at))
-    return folder
+ALIAS = OTHER
 
 
 def files(folder: Path) -> dict[str, float]:

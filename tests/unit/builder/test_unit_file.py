@@ -29,19 +29,19 @@ def seconds(value: str) -> int:
     return int(value.removesuffix("s"))
 
 
+def checked(unit: Path) -> subprocess.CompletedProcess[str]:
+    """What systemd says of a unit file."""
+    words = ["systemd-analyze", "verify", "--man=no", str(unit)]
+    return subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+
+
 def test_systemd_takes_it_without_a_word(tmp_path: Path) -> None:
     """With an interpreter that exists here in the place of the installed one."""
     text = UNIT.read_text()
     assert text.count(INSTALLED) == 1
     copy = tmp_path / UNIT.name
     copy.write_text(text.replace(INSTALLED, sys.executable))
-    done = subprocess.run(
-        ["systemd-analyze", "verify", "--man=no", str(copy)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = checked(copy)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
@@ -49,14 +49,7 @@ def test_systemd_would_complain(tmp_path: Path) -> None:
     """The check above can fail: an unknown setting is reported."""
     copy = tmp_path / UNIT.name
     copy.write_text(UNIT.read_text().replace("[Service]", "[Service]\nRestrat=always"))
-    done = subprocess.run(
-        ["systemd-analyze", "verify", "--man=no", str(copy)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert "Restrat" in done.stderr
+    assert "Restrat" in checked(copy).stderr
 
 
 def test_it_has_time_to_release_its_claims(service: configparser.SectionProxy) -> None:

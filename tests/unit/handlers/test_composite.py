@@ -177,6 +177,7 @@ def test_backgrounds_of_a_split_stay_in_it(tmp_path, photographs, save, build):
 
 def test_splits_by_hash_share_the_backgrounds(raw):
     samples = Composite({"splits": {"val": 0.5, "test": 0.5}}, str(raw)).plan().samples
+    assert len(samples) == 3
     assert {sample.split for sample in samples} <= {"val", "test"}
 
 

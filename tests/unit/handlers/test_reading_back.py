@@ -7,6 +7,7 @@ import pytest
 
 from dataset_handlers import Coco, Composite, Photos, Saliency
 from dscache_sdk.preview import contact_sheet
+from support.examples import assert_same
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:tensorflow.*"),
@@ -80,16 +81,7 @@ def test_tensorflow_reads_what_we_read(raw, tmp_path, build, kind, config, encod
     theirs = list(handler.tf_records_mapper(files))
     assert len(ours) == len(theirs) >= 6
     for one, other in zip(ours, theirs, strict=True):
-        assert one.keys() == other.keys()
-        for name, value in one.items():
-            have = other[name].numpy()
-            if isinstance(value, str):
-                assert have.decode() == value
-            elif name == "image" and encoding == "jpeg":  # two JPEG decoders
-                assert np.abs(value.astype(int) - have.astype(int)).max() <= 16
-            else:
-                assert have.dtype == value.dtype
-                np.testing.assert_array_equal(have, value)
+        assert_same(one, other, jpeg=16 if encoding == "jpeg" else 0)
 
 
 def test_batches_of_coco_are_ragged(raw, tmp_path, build):

@@ -18,6 +18,7 @@ from dscache_sdk import (
 from dscache_sdk.example import compile_encoder, decode_example, encode_example
 from dscache_sdk.reading import iter_examples, tfdata
 from dscache_sdk.records import RecordWriter, read_records
+from support.examples import assert_same
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:tensorflow.*"),
@@ -96,23 +97,6 @@ def path(tmp_path):
         for number in range(COUNT):
             writer.write(encode(example(number)))
     return path
-
-
-def assert_same(ours, theirs):
-    """Compare a numpy example with one of tensors."""
-    assert ours.keys() == theirs.keys()
-    for name, value in ours.items():
-        if name == "image":  # two JPEG decoders
-            assert np.abs(value.astype(int) - theirs[name].numpy().astype(int)).max() <= 8
-            continue
-        have = theirs[name].numpy()
-        if isinstance(value, str):
-            assert have.decode() == value
-        elif isinstance(value, bytes):
-            assert have == value
-        else:
-            assert have.dtype == value.dtype, name
-            np.testing.assert_array_equal(have, value, err_msg=name)
 
 
 def test_tensorflow_finds_the_same_records(tf, path):

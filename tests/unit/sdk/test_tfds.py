@@ -18,6 +18,7 @@ from dscache_sdk.example import compile_encoder, encode_example
 from dscache_sdk.reading import iter_examples
 from dscache_sdk.records import RecordWriter
 from dscache_sdk.tfds import dataset_info_json, shard_name
+from support.examples import assert_same
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:tensorflow.*"),
@@ -107,21 +108,6 @@ def write_folder(folder, features, splits, records, name="my-photos", version="v
     (folder / "features.json").write_text(features_to_json(features), "utf-8")
 
 
-def assert_same(ours, theirs):
-    assert ours.keys() == theirs.keys()
-    for name, value in ours.items():
-        have = theirs[name]
-        if name == "image":  # two JPEG decoders
-            assert np.abs(have.astype(int) - value.astype(int)).max() <= 8
-        elif isinstance(value, str):
-            assert have.decode() == value
-        elif isinstance(value, bytes):
-            assert have == value
-        else:
-            assert np.asarray(have).dtype == value.dtype, name
-            np.testing.assert_array_equal(have, value, err_msg=name)
-
-
 @pytest.fixture
 def folder(tmp_path):
     encode = compile_encoder(FEATURES)
@@ -163,6 +149,7 @@ def test_tfds_describes_features_as_we_do(tfds, folder):
     parsed = tfds.features.FeatureConnector.from_config(str(folder))
     theirs = json_format.MessageToDict(parsed.to_proto())["featuresDict"]["features"]
     ours = json.loads((folder / "features.json").read_text("utf-8"))["featuresDict"]["features"]
+    assert ours.keys() == theirs.keys() == FEATURES.keys()
     for name, described in ours.items():
         described.pop("description", None)
         if name in ("label", "things"):  # TFDS keeps the names in a file of their own

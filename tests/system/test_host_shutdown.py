@@ -1,0 +1,109 @@
+"""The ends of a handler host: no process is left."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from dscache_builder.hosting.client import HandlerHost, HostRequest
+from support.hosting import built
+from support.running import wait_until
+from support.troubles import write_samples
+
+pytestmark = pytest.mark.system
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process exists and is no zombie."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return status.rpartition(")")[2].split()[0] not in "ZX"
+
+
+def members_of(session: int) -> list[int]:
+    """Living processes of a session."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            fields = entry.read_text().rpartition(")")[2].split()
+            if int(fields[3]) == session and fields[0] not in "ZX":
+                found.append(int(entry.parent.name))
+    return found
+
+
+def test_close_leaves_no_process(troubles: Callable[..., HandlerHost], tmp_path: Path) -> None:
+    with troubles({"a.txt": "child"}) as host:
+        host.plan()
+        events = host.build([0], lambda: True)
+        pid_file = tmp_path / "raw" / "child.pid"
+        while not (pid_file.exists() and pid_file.read_text()):
+            next(events)
+        sleeper = int(pid_file.read_text())
+        assert is_alive(sleeper)
+    wait_until(lambda: not is_alive(sleeper), "the handler's child is gone")
+
+
+def test_what_beat_raises_ends_the_call(
+    pythons: Callable[[str], Path], request_for: Callable[..., HostRequest], tmp_path: Path
+) -> None:
+    class ClaimLost(Exception):
+        pass
+
+    def lost() -> None:
+        raise ClaimLost
+
+    raw = write_samples(tmp_path / "raw", {"a.txt": "hang"})
+    host = HandlerHost(pythons("troubles"), request_for("troubles", raw), heartbeat=lost)
+    with host, pytest.raises(ClaimLost):
+        built(host)
+
+
+_BUILDER = """
+import sys
+from pathlib import Path
+from dscache_builder.hosting.client import HandlerHost, HostRequest
+
+python, raw, scratch = map(Path, sys.argv[1:])
+request = HostRequest("troubles", "troubles", "1.0.0", {"batch_size": 1}, raw, scratch,
+                      scratch / "handler.log", workers=2)
+with HandlerHost(python, request, heartbeat=lambda: None) as host:
+    host.plan()
+    print(host._process.pid, flush=True)
+    for event in host.build([0, 1], lambda: True):
+        pass
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_builder_leaves_no_process(
+    pythons: Callable[[str], Path], tmp_path: Path, number: signal.Signals
+) -> None:
+    raw = write_samples(tmp_path / "raw", {"a.txt": "child", "b.txt": "hang"})
+    words = (pythons("troubles"), raw, tmp_path / "scratch")
+    command = [sys.executable, "-c", _BUILDER, *map(str, words)]
+    with _started(command) as builder:
+        assert builder.stdout is not None
+        session = int(builder.stdout.readline())
+        pid_file = raw / "child.pid"
+        wait_until(lambda: pid_file.exists() and pid_file.read_text(), "the handler is at work")
+        assert len(members_of(session)) >= 4  # guard, server, workers, the handler's child
+        builder.send_signal(number)
+        builder.wait()
+        wait_until(lambda: not members_of(session), "its session is empty")
+
+
+@contextlib.contextmanager
+def _started(command: list[str]) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
