@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-PREFIX = "build-"
+PREFIX = "dscache-build-"  # of no folder that somebody else makes in the same place
 SETTLED_S = 60.0  # longer than between making a folder and locking it
 
 

@@ -181,7 +181,7 @@ class HandlerHost:
                 yield Advanced(message["done"])
             elif message["event"] == "built":
                 self._features = message.get("features") or self._features
-                yield shard_built(message)
+                yield shard_built(message, self._request.scratch)
 
     def preview(self, count: int, to: Path) -> str:
         """Write a contact sheet (PNG) of the first `count` examples; returns a line of statistics.

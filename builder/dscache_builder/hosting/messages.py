@@ -9,6 +9,8 @@ from typing import Any
 
 from dscache.protocol.manifests import BadSample
 
+SHARDS_FOLDER = "shards"  # in the scratch folder; `host` names it too
+
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0))
@@ -127,13 +129,18 @@ class PreviewResult:
     failed: list[BadSample]
 
 
-def shard_built(message: dict[str, Any]) -> ShardBuilt:
-    """The event from the host's message."""
+def shard_built(message: dict[str, Any], scratch: Path) -> ShardBuilt:
+    """The event from the host's message.
+
+    The shard's path follows from its name. The host is not asked for it: the builder deletes the
+    file later. Raises ValueError for a name that is not a plain file name.
+    """
     names = ("index", "name", "split", "size", "crc32", "digest", "records")
+    path = scratch / SHARDS_FOLDER / message["name"]
+    if path.name != message["name"]:
+        raise ValueError(f"{message['name']!r} is not a file name")
     bad = [BadSample(**sample) for sample in message["bad"]]
-    return ShardBuilt(
-        path=Path(message["path"]), bad=bad, **{name: message[name] for name in names}
-    )
+    return ShardBuilt(path=path, bad=bad, **{name: message[name] for name in names})
 
 
 def plan_summary(message: dict[str, Any]) -> PlanSummary:

@@ -15,7 +15,9 @@ def age(folder: Path) -> None:
 
 
 def test_what_a_killed_builder_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
-    killed, new, other = (tmp_path / name for name in ("build-killed", "build-new", "others"))
+    killed, new, other = (
+        tmp_path / name for name in ("dscache-build-killed", "dscache-build-new", "others")
+    )
     for folder in (killed, new, other):
         folder.mkdir()
         (folder / "shard").write_bytes(b"x")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import shutil
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -25,6 +24,7 @@ from .contact_sheet import check_can_draw, draw_sheet
 from .current_sample import CurrentSample
 from .failures import failure_event, is_disk_full, is_out_of_memory
 from .loaded_handler import LoadedHandler
+from .plain_files import collect
 from .plan_subsets import mixed_samples, only_samples, without
 from .process import EXIT_OUT_OF_MEMORY
 
@@ -105,7 +105,6 @@ class ShardWorker:
                 "index": index,
                 "name": path.name,
                 "split": split,
-                "path": str(path),
                 "size": sums.size,
                 "crc32": sums.crc32,
                 "digest": sums.digest,
@@ -126,10 +125,10 @@ class ShardWorker:
         for index, (split, path) in enumerate(splits):
             number = numbers[split] = numbers.get(split, -1) + 1
             name = shard_name(settings.dataset_name, split, number, counts[split])
-            features = features or self._inferred(path)
-            sums, records = checksums_of(path)
             target = settings.shards_dir / name
-            shutil.move(path, target)  # a rename, unless the handler wrote to another file system
+            collect(path, target, scratch=Path(settings.scratch), raw=Path(settings.raw))
+            features = features or self._inferred(target)
+            sums, records = checksums_of(target)
             self._built(index, split, target, records, sums, features=features)
 
     def _inferred(self, path: Path) -> dict[str, Any]:
