@@ -12,7 +12,6 @@ import pytest
 
 from dscache import Dataset
 from dscache.config import Config
-from dscache_builder.environments.environment import Environments
 from dscache_builder.failure import HandlerFailure
 from dscache_builder.hosting.client import HandlerHost
 from dscache_builder.hosting.messages import HostRequest, ShardBuilt
@@ -87,13 +86,3 @@ def test_folders_of_others_in_the_scratch_folder_stay(tmp_path: Path) -> None:
     os.utime(other, (long_ago, long_ago))
     remove_left_over(tmp_path, time.time())
     assert (other / "thesis.txt").is_file()
-
-
-def test_environments_of_others_stay(tmp_path: Path) -> None:
-    """`state` of builder.toml may be a folder in which somebody keeps environments."""
-    other = tmp_path / "environments" / "my-env"
-    other.mkdir(parents=True)
-    (other / "pyvenv.cfg").write_text("home = /usr/bin\n")
-    os.utime(other, (0, 0))
-    assert Environments(tmp_path / "environments").prune(0.0) == []
-    assert (other / "pyvenv.cfg").is_file()

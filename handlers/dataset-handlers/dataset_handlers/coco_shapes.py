@@ -13,6 +13,7 @@ import numpy.typing as npt
 from dataset_handlers.coco_index import AnnotatedPicture, Thing
 from dataset_handlers.geometry import Cut, Points
 from dataset_handlers.pixels import Pixels, take
+from dataset_handlers.run_lengths import mask_of
 from dscache_sdk.images import Fit, Fitting, Size, fitting, resize_mask
 
 _MASK_MAX = 255  # one channel of 8 bits
@@ -73,7 +74,7 @@ def _shape(thing: Thing, source: Size, target: Size, fit: Fit, how: Fitting) -> 
     corners = how.points(box)
     if isinstance(outline, list):
         return Shape(thing, corners, [how.points(points) for points in _polygons(outline)])
-    mask = _resized(_decoded(outline, source), target, fit)
+    mask = _resized(mask_of(outline, source), target, fit)
     return Shape(thing, corners, [], mask)
 
 
@@ -84,25 +85,6 @@ def _polygons(outline: list[Any]) -> list[Points]:
         return [numbers.reshape(-1, 2) for numbers in flat if numbers.size >= 6]
     except (TypeError, ValueError) as error:
         raise ValueError(f"a segmentation holds no polygons x0, y0, x1, y1, …: {error}") from error
-
-
-def _decoded(outline: Any, source: Size) -> Pixels:
-    """COCO's run lengths, as lists of numbers or packed into text, to a mask."""
-    size = outline.get("size") if isinstance(outline, dict) else None
-    counts = outline.get("counts") if isinstance(outline, dict) else None
-    if size != list(source) or not isinstance(counts, list | str):
-        raise ValueError(
-            f"a segmentation is no run lengths of a picture of {source[0]} x {source[1]} (height "
-            f"x width): its size is {size}"
-        )
-    if isinstance(counts, list):
-        if sum(counts) != source[0] * source[1]:
-            raise ValueError(
-                f"a segmentation's run lengths cover {sum(counts)} pixels, the picture has "
-                f"{source[0] * source[1]}"
-            )
-        outline = _coco_mask().frPyObjects(outline, *source)
-    return _pixels(outline)
 
 
 def _coco_mask() -> Any:
