@@ -27,6 +27,7 @@ from .protocol import layout, manifests, markers
 from .protocol.cancel import cancel
 from .protocol.manifests import Failure, Live
 from .protocol.observer import NullObserver, Observer
+from .protocol.priority import DEFAULT_PRIORITY
 from .protocol.state import State
 from .protocol.subscriptions import Waiter, subscriptions_of
 from .protocol.wait import OutstandingRequest, WaitOptions, put_request, split_topic, wait
@@ -37,8 +38,6 @@ from .store.signed_http import deadline_in
 
 if TYPE_CHECKING:
     from .reference import DatasetReference
-
-DEFAULT_PRIORITY = 5
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import msgspec
 
 from ..errors import IntegrityError
 from ..spec import Spec
+from .priority import DEFAULT_PRIORITY
 
 SCHEMA = 1
 
@@ -26,7 +27,7 @@ class Request(Manifest, kw_only=True):
     nonce: str
     client: str
     requested_at: float
-    priority: int = 5
+    priority: int = DEFAULT_PRIORITY
 
 
 class Cancel(Manifest, kw_only=True):

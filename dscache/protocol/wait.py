@@ -27,6 +27,7 @@ from ..store.objects import Objects
 from . import layout, manifests, registers
 from .manifests import Alias, Failure, Live, Progress, Request
 from .markers import MAX_ALIASES, read_failure, read_ready
+from .priority import DEFAULT_PRIORITY
 
 RECHECK_S = (15.0, 60.0)  # with notifications: bounds of the jittered interval
 RECHECK_BLIND_S = (1.0, 5.0)  # without: begins at the first and grows to the second
@@ -69,7 +70,12 @@ def split_topic(topic: str) -> tuple[str, str]:
 
 
 def put_request(
-    store: Objects, spec: Spec, *, nonce: str, client: str, priority: int = 5
+    store: Objects,
+    spec: Spec,
+    *,
+    nonce: str,
+    client: str,
+    priority: int = DEFAULT_PRIORITY,
 ) -> OutstandingRequest:
     """PUT the request under a nonce that was never used. A 412 is our own first success."""
     request = Request(
