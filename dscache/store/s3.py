@@ -15,9 +15,10 @@ from ..errors import NoSuchUpload, PreconditionFailed, StoreError
 from . import s3errors, upload
 from .forks import PerProcess
 from .objects import Head, ListedObject, Object, Part
+from .response import Response
 from .s3errors import Missing
 from .signed_http import SignedHttp
-from .upload import BodyPiece, Response
+from .upload import BodyPiece
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -49,7 +50,7 @@ class Store:
 
     def get(self, name: str) -> Object | None:
         answer = self._send("GET", name)
-        return None if answer is None else Object(answer.body, _etag(answer))
+        return None if answer is None else Object(answer.body, answer.etag)
 
     def head(self, name: str) -> Head | None:
         answer = self._send("HEAD", name)
@@ -60,7 +61,7 @@ class Store:
             for header, value in answer.headers.items()
             if header.startswith(METADATA)
         }
-        return Head(_etag(answer), int(answer.headers["content-length"]), metadata)
+        return Head(answer.etag, int(answer.headers["content-length"]), metadata)
 
     def put(
         self,
@@ -84,7 +85,7 @@ class Store:
         answer = self._send("PUT", name, headers=headers, body=body)
         if answer is None:  # If-Match on an absent object
             raise PreconditionFailed(f"{name}: it is not there any more")
-        return _etag(answer)
+        return answer.etag
 
     def delete(self, name: str) -> None:
         self._send("DELETE", name)
@@ -114,7 +115,7 @@ class Store:
             raise s3errors.error_of_response(
                 answer.status, answer.body, f"{name}, part {number}", self.config
             )
-        return _etag(answer)
+        return answer.etag
 
     def list_parts(self, name: str, upload_id: str) -> list[Part]:
         parts: list[Part] = []
@@ -233,10 +234,6 @@ def _reason(error: Any) -> str:
     cause = error.kwargs.get("error") if hasattr(error, "kwargs") else None
     inner = getattr(cause, "reason", None) or cause or error
     return str(getattr(inner, "__context__", None) or inner)
-
-
-def _etag(answer: Response) -> str:
-    return answer.headers["etag"].strip('"')
 
 
 def _client(config: Config, endpoint: str) -> Any:

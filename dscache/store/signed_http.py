@@ -21,8 +21,8 @@ from ..config import Config
 from ..errors import ConfigError, StoreUnreachable
 from . import s3errors
 from .forks import PerProcess
+from .response import Response
 from .sigv4 import Keys, presigned, signed_headers
-from .upload import Response
 
 if TYPE_CHECKING:
     from botocore.credentials import Credentials, ReadOnlyCredentials

@@ -15,6 +15,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ..errors import StoreUnreachable
+from .response import Response
 
 
 @dataclass(frozen=True)
@@ -31,15 +32,6 @@ BodyPiece = bytes | FilePiece
 def body_size(segments: Sequence[BodyPiece]) -> int:
     """Bytes in all."""
     return sum(len(s) if isinstance(s, bytes) else s.size for s in segments)
-
-
-@dataclass(frozen=True)
-class Response:
-    """An HTTP answer: status, headers with lower-case names, and the first 64 KiB of the body."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
 
 
 def put(url: str, segments: Sequence[BodyPiece], *, timeout_s: float = 60.0) -> Response:
