@@ -21,6 +21,7 @@ import urllib3
 
 from ..config import Config
 from ..errors import AccessDenied, ConfigError, StoreUnreachable
+from . import s3errors
 from .signed_http import SignedHttp
 
 EVENTS = "s3:ObjectCreated:*"  # the same for everybody, because of the mask bug (MINIO.md)
@@ -29,6 +30,7 @@ PING_S = 1
 READ_TIMEOUT_S = 5.0
 REOPEN_S = 300.0
 RETRY_S = (0.1, 0.5, 1.0, 2.0, 5.0)
+ERROR_BODY_BYTES = 4096
 SILENT_S = 2 * PING_S  # a stream that has brought no line by then brings none: something buffers it
 SILENT_TRIES = 2  # a server that accepts the request but never sends headers does not stream
 
@@ -153,7 +155,7 @@ class Listener:
                 except (_NotStreaming, AccessDenied, ConfigError) as error:
                     reason, refused = str(error), True
                 except (urllib3.exceptions.HTTPError, OSError, StoreUnreachable) as error:
-                    reason = str(error) or repr(error)
+                    reason = s3errors.reason_of(error)
                     timed_out = isinstance(error, urllib3.exceptions.ReadTimeoutError)
                     silent += timed_out and not streams
                 if not streams and (refused or silent >= SILENT_TRIES):
@@ -238,8 +240,7 @@ def parse_line(line: bytes) -> Iterator[Created]:
 def _check_status(response: urllib3.BaseHTTPResponse) -> None:
     if response.status == 200:
         return
-    body = response.read(4096).decode("utf-8", "replace")
-    code = body.partition("<Code>")[2].partition("</Code>")[0] or str(response.status)
+    code = s3errors.parse_error(response.read(ERROR_BODY_BYTES)).code or str(response.status)
     if response.status in (403, 400, 404, 405, 501):
         raise _NotStreaming(f"the server answered {code} to the listen request")
     raise OSError(f"the server answered {code} to the listen request")

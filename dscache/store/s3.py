@@ -225,15 +225,9 @@ def mapped_errors(where: str, config: Config) -> Iterator[None]:
     except (theirs.NoCredentialsError, theirs.PartialCredentialsError) as error:
         raise s3errors.no_credentials(config) from error
     except (theirs.HTTPClientError, theirs.ConnectionError) as error:
-        raise s3errors.unreachable(_reason(error), config) from error
+        raise s3errors.unreachable(error, config) from error
     except (theirs.BotoCoreError, ValueError) as error:
         raise StoreError(f"{where}: {error}") from error
-
-
-def _reason(error: Any) -> str:
-    cause = error.kwargs.get("error") if hasattr(error, "kwargs") else None
-    inner = getattr(cause, "reason", None) or cause or error
-    return str(getattr(inner, "__context__", None) or inner)
 
 
 def _client(config: Config, endpoint: str) -> Any:

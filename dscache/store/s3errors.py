@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from typing import NamedTuple
 
 from ..config import Config
 from ..errors import (
@@ -15,6 +16,13 @@ from ..errors import (
     StoreError,
     StoreUnreachable,
 )
+
+
+class ErrorBody(NamedTuple):
+    """The body of an error response; both are "" when there is none (HEAD) or it is not S3's."""
+
+    code: str
+    message: str
 
 
 class Missing(StoreError):
@@ -77,20 +85,43 @@ def error_of_code(
     return kind(f"{where}: {message or code}")
 
 
-def error_of_response(status: int, body: bytes, where: str, config: Config) -> StoreError:
-    """The error of an HTTP answer; S3 explains it in XML, if there is a body at all."""
+def parse_error(body: bytes) -> ErrorBody:
+    """The code and the message in the XML body of an error response."""
     text = body.decode("utf-8", "replace")
-    code = _element(text, "Code") or str(status)
-    return error_of_code(code, html.unescape(_element(text, "Message")), where, config, status)
+    return ErrorBody(_element(text, "Code"), html.unescape(_element(text, "Message")))
 
 
-def unreachable(reason: str, config: Config) -> StoreUnreachable:
-    """Nobody answers at the endpoint."""
+def error_of_response(status: int, body: bytes, where: str, config: Config) -> StoreError:
+    """The error for an HTTP response, with or without a body."""
+    code, message = parse_error(body)
+    return error_of_code(code or str(status), message, where, config, status)
+
+
+def unreachable(error: Exception, config: Config) -> StoreUnreachable:
+    """The error for a connection that could not be opened or that broke."""
     return StoreUnreachable(
         f"no answer from {config.endpoint} "
-        f"(from {config.origin.get('endpoint', 'the caller')}): {reason.splitlines()[0][:200]}; "
+        f"(from {config.origin.get('endpoint', 'the caller')}): {reason_of(error)}; "
         "is the store running? (`dscache up` starts a local one, `dscache doctor` checks)"
     )
+
+
+def reason_of(error: BaseException) -> str:
+    """One line saying why a connection failed: the exception that urllib3 and botocore wrap, each
+    in its own way.
+
+    `__context__` is not followed: it may be an exception that a caller is handling.
+    """
+    wrapped = (
+        getattr(error, "kwargs", {}).get("error"),  # botocore
+        getattr(error, "reason", None),  # urllib3's MaxRetryError
+        error.__cause__,
+        *error.args[1:],  # urllib3's ProtocolError
+    )
+    for inner in wrapped:
+        if isinstance(inner, BaseException):
+            return reason_of(inner)
+    return (str(error).strip() or repr(error)).splitlines()[0][:200]
 
 
 def no_credentials(config: Config) -> AccessDenied:

@@ -89,7 +89,7 @@ class SignedHttp:
                 lambda: self._once(method, name, query or {}, headers or {}, body)
             )
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise s3errors.unreachable(_cause(error), self._config) from error
+            raise s3errors.unreachable(error, self._config) from error
 
     def patiently(self, once: Callable[[], Response]) -> Response:
         """What `once` answers; asked again when the connection breaks or the server is busy."""
@@ -206,8 +206,3 @@ def _url(config: Config, base: str, name: str, query: Mapping[str, str]) -> str:
     """The URL of an object, or of the bucket when `name` is "", percent-encoded."""
     url = f"{base}/{config.bucket}" + (f"/{quote(name, safe='/~')}" if name else "")
     return f"{url}?{urlencode(query, quote_via=quote, safe='~')}" if query else url
-
-
-def _cause(error: Exception) -> str:
-    inner = getattr(error, "reason", None) or error
-    return str(getattr(inner, "__cause__", None) or inner) or repr(error)

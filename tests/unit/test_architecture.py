@@ -42,7 +42,7 @@ CLIENT_ROOMS = {
     "store": {"config", "errors"},
     "protocol": {*FOUNDATION, "store"},
     "folder": {*FOUNDATION, "protocol"},
-    "download": {*FOUNDATION, "protocol", "folder"},
+    "download": {*FOUNDATION, "store", "protocol", "folder"},
     "reading": {*FOUNDATION, "protocol", "folder"},
     "cache": {*FOUNDATION, "protocol", "folder", "download", "reading"},
     "verify": {*FOUNDATION, "store", "protocol", "folder", "download"},
