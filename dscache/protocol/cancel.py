@@ -8,7 +8,7 @@ from ..reference import is_topic
 from ..store.objects import Objects
 from . import layout, manifests
 from .manifests import Alias, Cancel, Request
-from .markers import read_ready
+from .markers import read_known, read_ready
 from .wait import split_topic
 
 
@@ -40,8 +40,6 @@ def _still_there(store: Objects, key: str, nonce: str) -> list[str]:
 def _requests_by(store: Objects, key: str, client: str) -> Iterable[str]:
     for entry in store.entries(layout.requests_of(key)):
         asked = layout.parse_request(entry.name)
-        found = store.get(entry.name) if asked else None
-        if asked and found:
-            request = manifests.decode_known(found.body, Request, where=entry.name)
-            if request and request.client == client:
-                yield asked.nonce
+        request = read_known(store, entry.name, Request) if asked else None
+        if asked and request and request.client == client:
+            yield asked.nonce

@@ -6,7 +6,7 @@ from ..errors import IntegrityError
 from ..spec import Spec
 from ..store.objects import Objects
 from . import layout, manifests
-from .manifests import Alias, Failure, Ready
+from .manifests import Alias, Failure, M, Progress, Ready
 
 MAX_ALIASES = 4
 
@@ -42,3 +42,14 @@ def read_failure(store: Objects, key: str, nonce: str) -> Failure | None:
     name = layout.failed(key, nonce)
     found = store.get(name)
     return None if found is None else manifests.decode(found.body, Failure, where=name)
+
+
+def read_progress(store: Objects, key: str) -> Progress | None:
+    """The progress of the build of a key; None if there is none or it cannot be decoded."""
+    return read_known(store, layout.progress(key), Progress)
+
+
+def read_known(store: Objects, name: str, kind: type[M]) -> M | None:
+    """The object `name` decoded as `kind`; None if it does not exist or cannot be decoded."""
+    stored = store.get(name)
+    return None if stored is None else manifests.decode_known(stored.body, kind, where=name)

@@ -26,7 +26,7 @@ from ..store.notifications import Connected, Created, Lost, Signal
 from ..store.objects import Objects
 from . import layout, manifests, registers
 from .manifests import Alias, Failure, Live, Progress, Request
-from .markers import MAX_ALIASES, read_failure, read_ready
+from .markers import MAX_ALIASES, read_failure, read_progress, read_ready
 from .priority import DEFAULT_PRIORITY
 
 RECHECK_S = (15.0, 60.0)  # with notifications: bounds of the jittered interval
@@ -166,7 +166,7 @@ def wait(store: Objects, out: OutstandingRequest, again: RequestAgain, how: Wait
                 how.watch(out.key)
                 continue  # its answer may have come before we listened for it
             if pace.blind:
-                pace.show(_progress(store, out.key))
+                pace.show(read_progress(store, out.key))
         except StoreUnreachable as error:
             if not seen:
                 raise
@@ -238,7 +238,7 @@ class _Schedule:
     def _is_building(self, out: OutstandingRequest) -> bool:
         """Whether a builder works on it; asks the store if no event has told."""
         if self._alive_until <= self._store.now():
-            self.show(_progress(self._store, out.key))
+            self.show(read_progress(self._store, out.key))
         return self._alive_until > self._store.now()
 
     def _remark(self, out: OutstandingRequest) -> float:
@@ -319,9 +319,3 @@ class _Schedule:
         if once not in self._noted:
             self._noted.add(once)
             self.how.on_note(text)
-
-
-def _progress(store: Objects, key: str) -> Progress | None:
-    name = layout.progress(key)
-    found = store.get(name)
-    return manifests.decode_known(found.body, Progress, where=name) if found else None
