@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+
 from ..errors import IntegrityError
 from ..spec import Spec
 from ..store.objects import Objects
 from . import layout, manifests
 from .manifests import Alias, Failure, M, Progress, Ready
+
+log = logging.getLogger(__name__)
 
 MAX_ALIASES = 4
 
@@ -33,6 +37,7 @@ def resolve(store: Objects, spec: Spec) -> tuple[Spec, Ready | None]:
         ready = read_ready(store, spec.key)
         if not isinstance(ready, Alias):
             return spec, ready
+        log.debug("%s is an alias of %s", spec.key, ready.key)
         spec = ready.spec
     raise IntegrityError(f"{layout.ready(spec.key)}: more than {MAX_ALIASES} aliases in a row")
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import logging
 import math
 import queue
 import random
@@ -28,6 +29,8 @@ from . import layout, manifests, registers
 from .manifests import Alias, Failure, Live, Progress, Request
 from .markers import MAX_ALIASES, read_failure, read_progress, read_ready
 from .priority import DEFAULT_PRIORITY
+
+log = logging.getLogger(__name__)
 
 RECHECK_S = (15.0, 60.0)  # with notifications: bounds of the jittered interval
 RECHECK_BLIND_S = (1.0, 5.0)  # without: begins at the first and grows to the second
@@ -210,6 +213,11 @@ class _Schedule:
         """Return when there is a reason to look; raise WaitTimeout at the deadline."""
         self._look_at = self.how.clock() + self._interval_s()
         self._latest = self.how.clock() + RECHECK_S[1]
+        log.debug(
+            "%s: no answer yet; checking again in %.1f s, or on a notification",
+            out.key,
+            self._look_at - self.how.clock(),
+        )
         while True:
             now = self.how.clock()
             if deadline is not None and now >= deadline:
@@ -221,6 +229,7 @@ class _Schedule:
             if self.how.given_up.is_set():
                 raise WaitTimeout(f"nobody waits for {out.key} any more; the build goes on")
             if now >= self._look_at:
+                log.debug("%s: polling", out.key)
                 return
             try:
                 signal = self.how.signals.get(timeout=min(max(left, 0.001), GIVE_UP_S))
@@ -265,6 +274,7 @@ class _Schedule:
 
     def unreachable(self, error: StoreUnreachable) -> None:
         """The store did not answer: say so once, and look again later."""
+        log.debug("the store is unreachable: %s", error)
         self._unreachable = True
         self._note(f"the store does not answer; waiting for it ({error})", once="unreachable")
 
@@ -283,6 +293,7 @@ class _Schedule:
             return self._is_news(signal, out)
         before = self._stream
         if isinstance(signal, Connected):
+            log.debug("%s: subscribed to notifications", out.key)
             self._stream, self._blind_s = _StreamState.LIVE, RECHECK_BLIND_S[0]
             if before is _StreamState.LIVE:
                 self._look_within(RENEWED_S)
@@ -291,7 +302,9 @@ class _Schedule:
             if before is _StreamState.LIVE:
                 self._stream = _StreamState.LOST
                 self._look_later()
+            log.debug("%s: notifications lost (%s)", out.key, signal.reason)
             return False
+        log.debug("%s: no notifications (%s); polling", out.key, signal.reason)
         self._stream = _StreamState.NONE
         self._look_within(RECHECK_BLIND_S)
         self._note(
@@ -313,7 +326,10 @@ class _Schedule:
         if event.name == layout.progress(out.key):
             self.show(progress_of(event.metadata))
             return False
-        return event.name in (layout.ready(out.key), layout.failed(out.key, out.nonce))
+        answers = event.name in (layout.ready(out.key), layout.failed(out.key, out.nonce))
+        if answers:
+            log.debug("%s: event %s", out.key, event.name)
+        return answers
 
     def _note(self, text: str, *, once: str) -> None:
         if once not in self._noted:

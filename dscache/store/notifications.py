@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import random
 import threading
 import time
@@ -22,7 +23,9 @@ import urllib3
 from ..config import Config
 from ..errors import AccessDenied, ConfigError, StoreUnreachable
 from . import s3errors
-from .signed_http import SignedHttp
+from .signed_http import SignedHttp, ms_since
+
+log = logging.getLogger(__name__)
 
 EVENTS = "s3:ObjectCreated:*"  # the same for everybody, because of the mask bug (MINIO.md)
 USER_METADATA = "x-amz-meta-"
@@ -151,6 +154,7 @@ class Listener:
                         self._send(signal)
                     reason = "the server closed the stream"
                 except _Renew:
+                    log.debug("listen %s: opening a new stream", self._prefix)
                     continue
                 except (_NotStreaming, AccessDenied, ConfigError) as error:
                     reason, refused = str(error), True
@@ -159,12 +163,15 @@ class Listener:
                     timed_out = isinstance(error, urllib3.exceptions.ReadTimeoutError)
                     silent += timed_out and not streams
                 if not streams and (refused or silent >= SILENT_TRIES):
+                    log.debug("listen %s: %s; giving up", self._prefix, reason)
                     self._send(Unsupported(reason))
                     return  # but one that has streamed will again: it only has to start up
                 failures = 0 if heard else failures + 1
                 if not (doubted and self._doubted):  # which it has said
                     self._send(Unsupported(SILENT_STREAM) if self._doubted else Lost(reason))
-                self._stopped.wait(self._pause_s(failures))
+                pause_s = self._pause_s(failures)
+                log.debug("listen %s: %s; reconnecting in %.1f s", self._prefix, reason, pause_s)
+                self._stopped.wait(pause_s)
 
     def _pause_s(self, failures: int) -> float:
         if self._return_s is not None:
@@ -179,6 +186,7 @@ class Listener:
         """One connection: Connected, then what was created. Ends at REOPEN_S or a stop."""
         query = {"events": EVENTS, "ping": str(PING_S), "prefix": self._prefix}
         url, headers = self._signed.prepare("GET", "", query=query)
+        started = time.monotonic()
         response = pool.request(
             "GET",
             url,
@@ -189,6 +197,7 @@ class Listener:
         )
         try:
             _check_status(response)
+            log.debug("listen %s: %d in %.0f ms", self._prefix, response.status, ms_since(started))
             with self._guard:
                 self._response = response
             if not self._doubted:

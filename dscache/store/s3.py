@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import email.utils
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,11 +18,13 @@ from .forks import PerProcess
 from .objects import Head, ListedObject, Object, Part
 from .response import Response
 from .s3errors import Missing
-from .signed_http import SignedHttp
+from .signed_http import SignedHttp, ms_since
 from .upload import BodyPiece
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
+
+log = logging.getLogger(__name__)
 
 PRESIGN_MAX_S = 7 * 86400
 PART_URL_S = 3600
@@ -108,8 +111,9 @@ class Store:
 
     def upload_part(self, name: str, upload_id: str, number: int, body: Sequence[BodyPiece]) -> str:
         query = {"partNumber": str(number), "uploadId": upload_id}
-        answer = self._signed.patiently(
-            lambda: upload.put(self._signed.presign("PUT", name, PART_URL_S, query=query), body)
+        answer = self._signed.with_retries(
+            lambda: upload.put(self._signed.presign("PUT", name, PART_URL_S, query=query), body),
+            f"PUT {name} part {number}",
         )
         if answer.status != 200:
             raise s3errors.error_of_response(
@@ -176,8 +180,16 @@ class Store:
             return _client(self.config, self.config.require_endpoint())
 
     def _call(self, operation: str, name: str, **extra: Any) -> Any:
-        with mapped_errors(name, self.config):
-            return getattr(self._client, operation)(Bucket=self.bucket, Key=name, **extra)
+        """Call an operation of boto3 on an object."""
+        started = time.monotonic()
+        try:
+            with mapped_errors(name, self.config):
+                response = getattr(self._client, operation)(Bucket=self.bucket, Key=name, **extra)
+        except StoreError as error:
+            log.debug("%s %s: %s in %.0f ms", operation, name, error, ms_since(started))
+            raise
+        log.debug("%s %s: ok in %.0f ms", operation, name, ms_since(started))
+        return response
 
 
 class _Page:

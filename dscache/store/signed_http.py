@@ -6,6 +6,7 @@ requests, and a marker should be read in less time than that.
 
 from __future__ import annotations
 
+import logging
 import math
 import random
 import time
@@ -22,10 +23,13 @@ from ..errors import ConfigError, StoreUnreachable
 from . import s3errors
 from .forks import PerProcess
 from .response import Response
+from .s3errors import reason_of
 from .sigv4 import Keys, presigned, signed_headers
 
 if TYPE_CHECKING:
     from botocore.credentials import Credentials, ReadOnlyCredentials
+
+log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 60.0
@@ -85,26 +89,33 @@ class SignedHttp:
         Raises StoreUnreachable, AccessDenied (no credentials).
         """
         try:
-            return self.patiently(
-                lambda: self._once(method, name, query or {}, headers or {}, body)
+            return self.with_retries(
+                lambda: self._once(method, name, query or {}, headers or {}, body),
+                _request_line(method, name, query or {}),
             )
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise s3errors.unreachable(error, self._config) from error
 
-    def patiently(self, once: Callable[[], Response]) -> Response:
-        """What `once` answers; asked again when the connection breaks or the server is busy."""
+    def with_retries(self, send: Callable[[], Response], request_line: str) -> Response:
+        """Return the response to `send`; send again when the connection breaks or the server is
+        overloaded. `request_line` names the request in the log."""
         for attempt in range(ATTEMPTS):
             if attempt:
-                self._sleep(min(self._uniform(0, 2 ** (attempt - 1)), _left_s()))
+                pause_s = min(self._uniform(0, 2 ** (attempt - 1)), _left_s())
+                log.debug("%s: retrying in %.1f s", request_line, pause_s)
+                self._sleep(pause_s)
             last = attempt == ATTEMPTS - 1
+            started = time.monotonic()
             try:
-                answer = once()
-            except (urllib3.exceptions.HTTPError, OSError, StoreUnreachable):
+                response = send()
+            except (urllib3.exceptions.HTTPError, OSError, StoreUnreachable) as error:
+                log.debug("%s: %s after %.0f ms", request_line, reason_of(error), ms_since(started))
                 if last or time.monotonic() >= _deadline.get():
                     raise
                 continue
-            if answer.status not in RETRIED or last:
-                return answer
+            log.debug("%s: %d in %.0f ms", request_line, response.status, ms_since(started))
+            if response.status not in RETRIED or last:
+                return response
         raise AssertionError("the last attempt returns or raises")
 
     def presign(
@@ -190,6 +201,16 @@ def _credentials() -> Credentials | None:
     import botocore.session
 
     return botocore.session.get_session().get_credentials()
+
+
+def ms_since(started: float) -> float:
+    """Milliseconds since `started`, a time of `time.monotonic`."""
+    return 1000 * (time.monotonic() - started)
+
+
+def _request_line(method: str, name: str, query: Mapping[str, str]) -> str:
+    """Method and object name, or the prefix of a listing. Never the URL: it may be signed."""
+    return f"{method} {name}" if name else f"{method} ?prefix={query.get('prefix', '')}"
 
 
 def _checked_endpoint(endpoint: str, config: Config) -> str:
