@@ -1,7 +1,7 @@
-"""Single requests to one bucket, over urllib3.
+"""Single signed requests to one bucket, over urllib3.
 
-boto3 and its client take a quarter to half a second to import; most commands send a handful of
-requests, and a marker should be read in less time than that.
+Importing boto3 and making its client take 0.25 to 0.5 s; most commands send a few requests and
+should be done in less time than that.
 """
 
 from __future__ import annotations
@@ -35,31 +35,32 @@ CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 60.0
 ATTEMPTS = 3
 RETRIED = frozenset({429, 499, 500, 502, 503, 504})
-LEAST_S = 1.0  # what a request gets even when the time is up: most are answered by then
-CONNECTIONS = 32  # kept open between requests; more threads than that open their own
+LEAST_S = 1.0  # what a request gets even after the deadline: most are answered by then
+CONNECTIONS = 32  # kept open between requests; further threads open their own
 
 _deadline: ContextVar[float] = ContextVar("deadline", default=math.inf)
 
 
 @contextmanager
 def deadline_in(seconds: float | None) -> Iterator[None]:
-    """Let no request of this thread take longer than until `seconds` from now; None: as usual.
+    """Limit all requests of this thread in the block to a deadline `seconds` from now.
 
-    A store that takes a connection and never answers would hold it for minutes otherwise.
+    Without it, a store that accepts a connection and never responds would block for minutes. None
+    sets no deadline.
     """
-    at = math.inf if seconds is None else time.monotonic() + seconds
-    before = _deadline.set(at)
+    deadline = math.inf if seconds is None else time.monotonic() + seconds
+    token = _deadline.set(deadline)
     try:
         yield
     finally:
-        _deadline.reset(before)
+        _deadline.reset(token)
 
 
 class SignedHttp:
     """Sends requests about one bucket. Safe to use from several threads, and after a fork.
 
-    Errors of the connection and answers of an overloaded server are tried again, so a write whose
-    answer is lost may meet its own first success (see `registers`).
+    Retries connection errors and responses of an overloaded server. So a write whose response was
+    lost may meet its own first success (see `protocol/registers.py`).
     """
 
     def __init__(
@@ -84,9 +85,10 @@ class SignedHttp:
         headers: Mapping[str, str] | None = None,
         body: bytes = b"",
     ) -> Response:
-        """Send and return the answer, whatever its status; `name` "" is the bucket itself.
+        """Send a request and return the response, whatever its status.
 
-        Raises StoreUnreachable, AccessDenied (no credentials).
+        `name` "" is the bucket itself. Raises StoreUnreachable, and AccessDenied or ConfigError
+        when there are no credentials to sign with.
         """
         try:
             return self.with_retries(
@@ -97,8 +99,11 @@ class SignedHttp:
             raise s3errors.unreachable(error, self._config) from error
 
     def with_retries(self, send: Callable[[], Response], request_line: str) -> Response:
-        """Return the response to `send`; send again when the connection breaks or the server is
-        overloaded. `request_line` names the request in the log."""
+        """Call `send` until it returns a response that is final, at most ATTEMPTS times.
+
+        Broken connections and an overloaded server are retried. `request_line` names the request
+        in the log.
+        """
         for attempt in range(ATTEMPTS):
             if attempt:
                 pause_s = min(self._uniform(0, 2 ** (attempt - 1)), _left_s())
@@ -121,9 +126,9 @@ class SignedHttp:
     def presign(
         self, method: str, name: str, expires_s: int, *, query: Mapping[str, str] | None = None
     ) -> str:
-        """A URL for one request without credentials, for the public endpoint if it is a GET.
+        """Return a URL for one request without credentials; a GET's is for the public endpoint.
 
-        No request is made. The URL carries a signature: never log it.
+        Sends nothing. The URL carries a signature: never log it.
         """
         public = self._config.public_endpoint.rstrip("/") if method == "GET" else ""
         url = _url(self._config, public or self._endpoint, name, query or {})
@@ -139,7 +144,7 @@ class SignedHttp:
         headers: Mapping[str, str] | None = None,
         body: bytes = b"",
     ) -> tuple[str, dict[str, str]]:
-        """URL and headers of a request, signed for now. Raises AccessDenied (no credentials)."""
+        """Return URL and headers of a request, signed with the current time. Raises as `send`."""
         url = _url(self._config, self._endpoint, name, query)
         keys, region = self._keys(), self._config.region
         return url, signed_headers(
@@ -158,30 +163,30 @@ class SignedHttp:
         response = self._pool.get().request(
             method, url, headers=signed, body=body, redirect=False, timeout=_timeout()
         )
-        found = {name.lower(): value for name, value in response.headers.items()}
-        return Response(response.status, found, response.data)
+        lowered = {header.lower(): value for header, value in response.headers.items()}
+        return Response(response.status, lowered, response.data)
 
     def _keys(self) -> Keys:
-        """The configured credentials, else what botocore finds on this machine."""
+        """Return the configured credentials, or those that botocore finds on this machine."""
         config = self._config
         if config.access_key:
             return Keys(config.access_key, config.secret_key, config.session_token or None)
-        now = self._found_credentials()
-        return Keys(now.access_key, now.secret_key, now.token)
+        frozen = self._botocore_credentials()
+        return Keys(frozen.access_key, frozen.secret_key, frozen.token)
 
-    def _found_credentials(self) -> ReadOnlyCredentials:
-        import botocore.exceptions as theirs
+    def _botocore_credentials(self) -> ReadOnlyCredentials:
+        import botocore.exceptions
 
         try:
             credentials = self._credentials.get()
-        except theirs.BotoCoreError as error:
+        except botocore.exceptions.BotoCoreError as error:
             raise s3errors.unusable_credentials(error, self._config) from error
         if credentials is None:
             raise s3errors.no_credentials(self._config)
         try:
-            return credentials.get_frozen_credentials()  # they renew themselves
-        except theirs.BotoCoreError as error:  # there were some: there will be again
-            raise StoreUnreachable(f"the credentials cannot be renewed now: {error}") from error
+            return credentials.get_frozen_credentials()  # renews them if they expire
+        except botocore.exceptions.BotoCoreError as error:  # they existed, so retrying may help
+            raise StoreUnreachable(f"the credentials could not be renewed: {error}") from error
 
 
 def _pool() -> urllib3.PoolManager:
@@ -204,17 +209,17 @@ def _credentials() -> Credentials | None:
 
 
 def ms_since(started: float) -> float:
-    """Milliseconds since `started`, a time of `time.monotonic`."""
+    """Return the milliseconds since `started`, a time by `time.monotonic`."""
     return 1000 * (time.monotonic() - started)
 
 
 def _request_line(method: str, name: str, query: Mapping[str, str]) -> str:
-    """Method and object name, or the prefix of a listing. Never the URL: it may be signed."""
+    """Name a request in the log. Not by its URL, which may be signed."""
     return f"{method} {name}" if name else f"{method} ?prefix={query.get('prefix', '')}"
 
 
 def _checked_endpoint(endpoint: str, config: Config) -> str:
-    """The endpoint, if its port is one. Raises ConfigError."""
+    """Return the endpoint if its port is valid. Raises ConfigError."""
     try:
         _ = urlsplit(endpoint).port
     except ValueError as error:
@@ -224,6 +229,6 @@ def _checked_endpoint(endpoint: str, config: Config) -> str:
 
 
 def _url(config: Config, base: str, name: str, query: Mapping[str, str]) -> str:
-    """The URL of an object, or of the bucket when `name` is "", percent-encoded."""
+    """Return the percent-encoded URL of an object, or of the bucket if `name` is ""."""
     url = f"{base}/{config.bucket}" + (f"/{quote(name, safe='/~')}" if name else "")
     return f"{url}?{urlencode(query, quote_via=quote, safe='~')}" if query else url

@@ -181,12 +181,12 @@ def test_credentials_that_cannot_be_renewed_for_a_while(machine: Path) -> None:
     machine.write_text(f"[default]\ncredential_process = {program}\n")
     fails.touch()
     signed = SignedHttp(CONFIG._replace(access_key=""))
-    with pytest.raises(AccessDenied, match="cannot be had"):
+    with pytest.raises(AccessDenied, match="could not be loaded"):
         signed.presign("GET", "datasets/x", 60)
     fails.unlink()
     signed._credentials.get()
     fails.touch()
-    with pytest.raises(StoreUnreachable, match="cannot be renewed now"):
+    with pytest.raises(StoreUnreachable, match="could not be renewed"):
         signed.presign("GET", "datasets/x", 60)
 
 

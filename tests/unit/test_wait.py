@@ -194,7 +194,7 @@ def test_without_a_builder_it_says_so_once(expires_at: float | None, notes: int)
     out = wait.put_request(store, SPEC, nonce=NONCE, client="t")
     if expires_at is not None:
         store.put(layout.progress(SPEC.key), progress_until(expires_at))
-    late = "no builder has begun it" if notes else "the build goes on"
+    late = "no builder has begun it" if notes else "the build continues"
     with pytest.raises(WaitTimeout, match=late):
         wait.wait(store, out, never, how)
     assert said == [f"{SPEC.key} is waiting for a builder"] * notes
@@ -204,7 +204,7 @@ def test_giving_up_from_another_thread() -> None:
     _, how, store = story([])
     how.given_up = threading.Event()
     how.given_up.set()
-    with pytest.raises(WaitTimeout, match="nobody waits"):
+    with pytest.raises(WaitTimeout, match="stopped waiting"):
         wait.wait(store, wait.put_request(store, SPEC, nonce=NONCE, client="t"), never, how)
 
 
