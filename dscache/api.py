@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from . import config as configuration
 from .client import Client
 from .config import Config
+from .protocol.priority import DEFAULT_PRIORITY
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -30,7 +31,7 @@ def get(
     timeout_s: float | None = None,
     splits: Collection[str] | None = None,
     shards: Collection[int] | None = None,
-    priority: int = 5,
+    priority: int = DEFAULT_PRIORITY,
     parallel: int | None = None,
     observer: Observer | None = None,
 ) -> Dataset:
@@ -53,7 +54,7 @@ def request_dataset(
     handler_version: str,
     dataset_config: Mapping[str, Any],
     *,
-    priority: int = 5,
+    priority: int = DEFAULT_PRIORITY,
 ) -> str:
     """Ask for a dataset and return at once, with the topic to wait for: `<key>.<nonce>`."""
     from .spec import Spec

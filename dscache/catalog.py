@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from .errors import IntegrityError
-from .protocol import layout, manifests, markers
+from .protocol import layout, markers
 from .protocol.manifests import Alias, Failure, Live, Progress, RawRevision, Ready, Request, Retired
 from .protocol.state import State, state_of
 from .spec import Spec, split_key
@@ -77,7 +77,7 @@ def status(store: Objects, key: str) -> Status:
         if (request := layout.parse_request(entry.name))
     ]
     failure = None if isinstance(ready, Live) else newest_failure(store, key, ready)
-    progress = _progress(store, key) if requests else None
+    progress = markers.read_progress(store, key) if requests else None
     state = state_of(ready, [failure] if failure else [], requests, progress, store.now())
     return Status(asked, key, state, ready, failure, progress, requests=len(requests))
 
@@ -90,8 +90,7 @@ def newest_failure(store: Objects, key: str, ready: Ready | None) -> Failure | N
     since = ready.retired_at if isinstance(ready, Retired) else 0.0
     entries = sorted(store.entries(layout.failures_of(key)), key=lambda entry: -entry.modified)
     for entry in entries:
-        found = store.get(entry.name)
-        failure = manifests.decode_known(found.body, Failure, where=entry.name) if found else None
+        failure = markers.read_known(store, entry.name, Failure)
         if failure is not None:
             return failure if failure.failed_at > since else None
     return None
@@ -134,9 +133,7 @@ def raw_revisions(store: Objects, names: Iterable[str]) -> dict[str, str]:
     """The revision of the raw data as builders last saw them, by dataset_name."""
     revisions = {}
     for name in set(names):
-        where = layout.raw(name)
-        found = store.get(where)
-        raw = manifests.decode_known(found.body, RawRevision, where=where) if found else None
+        raw = markers.read_known(store, layout.raw(name), RawRevision)
         if raw is not None:
             revisions[name] = raw.revision
     return revisions
@@ -163,10 +160,10 @@ def spec_of_key(store: Objects, key: str) -> Spec | None:
     if ready is not None:
         return ready.spec
     for entry in store.entries(layout.requests_of(key)):
-        found = store.get(entry.name) if layout.parse_request(entry.name) else None
-        request = manifests.decode_known(found.body, Request, where=entry.name) if found else None
-        if request is not None:
-            return request.spec
+        if layout.parse_request(entry.name):
+            request = markers.read_known(store, entry.name, Request)
+            if request is not None:
+                return request.spec
     return None
 
 
@@ -175,9 +172,3 @@ def _read_ready(store: Objects, key: str) -> Ready | None:
         return markers.read_ready(store, key)
     except IntegrityError:
         return None  # of a newer dscache, or damaged: `show` tells
-
-
-def _progress(store: Objects, key: str) -> Progress | None:
-    name = layout.progress(key)
-    found = store.get(name)
-    return manifests.decode_known(found.body, Progress, where=name) if found else None

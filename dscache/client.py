@@ -12,6 +12,7 @@ from .config import Config
 from .errors import DatasetReplaced
 from .folder.selection import Selection
 from .protocol.observer import NullObserver
+from .protocol.priority import DEFAULT_PRIORITY
 from .reading.dataset import Dataset
 from .reference import members_of, named_key, spec_of
 
@@ -73,7 +74,7 @@ class Client:
         timeout_s: float | None = None,
         splits: Collection[str] | None = None,
         shards: Collection[int] | None = None,
-        priority: int = 5,
+        priority: int = DEFAULT_PRIORITY,
         parallel: int | None = None,
         observer: Observer | None = None,
     ) -> Dataset:
@@ -129,7 +130,7 @@ class Client:
             f"{asked}: replaced or removed {MAX_REPLACEMENTS} times while it was downloaded"
         )
 
-    def request(self, reference: DatasetReference, *, priority: int = 5) -> str:
+    def request(self, reference: DatasetReference, *, priority: int = DEFAULT_PRIORITY) -> str:
         """Request a dataset and return at once, with the topic to wait for: `<key>.<nonce>`.
 
         A dataset that is ready is not requested again; waiting for the topic then returns at

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import getpass
+import logging
 import secrets
 import socket
 import threading
@@ -27,6 +28,7 @@ from .protocol import layout, manifests, markers
 from .protocol.cancel import cancel
 from .protocol.manifests import Failure, Live
 from .protocol.observer import NullObserver, Observer
+from .protocol.priority import DEFAULT_PRIORITY
 from .protocol.state import State
 from .protocol.subscriptions import Waiter, subscriptions_of
 from .protocol.wait import OutstandingRequest, WaitOptions, put_request, split_topic, wait
@@ -38,7 +40,7 @@ from .store.signed_http import deadline_in
 if TYPE_CHECKING:
     from .reference import DatasetReference
 
-DEFAULT_PRIORITY = 5
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,9 @@ class Remote:
         with deadline_in(options.timeout_s):
             resolved, ready = markers.resolve(self.store, spec)
             if isinstance(ready, Live):
+                log.debug("%s is ready: %s", resolved.key, ready.zip_key)
                 return ready
+            log.debug("%s is not built", resolved.key)
             if not options.build:
                 raise NotCached(
                     f"{resolved.key} is not built in bucket {self.config.bucket!r}; "
@@ -172,9 +176,11 @@ class Remote:
         raise NotCached(f"{name} does not exist and was not answered; ask again with the config")
 
     def _ask(self, spec: Spec, options: RequestOptions) -> OutstandingRequest:
-        return put_request(
+        outstanding = put_request(
             self.store, spec, nonce=_nonce(), client=self.name, priority=options.priority
         )
+        log.debug("requested %s with priority %d", outstanding.topic, options.priority)
+        return outstanding
 
     def _answer(
         self, key: str, request: Callable[[], OutstandingRequest], options: RequestOptions

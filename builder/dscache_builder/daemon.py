@@ -14,6 +14,7 @@ from contextlib import contextmanager
 
 from dscache.errors import DscacheError, StoreUnreachable
 from dscache.protocol import layout
+from dscache.protocol.priority import DEFAULT_PRIORITY
 from dscache.protocol.selftest import check_conditional_create
 from dscache.store.notifications import Connected, Listener, Lost, Signal, Unsupported
 from dscache.store.objects import ListedObject
@@ -34,7 +35,6 @@ log = logging.getLogger("dscache_builder")
 BLIND_S = (1.0, 5.0)
 ERROR_PAUSES_S = (1.0, 5.0, 15.0, 60.0)
 HELD_PAUSE_S = 5.0
-DEFAULT_PRIORITY = 5
 STOP_S = 25.0
 
 

@@ -55,7 +55,7 @@ def common(command: F) -> F:
     @click.option("--profile", metavar="NAME", help="Profile of the configuration file.")
     @click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
     @click.option("-q", "--quiet", is_flag=True, help="No progress and no messages.")
-    @click.option("-v", "--verbose", is_flag=True, help="Say more.")
+    @click.option("-v", "--verbose", is_flag=True, help="Log requests, retries and waits.")
     @functools.wraps(command)
     def wrapped(
         *args: Any, profile: str | None, as_json: bool, quiet: bool, verbose: bool, **kwargs: Any
@@ -68,6 +68,13 @@ def common(command: F) -> F:
 
 
 def _log_to_stderr() -> None:
+    """Print the log of `dscache`, and of no other library, on standard error."""
     import logging
 
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(name)s: %(message)s")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        logging.Formatter("%(asctime)s.%(msecs)03d %(name)s: %(message)s", "%H:%M:%S")
+    )
+    logger = logging.getLogger("dscache")
+    logger.handlers = [handler]  # replaces that of an earlier command in this process
+    logger.setLevel(logging.DEBUG)

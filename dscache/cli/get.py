@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 
 from ..errors import EXIT_INTERRUPTED, UsageError
+from ..protocol.priority import DEFAULT_PRIORITY, MAX_PRIORITY, MIN_PRIORITY
 from .common import App, common
 from .progress import Display
 
@@ -22,6 +23,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 COULD_NOT_START = 127
 SHARDS = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
 MAX_SHARD = 99_999  # names have five digits
+PRIORITY = click.option(
+    "--priority",
+    type=click.IntRange(MIN_PRIORITY, MAX_PRIORITY),
+    default=DEFAULT_PRIORITY,
+    show_default=True,
+)
 
 
 def fetching(command: F) -> F:
@@ -30,7 +37,7 @@ def fetching(command: F) -> F:
         click.option("--retry", is_flag=True, help="Ask again even if it failed before."),
         click.option("--no-build", is_flag=True, help="Exit with 5 rather than have it built."),
         click.option("--timeout", type=float, metavar="SECONDS", help="Wait no longer than this."),
-        click.option("--priority", type=click.IntRange(0, 9), default=5, show_default=True),
+        PRIORITY,
         click.option("--split", "splits", multiple=True, help="Fetch only this split; repeatable."),
         click.option(
             "-j",
@@ -63,7 +70,7 @@ def get(app: App, config: str, **how: Any) -> None:
 
 @click.command()
 @click.argument("config")
-@click.option("--priority", type=click.IntRange(0, 9), default=5, show_default=True)
+@PRIORITY
 @common
 def request(app: App, config: str, priority: int) -> None:
     """Ask for the dataset that CONFIG describes and return at once.

@@ -26,6 +26,7 @@ from ..errors import (
     StoreUnreachable,
 )
 from ..folder.checksums import CHUNK_BYTES
+from ..store.s3errors import parse_error
 
 CONNECT_TIMEOUT_S = 5.0
 _RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -214,13 +215,11 @@ class RangeReader:
 
 def refusal(status: int, body: bytes, source: Source) -> Exception:
     """The error of an answer that is not 206; Interrupted when asking again may help. Pure."""
-    text = body.decode("utf-8", "replace")
-    code = text.partition("<Code>")[2].partition("</Code>")[0]
+    code, message = parse_error(body)
     what = f"{source.name}: {code or 'HTTP'} ({status})"
     if status in _RETRIED:
         return Interrupted(what)
     if status in (401, 403):
-        message = text.partition("<Message>")[2].partition("</Message>")[0]
         return AccessDenied(
             f"{what}: a fresh URL was refused: {message or 'no reason given'}; check the "
             "profile's credentials, the user's policy, and the clock of this machine"

@@ -1,11 +1,11 @@
-"""The log of a build as it lies in the bucket while the build runs. Pure.
+"""The log of a build, as the bucket holds it while the build runs. Pure.
 
-The object holds the newest part of the log behind a line that says where that part begins:
+The object holds the newest part of the log, after a line that says where that part begins:
 
     [build 1f2e3d4c, log from byte 0]
 
-so that who reads it again and again can tell what is new, although the beginning is dropped when
-the log grows beyond its limit.
+The beginning is dropped when the log exceeds its limit, and a reader that polls the object can
+still find what is new.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _PROBE_BYTES = 4 << 10
 
 
 class BuildLog:
-    """Collects the log of one attempt; `body` is what to put into the bucket."""
+    """Collects the log of one attempt; `body` is the content of its object in the bucket."""
 
     def __init__(self, attempt: str, limit_bytes: int = LIMIT_BYTES) -> None:
         self._attempt = attempt
@@ -27,10 +27,10 @@ class BuildLog:
         self._dropped = 0
 
     def add(self, text: str) -> None:
-        """Append."""
-        grown = self._kept + text.encode("utf-8", "replace")
-        over = max(len(grown) - self._limit_bytes, 0)
-        self._kept, self._dropped = grown[over:], self._dropped + over
+        """Append to the log, and drop its beginning when it exceeds the limit."""
+        text_bytes = self._kept + text.encode("utf-8", "replace")
+        excess = max(len(text_bytes) - self._limit_bytes, 0)
+        self._kept, self._dropped = text_bytes[excess:], self._dropped + excess
 
     @property
     def body(self) -> bytes:
@@ -39,14 +39,14 @@ class BuildLog:
 
 
 class Follower:
-    """Reads the object again and again, and gives what is new each time."""
+    """Finds what is new in a log object that is read repeatedly."""
 
     def __init__(self) -> None:
         self._attempt = b""
         self._seen = 0
 
     def new(self, body: bytes) -> str:
-        """What has been added since the last call; all of it when another attempt began."""
+        """Return the text added since the last call; all text if another attempt has begun."""
         match = _HEADER.match(body)
         attempt, start = (match[1], int(match[2])) if match else (b"", 0)
         text = body[match.end() :] if match else body
@@ -58,14 +58,14 @@ class Follower:
 
 
 def text_of(body: bytes) -> str:
-    """The log without the line that says where it begins."""
+    """Return the log without its header line."""
     return Follower().new(body)
 
 
 def continued(before: str, after: str) -> str:
-    """What `after` has more than `before`, where both are the end of one growing text.
+    """Return what `after` adds to `before`, both being tails of one growing text.
 
-    The beginning of `after` may have been dropped. When nothing of `before` is found in it, all of
+    The beginning of `after` may have been dropped. If the end of `before` is not in it, all of
     `after` is new.
     """
     if after.startswith(before):

@@ -1,4 +1,7 @@
-"""Names of the objects in the bucket (DESIGN §4). Pure; the only place that spells a path."""
+"""Names of the objects in the bucket, see docs/protocol.md#objects. Pure.
+
+No other module spells such a name.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ DATASETS = "datasets/"
 
 
 class RequestName(NamedTuple):
-    """A request or a cancel: the key it is for and the nonce that makes its name unique."""
+    """What the name of a request, cancel or failure says: the key and the request's nonce."""
 
     key: str
     nonce: str
@@ -55,7 +58,7 @@ def objects_of_version(key: str) -> str:
 
 
 def key_in(name: str) -> str | None:
-    """The key that an object under `datasets/` belongs to, or None for any other name."""
+    """Return the key that an object under `datasets/` belongs to, or None for any other name."""
     match = KEY.match(name, len(DATASETS)) if name.startswith(DATASETS) else None
     return match[0] if match and name.startswith(".", match.end()) else None
 

@@ -9,28 +9,29 @@ import msgspec
 
 from ..errors import IntegrityError
 from ..spec import Spec
+from .priority import DEFAULT_PRIORITY
 
 SCHEMA = 1
 
 
 class Manifest(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """Base of all objects; `schema` is written always and checked when read."""
+    """Base of all objects; `schema` is always written, and checked when read."""
 
     schema: int = SCHEMA
 
 
 class Request(Manifest, kw_only=True):
-    """`requests/<key>.<nonce>.json`: outstanding work. `priority` 0–9, higher is sooner."""
+    """`requests/<key>.<nonce>.json`: an outstanding request. `priority`: see `priority`."""
 
     spec: Spec
     nonce: str
     client: str
     requested_at: float
-    priority: int = 5
+    priority: int = DEFAULT_PRIORITY
 
 
 class Cancel(Manifest, kw_only=True):
-    """`requests/<key>.<nonce>.cancel`: the requester's wish to stop."""
+    """`requests/<key>.<nonce>.cancel`: the client withdraws its request."""
 
     nonce: str
     client: str
@@ -54,7 +55,7 @@ class Member(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class BadSample(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """A sample that was left out: its id, what went wrong, and the traceback's tail."""
+    """A sample that was left out: its id, the error, and the end of the traceback."""
 
     sample: str
     error: str
@@ -62,7 +63,7 @@ class BadSample(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class Timings(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True):
-    """Seconds spent, and when it was done (Unix time)."""
+    """Seconds spent, and when the build was finished (Unix time)."""
 
     environment_s: float = 0.0
     plan_s: float = 0.0
@@ -71,7 +72,7 @@ class Timings(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True):
 
 
 class Live(Manifest, kw_only=True, tag="live", tag_field="state"):
-    """Ready marker of a complete dataset: describes its zip wholly. The commit point."""
+    """Ready marker of a complete dataset: describes its zip completely. The commit point."""
 
     spec: Spec
     generation: int
@@ -103,7 +104,7 @@ class Live(Manifest, kw_only=True, tag="live", tag_field="state"):
 
 
 class Retired(Manifest, kw_only=True, tag="retired", tag_field="state"):
-    """Ready marker after cleaning: generation `generation` is gone; `nonce` keeps bodies unique."""
+    """Ready marker of a retired dataset: its zip was deleted. `nonce` keeps bodies unique."""
 
     spec: Spec
     generation: int
@@ -113,7 +114,7 @@ class Retired(Manifest, kw_only=True, tag="retired", tag_field="state"):
 
 
 class Alias(Manifest, kw_only=True, tag="alias", tag_field="state"):
-    """Ready marker of a spec that resolves to another one: go on with `key` (the key of `spec`)."""
+    """Ready marker of a spec that resolves to another one: `spec`, whose key is `key`."""
 
     key: str
     spec: Spec
@@ -129,7 +130,7 @@ FailureKind = Literal[
 
 
 class Failure(Manifest, kw_only=True):
-    """`datasets/<key>.failed.<nonce>`: why this request was not built, and what to do."""
+    """`datasets/<key>.failed.<nonce>`: why the build for this request failed."""
 
     kind: FailureKind
     message: str
@@ -177,7 +178,8 @@ class PartRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class Seal(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """Written before Complete: all that the ready marker needs, and the etag the zip will have."""
+    """Written before the upload is completed: what the ready marker needs, and the etag that the
+    zip will have."""
 
     zip_etag: str
     zip_size: int
@@ -194,8 +196,8 @@ class Checkpoint(Manifest, kw_only=True):
     """`builds/<key>.json`: claim and checkpoint in one register.
 
     Never deleted; every write is conditional; `counter` and `nonce` keep bodies from repeating.
-    `owner` is "" when the claim is released (a tombstone). `expires_at` is server time.
-    `upload_nonce` is in the metadata of the upload, so a HEAD tells whose zip it is.
+    `owner` is "" when the claim is released. `expires_at` is server time. `upload_nonce` is in the
+    metadata of the upload, so a HEAD says which build the zip is from.
     """
 
     owner: str
@@ -223,7 +225,7 @@ class Lock(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class HandlerVersion(Manifest, kw_only=True):
-    """`handlers/<dataset_name>/<version>.json`: the first resolution holds for everybody."""
+    """`handlers/<dataset_name>/<version>.json`: the first resolution holds for all builders."""
 
     dataset_name: str
     handler_version: str
@@ -242,7 +244,7 @@ class RawRevision(Manifest, kw_only=True):
 
 
 class Usage(Manifest, kw_only=True):
-    """`usage/…`: one download. `seconds` is wall time, `bytes` what was transferred."""
+    """`usage/…`: one download. `seconds` is wall time, `bytes` the size of the transfer."""
 
     client: str
     downloaded_at: float
@@ -251,12 +253,12 @@ class Usage(Manifest, kw_only=True):
 
 
 M = TypeVar("M")
-_making = threading.Lock()
+_lock = threading.Lock()
 _decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
 
 
 def encode(manifest: Manifest) -> bytes:
-    """The manifest as indented JSON (people read these in the console), `schema` first."""
+    """Encode as indented JSON, since people read it in the console; `schema` comes first."""
     document = {"schema": manifest.schema, **msgspec.to_builtins(manifest)}
     return msgspec.json.format(msgspec.json.encode(document), indent=1)
 
@@ -272,22 +274,22 @@ def decode(body: bytes, kind: type[M], *, where: str) -> M:
     schema = getattr(manifest, "schema", SCHEMA)
     if schema != SCHEMA:
         raise IntegrityError(
-            f"{where}: schema {schema}, but this dscache knows {SCHEMA}; upgrade dscache"
+            f"{where}: schema {schema}, but this dscache reads {SCHEMA}; upgrade dscache"
         )
     return manifest
 
 
 def _decoder(kind: type[M]) -> msgspec.json.Decoder[M]:
-    """The decoder of a kind, made by one thread at a time: msgspec looks at a structure's fields
-    when it first meets it, and crashes the process when a second thread decodes one meanwhile."""
-    with _making:
+    """Return the decoder of a kind. One thread at a time makes one: msgspec inspects a structure
+    at its first use, and the process crashes if a second thread decodes one meanwhile."""
+    with _lock:
         if kind not in _decoders:
             _decoders[kind] = msgspec.json.Decoder(kind)
         return _decoders[kind]
 
 
 def decode_known(body: bytes, kind: type[M], *, where: str) -> M | None:
-    """The same, or None for what cannot be read: hints, and what is somebody else's trouble."""
+    """Decode as `decode` does; return None for what cannot be decoded, as a hint may be."""
     try:
         return decode(body, kind, where=where)
     except IntegrityError:

@@ -1,4 +1,4 @@
-"""Who is told what goes on while one waits for a dataset."""
+"""The interface through which a client reports progress."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ if TYPE_CHECKING:
 
 
 class Observer(Protocol):
-    """Is told what goes on while one waits. All methods may do nothing."""
+    """Gets reports while a client waits for a dataset and downloads it; any may be ignored."""
 
     def progress(self, progress: Progress) -> None:
-        """The builder's progress."""
+        """Report the builder's progress."""
 
     def transferred(self, done: int, total: int) -> None:
-        """Bytes downloaded, of how many."""
+        """Report the bytes downloaded so far, and their total."""
 
     def note(self, text: str) -> None:
-        """A line for people."""
+        """Report one line for people."""
 
 
 class NullObserver:
-    """The observer that tells nobody."""
+    """An observer that ignores all reports."""
 
     def progress(self, progress: Progress) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def transferred(self, done: int, total: int) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def note(self, text: str) -> None:
-        """Nothing."""
+        """Do nothing."""

@@ -1,7 +1,7 @@
-"""Conditional writes whose answer may be lost (DESIGN §5).
+"""Conditional writes whose response may be lost, see docs/protocol.md#registers.
 
-The SDK repeats a write whose answer it did not get, and the repetition meets its own first success
-as a 412. Bodies of registers never repeat, so reading the object settles whose write it was.
+The HTTP client retries a write without a response, and the retry may meet its own first success
+as a 412. Bodies of registers never repeat, so reading the object shows whose write it was.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from ..store.objects import Objects
 
 
 def write(store: Objects, name: str, body: bytes, *, if_match: str | None) -> str:
-    """Write a register and return its etag; `if_match` None means "it must not exist yet".
+    """Write a register and return its etag; `if_match` None means that it must not exist yet.
 
-    Raises PreconditionFailed when somebody else's value is there.
+    Raises PreconditionFailed when another process wrote the register.
     """
     try:
         return store.put(name, body, if_none_match=if_match is None, if_match=if_match)
     except PreconditionFailed:
-        found = store.get(name)
-        if found is not None and found.body == body:
-            return found.etag
+        stored = store.get(name)
+        if stored is not None and stored.body == body:
+            return stored.etag
         raise

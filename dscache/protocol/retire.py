@@ -1,4 +1,4 @@
-"""Retire a dataset: the only way its zip is ever removed (DESIGN §5, cleaning)."""
+"""Retire a dataset: the only way its zip is ever deleted, see docs/protocol.md#retire."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from .manifests import Live, Retired
 def retire(store: Objects, key: str, *, nonce: str, reason: str = "") -> Live | None:
     """Mark the live dataset retired, then delete its zip; in this order.
 
-    Returns what was retired, or None when nothing is live under this key or somebody else changed
-    the marker meanwhile. A crash in between leaves a zip that the next build deletes.
+    Returns the marker of what was retired, or None if the key is not live or another process
+    changed its marker meanwhile. A crash in between leaves a zip that the next build deletes.
     """
     name = layout.ready(key)
-    found = store.get(name)
-    live = manifests.decode_ready(found.body, where=name) if found else None
-    if found is None or not isinstance(live, Live):
+    stored = store.get(name)
+    live = manifests.decode_ready(stored.body, where=name) if stored else None
+    if stored is None or not isinstance(live, Live):
         return None
     retired = Retired(
         spec=live.spec,
@@ -27,7 +27,7 @@ def retire(store: Objects, key: str, *, nonce: str, reason: str = "") -> Live | 
         reason=reason,
     )
     try:
-        registers.write(store, name, manifests.encode(retired), if_match=found.etag)
+        registers.write(store, name, manifests.encode(retired), if_match=stored.etag)
     except PreconditionFailed:
         return None
     store.delete(live.zip_key)

@@ -1,4 +1,4 @@
-"""Find out whether a store can be used: without conditional creates nothing here is safe."""
+"""Check that a store supports conditional creates, without which two builders could both win."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ PERMANENT = "usage/selftest"  # never deleted, so nothing can interfere between 
 def check_conditional_create(store: Objects, nonce: str) -> None:
     """Put a cancel, which shows that requests can be written; then create one object twice.
 
-    One of the two creates with `If-None-Match: *` must fail. The cancel, of a request that does
-    not exist, cannot serve for that: a builder deletes it as soon as it hears of it. Raises
-    StoreError when the store ignores the condition, and the errors of the store.
+    One of the two creates with `If-None-Match: *` must fail. The cancel cannot serve for that: it
+    is for a request that does not exist, so a builder deletes it as soon as it sees it. Raises
+    StoreError if the store ignores the condition, and the errors of the store.
     """
     store.put(layout.cancel(NO_KEY, nonce), b"{}", if_none_match=True)
     for content in (b"{}", b"{ }"):

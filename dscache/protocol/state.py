@@ -1,4 +1,4 @@
-"""What state a dataset is in, derived from the objects in the bucket (DESIGN §4). Pure."""
+"""The state of a key, derived from the objects in the bucket; docs/protocol.md#states. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .manifests import Alias, Failure, Live, Progress, Ready
 
 
 class State(enum.Enum):
-    """State of a key, as people see it."""
+    """State of a key, as `dscache status` shows it."""
 
     READY = "ready"
     ALIAS = "alias"
@@ -26,10 +26,11 @@ def state_of(
     progress: Progress | None,
     now: float,
 ) -> State:
-    """READY (live) > BUILDING (a request, and progress not expired) > REQUESTED > FAILED > ABSENT.
+    """Return the first that applies: READY (live), BUILDING (a request, and progress that has not
+    expired), REQUESTED, FAILED, ABSENT.
 
-    `requests` are the outstanding requests; `now` is Unix time by the server's clock.
-    An alias has no state of its own: look at the key that it names.
+    `requests` are the outstanding requests; `now` is Unix time by the server's clock. An alias has
+    no state of its own: its dataset has the key that it names.
     """
     if isinstance(ready, Live):
         return State.READY

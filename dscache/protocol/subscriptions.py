@@ -1,10 +1,10 @@
-"""One notification stream for all who wait in a process, whatever they wait for.
+"""One notification stream for all waiters of a process, whatever keys they wait for.
 
-A listener is opened by the first waiter and closed after the last. It asks for the names of one
-dataset_name and version, which spares a lone waiter (and the server) the progress of everything
-else that is being built; a waiter for another one makes the process open a second listener, for all
-datasets, and everybody who comes later uses that. So there are two connections at most, however
-many keys are waited for. Events go to the waiters of their key only.
+The first waiter opens a listener, and the last one closes it. That listener subscribes to one
+dataset_name and version, which spares a lone waiter (and the server) the progress of all other
+builds. The first waiter for another dataset_name or version opens a second listener, for all
+datasets, which all later waiters use. So there are at most two connections, however many keys are
+waited for. Events go to the waiters of their key only.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from ..config import Config
 from ..store.notifications import Created, Listener, Signal
 from . import layout
 
-RETURN_S = (0.0, 8.0)  # a thousand clients of a store that was started again come back over this
+RETURN_S = (0.0, 8.0)  # a thousand clients of a restarted store reconnect spread over this
 
 
 class RunningListener(Protocol):
-    """What is needed of a listener."""
+    """The part of a listener that is used here."""
 
     def stop(self) -> None:
-        """End it."""
+        """Stop delivering signals."""
 
 
 Open = Callable[[Config, str, Callable[[Signal], None]], RunningListener]
@@ -36,12 +36,12 @@ Open = Callable[[Config, str, Callable[[Signal], None]], RunningListener]
 def start_listener(
     config: Config, prefix: str, deliver: Callable[[Signal], None]
 ) -> RunningListener:
-    """A started listener that comes back no sooner than a crowd of them may."""
+    """Start a listener that reconnects after a random pause within RETURN_S."""
     return Listener(config, prefix, deliver, return_s=RETURN_S).start()
 
 
 class Waiter:
-    """The signals for one who waits: like a queue, but only `get`."""
+    """The signals for one waiting call: a queue of which the call uses `get`."""
 
     def __init__(self, channel: _SharedListener, key: str) -> None:
         self._channel = channel
@@ -49,7 +49,7 @@ class Waiter:
         self.key = key
 
     def get(self, timeout: float) -> Signal:
-        """The next signal. Raises queue.Empty after `timeout` seconds."""
+        """Return the next signal. Raises queue.Empty after `timeout` seconds."""
         return self._signals.get(timeout=timeout)
 
     def put(self, signal: Signal) -> None:
@@ -57,12 +57,12 @@ class Waiter:
         self._signals.put(signal)
 
     def watch(self, key: str) -> None:
-        """Go on with the events of another key: the one that ours resolves to."""
+        """Receive the events of another key instead: the one that the requested key resolves to."""
         self._channel.move(self, key)
 
 
 class _SharedListener:
-    """A listener and those who wait on it."""
+    """A listener and its waiters."""
 
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
@@ -72,37 +72,37 @@ class _SharedListener:
         self._state: Signal | None = None
 
     def add(self, waiter: Waiter) -> None:
-        """Take a waiter in; it is told at once how the stream is."""
+        """Add a waiter; it immediately gets the last signal about the stream's state."""
         with self._lock:
             self._waiters.setdefault(waiter.key, []).append(waiter)
             if self._state is not None:
                 waiter.put(self._state)
 
     def remove(self, waiter: Waiter) -> bool:
-        """Let a waiter go; whether it was the last one."""
+        """Remove a waiter; return whether it was the last one."""
         with self._lock:
-            self._forget(waiter)
+            self._discard(waiter)
             return not self._waiters
 
     def move(self, waiter: Waiter, key: str) -> None:
-        """Let a waiter wait for another key."""
+        """Move a waiter to another key."""
         with self._lock:
-            self._forget(waiter)
+            self._discard(waiter)
             waiter.key = key
             self._waiters.setdefault(key, []).append(waiter)
 
     def deliver(self, signal: Signal) -> None:
-        """Pass on what the listener says."""
+        """Pass on a signal: an event to the waiters of its key, a change of state to all."""
         with self._lock:
             if isinstance(signal, Created):
-                told = self._waiters.get(layout.key_in(signal.name) or "", [])
+                receivers = self._waiters.get(layout.key_in(signal.name) or "", [])
             else:
                 self._state = signal
-                told = [waiter for waiters in self._waiters.values() for waiter in waiters]
-            for waiter in told:
+                receivers = [waiter for waiters in self._waiters.values() for waiter in waiters]
+            for waiter in receivers:
                 waiter.put(signal)
 
-    def _forget(self, waiter: Waiter) -> None:
+    def _discard(self, waiter: Waiter) -> None:
         waiters = self._waiters[waiter.key]
         waiters.remove(waiter)
         if not waiters:
@@ -120,7 +120,7 @@ class Subscriptions:
 
     @contextmanager
     def waiting(self, key: str) -> Iterator[Waiter]:
-        """Signals about a key, and about whatever it resolves to, until the block ends."""
+        """Subscribe to signals about a key until the block ends."""
         waiter = self._enter(key)
         try:
             yield waiter
@@ -134,7 +134,7 @@ class Subscriptions:
             if channel is None:
                 channel = _SharedListener(layout.DATASETS if self._channels else narrow)
                 channel.listener = self._open(self._config, channel.prefix, channel.deliver)
-                self._channels.append(channel)  # now that it has one
+                self._channels.append(channel)  # not before: opening may fail
             waiter = Waiter(channel, key)
             channel.add(waiter)
             return waiter
@@ -154,7 +154,7 @@ _lock = threading.Lock()
 
 
 def subscriptions_of(config: Config) -> Subscriptions:
-    """The subscriptions of this process for the endpoint, bucket and user of a configuration."""
+    """Return this process's subscriptions for the endpoint, bucket and user of a configuration."""
     user = (config.access_key, config.secret_key, config.session_token)
     with _lock:
         return _by_bucket.setdefault(
@@ -163,7 +163,7 @@ def subscriptions_of(config: Config) -> Subscriptions:
 
 
 def _forget_all() -> None:
-    """In a forked child: the threads of the listeners are the parent's."""
+    """Start afresh in a forked child: the listeners' threads exist in the parent only."""
     global _by_bucket, _lock
     _by_bucket, _lock = {}, threading.Lock()
 

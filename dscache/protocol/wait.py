@@ -1,16 +1,18 @@
-"""Ask for a dataset and wait for the answer: the client's half of the protocol (DESIGN §5).
+"""Request a dataset and wait for the answer: the client's half of the protocol.
 
-`look` is the protocol: a few single requests whose order matters. `wait` decides when to look: at
-each notification, after each reconnect, and every so often whatever happens.
+`look` is the protocol (docs/protocol.md#a-client): a few requests to the store whose order matters.
+`wait` decides when to look: at each notification, after each reconnect, and at long intervals in
+any case.
 
-A thousand clients may wait at one store, and all of them lose it at the same moment. So nobody
-looks at once when it is back: they come one after the other, over RETURN_S.
+A thousand clients may wait at one store, and all of them lose it at the same moment. So none looks
+immediately when the store is back: they spread over RETURN_S.
 """
 
 from __future__ import annotations
 
 import contextlib
 import enum
+import logging
 import math
 import queue
 import random
@@ -26,26 +28,29 @@ from ..store.notifications import Connected, Created, Lost, Signal
 from ..store.objects import Objects
 from . import layout, manifests, registers
 from .manifests import Alias, Failure, Live, Progress, Request
-from .markers import MAX_ALIASES, read_failure, read_ready
+from .markers import MAX_ALIASES, read_failure, read_progress, read_ready
+from .priority import DEFAULT_PRIORITY
+
+log = logging.getLogger(__name__)
 
 RECHECK_S = (15.0, 60.0)  # with notifications: bounds of the jittered interval
-RECHECK_BLIND_S = (1.0, 5.0)  # without: begins at the first and grows to the second
+RECHECK_BLIND_S = (1.0, 5.0)  # without: the first interval, and the one it grows to
 RETURN_S = (10.0, 40.0)  # after the stream broke off or the store did not answer
-RENEWED_S = (0.0, 15.0)  # after a stream took the place of another: what fell in between
-WITHOUT_BUILDER_S = (4.0, 8.0)  # without any progress: then look whether there is a builder
+RENEWED_S = (0.0, 15.0)  # after a new stream replaced an old one: events may have been missed
+WITHOUT_BUILDER_S = (4.0, 8.0)  # without an event of progress: then read the progress
 GIVE_UP_S = 0.5
 
 
 @dataclass(frozen=True)
 class OutstandingRequest:
-    """A request of ours: the spec it is for and its nonce."""
+    """A request of this client: the spec it is for and its nonce."""
 
     spec: Spec
     nonce: str
 
     @property
     def key(self) -> str:
-        """Key of the spec."""
+        """The key of the spec."""
         return self.spec.key
 
     @property
@@ -59,7 +64,7 @@ RequestAgain = Callable[[Spec], OutstandingRequest]
 
 
 def split_topic(topic: str) -> tuple[str, str]:
-    """Key and nonce of a topic. Raises UsageError."""
+    """Return the key and the nonce of a topic. Raises UsageError."""
     key, _, nonce = topic.rpartition(".")
     if not (split_key(key) and nonce):
         raise UsageError(
@@ -69,9 +74,14 @@ def split_topic(topic: str) -> tuple[str, str]:
 
 
 def put_request(
-    store: Objects, spec: Spec, *, nonce: str, client: str, priority: int = 5
+    store: Objects,
+    spec: Spec,
+    *,
+    nonce: str,
+    client: str,
+    priority: int = DEFAULT_PRIORITY,
 ) -> OutstandingRequest:
-    """PUT the request under a nonce that was never used. A 412 is our own first success."""
+    """PUT a request under a nonce that was never used; a 412 can only be its own first success."""
     request = Request(
         spec=spec, nonce=nonce, client=client, requested_at=store.now(), priority=priority
     )
@@ -81,52 +91,60 @@ def put_request(
 
 
 def look(
-    store: Objects, out: OutstandingRequest, again: RequestAgain
+    store: Objects, outstanding: OutstandingRequest, request_again: RequestAgain
 ) -> Answer | OutstandingRequest:
-    """Look for the answer once; an Outstanding back means: wait on (maybe with a new nonce).
+    """Look for the answer once. An OutstandingRequest, perhaps another one, means: keep waiting.
 
-    `again` asks once more; it is called when the request is gone without an answer.
+    `request_again` is called when the request was deleted without an answer.
     """
     for _ in range(MAX_ALIASES):
-        answer = _answer(store, out)
-        if answer is None and store.head(layout.request(out.key, out.nonce)) is not None:
-            return out
-        # gone: it may have been answered between our two questions
-        answer = answer or _answer(store, out)
+        answer = _read_answer(store, outstanding)
         if answer is None:
-            return again(out.spec)
+            name = layout.request(outstanding.key, outstanding.nonce)
+            if store.head(name) is not None:
+                return outstanding
+            # the request may have been answered and deleted since the answer was read
+            answer = _read_answer(store, outstanding)
+        if answer is None:
+            return request_again(outstanding.spec)
         if not isinstance(answer, Alias):
             return answer
-        out = OutstandingRequest(answer.spec, out.nonce)
-    raise IntegrityError(f"{layout.ready(out.key)}: more than {MAX_ALIASES} aliases in a row")
+        outstanding = OutstandingRequest(answer.spec, outstanding.nonce)
+    name = layout.ready(outstanding.key)
+    raise IntegrityError(f"{name}: more than {MAX_ALIASES} aliases in a row")
 
 
-def _answer(store: Objects, out: OutstandingRequest) -> Answer | Alias | None:
-    ready = read_ready(store, out.key)
+def _read_answer(store: Objects, outstanding: OutstandingRequest) -> Answer | Alias | None:
+    ready = read_ready(store, outstanding.key)
     if isinstance(ready, (Live, Alias)):
         return ready
-    return read_failure(store, out.key, out.nonce)
+    return read_failure(store, outstanding.key, outstanding.nonce)
 
 
 def progress_of(metadata: Mapping[str, str]) -> Progress | None:
-    """The progress that travels in an event's metadata, or None when it is none."""
+    """Return the progress in an event's metadata, or None if there is none to decode."""
     return manifests.decode_known(metadata.get("progress", "").encode(), Progress, where="event")
 
 
 class Signals(Protocol):
-    """Where signals come from; a queue is one."""
+    """A source of signals; a queue is one."""
 
     def get(self, *, timeout: float) -> Signal:
-        """The next one. Raises queue.Empty after so many seconds."""
+        """Return the next signal. Raises queue.Empty after `timeout` seconds."""
 
 
 @dataclass
 class WaitOptions:
-    """How to wait: where signals come from, and what to tell whom.
+    """How to wait.
 
-    `timeout_s` None waits for ever. `on_progress` and `on_note` are called in the waiting thread.
-    Setting `given_up` from another thread ends the waiting within half a second. `watch` is told
-    the key whose events are of interest from now on, when that changes.
+    Attributes:
+        signals: source of signals.
+        timeout_s: seconds to wait; None waits for ever.
+        on_progress, on_note: called in the waiting thread with the builder's progress and with
+            lines for people.
+        watch: called with the new key when the dataset turns out to be built under another one.
+        given_up: setting it from another thread ends the wait within half a second.
+        clock, uniform: monotonic seconds, and random numbers between two bounds.
     """
 
     signals: Signals
@@ -139,183 +157,205 @@ class WaitOptions:
     uniform: Callable[[float, float], float] = random.uniform
 
 
-def wait(store: Objects, out: OutstandingRequest, again: RequestAgain, how: WaitOptions) -> Answer:
-    """Look, wait for a reason to look again, and so on until there is an answer.
+def wait(
+    store: Objects,
+    outstanding: OutstandingRequest,
+    request_again: RequestAgain,
+    options: WaitOptions,
+) -> Answer:
+    """Look for the answer, and again whenever there is a reason to, until it is there.
 
-    Raises WaitTimeout; the request stays, and the build goes on. A store that does not answer is
-    waited for like anything else, once it has answered the first time.
+    Raises WaitTimeout; the request stays, and the build continues. A store that has answered once
+    and then does not is waited for; StoreUnreachable is raised if it never answered.
     """
-    deadline = None if how.timeout_s is None else how.clock() + how.timeout_s
-    pace = _Schedule(how, store)
-    seen = False
+    deadline = None if options.timeout_s is None else options.clock() + options.timeout_s
+    schedule = _Schedule(options, store)
+    has_looked = False
     while True:
-        pace.absorb(out)
+        schedule.take_pending(outstanding)
         try:
-            found = look(store, out, again)
-            seen = True
-            if not isinstance(found, OutstandingRequest):
-                return found
-            before, out = out, found
-            if out.key != before.key:
-                how.watch(out.key)
-                continue  # its answer may have come before we listened for it
-            if pace.blind:
-                pace.show(_progress(store, out.key))
+            result = look(store, outstanding, request_again)
+            has_looked = True
+            if not isinstance(result, OutstandingRequest):
+                return result
+            key_before, outstanding = outstanding.key, result
+            if outstanding.key != key_before:
+                options.watch(outstanding.key)
+                continue  # the answer may have come before its events were watched
+            if schedule.is_blind:
+                schedule.show(read_progress(store, outstanding.key))
         except StoreUnreachable as error:
-            if not seen:
+            if not has_looked:
                 raise
-            pace.unreachable(error)
-        pace.until_next_look(out, deadline)
+            schedule.unreachable(error)
+        schedule.until_next_look(outstanding, deadline)
 
 
 class _StreamState(enum.Enum):
-    UNKNOWN = "unknown"  # no word from the listener yet
+    UNKNOWN = "unknown"  # no signal from the listener yet
     LIVE = "live"
-    LOST = "lost"  # it will be back
-    NONE = "none"  # this store has none
+    LOST = "lost"  # the listener reconnects
+    NONE = "none"  # this store sends no notifications
 
 
 class _Schedule:
     """Decides when to look again, from signals and time."""
 
-    def __init__(self, how: WaitOptions, store: Objects) -> None:
-        self.how = how
+    def __init__(self, options: WaitOptions, store: Objects) -> None:
+        self._options = options
         self._store = store
-        self._alive_until = -math.inf  # the builder, by the store's clock, as it said itself
-        self._remark_at = how.clock() + how.uniform(*WITHOUT_BUILDER_S)
+        self._builder_alive_until = (
+            -math.inf
+        )  # by the store's clock, as the builder's progress says
+        self._check_builder_at = options.clock() + options.uniform(*WITHOUT_BUILDER_S)
         self._stream = _StreamState.UNKNOWN
-        self._look_at = self._latest = 0.0
-        self._unreachable = False
-        self._blind_s = RECHECK_BLIND_S[0]
+        self._look_at = self._latest_look_at = 0.0
+        self._is_unreachable = False
+        self._blind_interval_s = RECHECK_BLIND_S[0]
         self._noted: set[str] = set()
 
     @property
-    def blind(self) -> bool:
-        """Whether nothing but looking tells what goes on."""
+    def is_blind(self) -> bool:
+        """Whether polling is the only way to learn of progress."""
         return self._stream in (_StreamState.UNKNOWN, _StreamState.NONE)
 
-    def absorb(self, out: OutstandingRequest) -> None:
-        """Take the signals that are there already: the look that follows covers them."""
+    def take_pending(self, outstanding: OutstandingRequest) -> None:
+        """Take the signals that have arrived already: the look that follows covers them."""
         with contextlib.suppress(queue.Empty):
             while True:
-                self._take(self.how.signals.get(timeout=0), out)
+                self._take(self._options.signals.get(timeout=0), outstanding)
 
-    def until_next_look(self, out: OutstandingRequest, deadline: float | None) -> None:
-        """Return when there is a reason to look; raise WaitTimeout at the deadline."""
-        self._look_at = self.how.clock() + self._interval_s()
-        self._latest = self.how.clock() + RECHECK_S[1]
+    def until_next_look(self, outstanding: OutstandingRequest, deadline: float | None) -> None:
+        """Return when there is a reason to look. Raises WaitTimeout at the deadline."""
+        clock = self._options.clock
+        end = math.inf if deadline is None else deadline
+        interval_s = self._interval_s()
+        self._look_at = clock() + interval_s
+        self._latest_look_at = clock() + RECHECK_S[1]
+        log.debug(
+            "%s: no answer yet; checking again in %.1f s, or on a notification",
+            outstanding.key,
+            interval_s,
+        )
         while True:
-            now = self.how.clock()
-            if deadline is not None and now >= deadline:
-                raise WaitTimeout(self._too_late(out))
-            if now >= self._remark_at:
-                self._remark_at = self._remark(out)
-            until = min(self._look_at, self._remark_at, math.inf if deadline is None else deadline)
-            left = until - now
-            if self.how.given_up.is_set():
-                raise WaitTimeout(f"nobody waits for {out.key} any more; the build goes on")
+            now = clock()
+            if now >= end:
+                raise WaitTimeout(self._timeout_message(outstanding))
+            if now >= self._check_builder_at:
+                self._check_builder_at = self._check_builder(outstanding)
+            if self._options.given_up.is_set():
+                raise WaitTimeout(f"stopped waiting for {outstanding.key}; the build continues")
             if now >= self._look_at:
+                log.debug("%s: polling", outstanding.key)
                 return
+            wake_at = min(self._look_at, self._check_builder_at, end)
+            pause_s = min(max(wake_at - now, 0.001), GIVE_UP_S)
             try:
-                signal = self.how.signals.get(timeout=min(max(left, 0.001), GIVE_UP_S))
+                signal = self._options.signals.get(timeout=pause_s)
             except queue.Empty:
                 continue
-            if self._take(signal, out):
+            if self._take(signal, outstanding):
                 return
 
     def show(self, progress: Progress | None) -> None:
-        """Pass on what the builder says of itself."""
+        """Pass on the builder's progress."""
         if progress is not None:
-            self._alive_until = progress.expires_at
-            self.how.on_progress(progress)
-
-    def _is_building(self, out: OutstandingRequest) -> bool:
-        """Whether a builder works on it; asks the store if no event has told."""
-        if self._alive_until <= self._store.now():
-            self.show(_progress(self._store, out.key))
-        return self._alive_until > self._store.now()
-
-    def _remark(self, out: OutstandingRequest) -> float:
-        """Say if nobody builds it; when to see about that again."""
-        try:
-            if not self._is_building(out):
-                self._note(f"{out.key} is waiting for a builder", once="builder")
-        except StoreUnreachable:
-            return self.how.clock() + self.how.uniform(*RETURN_S)
-        return math.inf
-
-    def _too_late(self, out: OutstandingRequest) -> str:
-        late = f"{out.key} is not ready after {self.how.timeout_s:g} s"
-        try:
-            building = self._is_building(out)
-        except StoreUnreachable as error:
-            return f"{late}; the request stays ({error})"
-        if building:
-            return f"{late}; the build goes on: `dscache get` again later, or `dscache wait`"
-        return (
-            f"{late}: no builder has begun it; the request stays (`dscache cancel` withdraws it). "
-            f"Is a builder running that has {out.spec.dataset_name} in its builder.toml?"
-        )
+            self._builder_alive_until = progress.expires_at
+            self._options.on_progress(progress)
 
     def unreachable(self, error: StoreUnreachable) -> None:
-        """The store did not answer: say so once, and look again later."""
-        self._unreachable = True
+        """Note, once, that the store did not answer; the next look comes later."""
+        log.debug("the store is unreachable: %s", error)
+        self._is_unreachable = True
         self._note(f"the store does not answer; waiting for it ({error})", once="unreachable")
 
-    def _interval_s(self) -> float:
-        unreachable, self._unreachable = self._unreachable, False
-        if self.blind:
-            interval_s = self._blind_s
-            self._blind_s = min(self._blind_s * 1.5, RECHECK_BLIND_S[1])
-            return interval_s * self.how.uniform(0.8, 1.0)
-        lost = unreachable or self._stream is _StreamState.LOST
-        return self.how.uniform(*(RETURN_S if lost else RECHECK_S))
+    def _is_building(self, outstanding: OutstandingRequest) -> bool:
+        """Whether a builder works on the key; reads the progress if no event has said so."""
+        if self._builder_alive_until <= self._store.now():
+            self.show(read_progress(self._store, outstanding.key))
+        return self._builder_alive_until > self._store.now()
 
-    def _take(self, signal: Signal, out: OutstandingRequest) -> bool:
-        """Note what a signal says; whether it is a reason to look at once."""
+    def _check_builder(self, outstanding: OutstandingRequest) -> float:
+        """Note if no builder works on the key; return the time to check again."""
+        try:
+            if not self._is_building(outstanding):
+                self._note(f"{outstanding.key} is waiting for a builder", once="builder")
+        except StoreUnreachable:
+            return self._options.clock() + self._options.uniform(*RETURN_S)
+        return math.inf
+
+    def _timeout_message(self, outstanding: OutstandingRequest) -> str:
+        late = f"{outstanding.key} is not ready after {self._options.timeout_s:g} s"
+        try:
+            is_building = self._is_building(outstanding)
+        except StoreUnreachable as error:
+            return f"{late}; the request stays ({error})"
+        if is_building:
+            return f"{late}; the build continues: `dscache get` again later, or `dscache wait`"
+        return (
+            f"{late}: no builder has begun it; the request stays (`dscache cancel` withdraws it). "
+            f"Is a builder running that has {outstanding.spec.dataset_name} in its builder.toml?"
+        )
+
+    def _interval_s(self) -> float:
+        uniform = self._options.uniform
+        is_unreachable, self._is_unreachable = self._is_unreachable, False
+        if self.is_blind:
+            interval_s = self._blind_interval_s
+            self._blind_interval_s = min(interval_s * 1.5, RECHECK_BLIND_S[1])
+            return interval_s * uniform(0.8, 1.0)
+        is_lost = is_unreachable or self._stream is _StreamState.LOST
+        return uniform(*(RETURN_S if is_lost else RECHECK_S))
+
+    def _take(self, signal: Signal, outstanding: OutstandingRequest) -> bool:
+        """Take a signal into account; return whether it is a reason to look immediately."""
         if isinstance(signal, Created):
-            return self._is_news(signal, out)
+            return self._take_event(signal, outstanding)
         before = self._stream
         if isinstance(signal, Connected):
-            self._stream, self._blind_s = _StreamState.LIVE, RECHECK_BLIND_S[0]
+            log.debug("%s: subscribed to notifications", outstanding.key)
+            self._stream, self._blind_interval_s = _StreamState.LIVE, RECHECK_BLIND_S[0]
             if before is _StreamState.LIVE:
                 self._look_within(RENEWED_S)
             return before in (_StreamState.UNKNOWN, _StreamState.NONE)
         if isinstance(signal, Lost):
+            log.debug("%s: notifications lost (%s)", outstanding.key, signal.reason)
             if before is _StreamState.LIVE:
                 self._stream = _StreamState.LOST
-                self._look_later()
+                self._postpone_look()
             return False
+        log.debug("%s: no notifications (%s); polling", outstanding.key, signal.reason)
         self._stream = _StreamState.NONE
         self._look_within(RECHECK_BLIND_S)
         self._note(
-            f"no notifications from this store ({signal.reason}); looking every "
+            f"no notifications from this store ({signal.reason}); polling every "
             f"{RECHECK_BLIND_S[0]:g}–{RECHECK_BLIND_S[1]:g} s instead",
             once="unsupported",
         )
         return False
 
-    def _look_later(self) -> None:
-        """As others have lost their stream as well, but a second break postpones nothing."""
-        returned = self.how.clock() + self.how.uniform(*RETURN_S)
-        self._look_at = self._latest = min(self._latest, returned)
-
-    def _look_within(self, seconds: tuple[float, float]) -> None:
-        self._look_at = min(self._look_at, self.how.clock() + self.how.uniform(*seconds))
-
-    def _is_news(self, event: Created, out: OutstandingRequest) -> bool:
-        if event.name == layout.progress(out.key):
+    def _take_event(self, event: Created, outstanding: OutstandingRequest) -> bool:
+        if event.name == layout.progress(outstanding.key):
             self.show(progress_of(event.metadata))
             return False
-        return event.name in (layout.ready(out.key), layout.failed(out.key, out.nonce))
+        ready = layout.ready(outstanding.key)
+        failed = layout.failed(outstanding.key, outstanding.nonce)
+        is_answer = event.name in (ready, failed)
+        if is_answer:
+            log.debug("%s: event %s", outstanding.key, event.name)
+        return is_answer
+
+    def _postpone_look(self) -> None:
+        """Look within RETURN_S, since other clients have lost their streams too; but a second
+        break must not postpone the look further."""
+        return_at = self._options.clock() + self._options.uniform(*RETURN_S)
+        self._look_at = self._latest_look_at = min(self._latest_look_at, return_at)
+
+    def _look_within(self, bounds_s: tuple[float, float]) -> None:
+        look_at = self._options.clock() + self._options.uniform(*bounds_s)
+        self._look_at = min(self._look_at, look_at)
 
     def _note(self, text: str, *, once: str) -> None:
         if once not in self._noted:
             self._noted.add(once)
-            self.how.on_note(text)
-
-
-def _progress(store: Objects, key: str) -> Progress | None:
-    name = layout.progress(key)
-    found = store.get(name)
-    return manifests.decode_known(found.body, Progress, where=name) if found else None
+            self._options.on_note(text)

@@ -1,4 +1,4 @@
-"""What a forked child must not share with its parent: connections, and locks somebody held."""
+"""What a forked child must not share with its parent, such as connections."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ T = TypeVar("T")
 
 
 class PerProcess(Generic[T]):
-    """Something made at first use, and once more in every forked child that uses it.
+    """A value made at first use, and made again in every forked child that uses it.
 
-    Two processes that read from one connection get each other's answers.
+    Two processes that read from one connection would get each other's responses.
     """
 
     def __init__(self, make: Callable[[], T]) -> None:
@@ -20,7 +20,8 @@ class PerProcess(Generic[T]):
         self._made: tuple[int, T] | None = None
 
     def get(self) -> T:
-        """That of this process. Several threads may be the first; each gets one that works."""
+        """Return the value of this process. Threads that race for the first use may each get a
+        value of their own."""
         made, process = self._made, os.getpid()
         if made is None or made[0] != process:
             made = self._made = (process, self._make())

@@ -1,15 +1,16 @@
-"""Bucket notifications as a stream of signals. They are a hint; the bucket is the truth.
+"""Bucket notifications as a stream of signals. They are hints; the bucket is the truth.
 
-`GET /<bucket>?events=…&prefix=…&ping=1`, streamed with urllib3.
-The response's headers prove that the subscription is live; the server then sends one JSON line an
-event and a ping a second (MINIO.md). Nothing is replayed: whoever listens looks at the bucket
-after every `Connected`.
+The stream is the response to `GET /<bucket>?events=…&prefix=…&ping=1`, read with urllib3. Its
+headers prove that the subscription is live; then the server sends one JSON line for each event, and
+a ping every second (docs/protocol.md#notifications). Nothing is replayed, so a listener's owner
+checks the bucket after every `Connected`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import random
 import threading
 import time
@@ -21,30 +22,33 @@ import urllib3
 
 from ..config import Config
 from ..errors import AccessDenied, ConfigError, StoreUnreachable
-from .signed_http import SignedHttp
+from . import s3errors
+from .signed_http import SignedHttp, ms_since
 
-EVENTS = "s3:ObjectCreated:*"  # the same for everybody, because of the mask bug (MINIO.md)
+log = logging.getLogger(__name__)
+
+# the same for all listeners, because of the mask bug (docs/protocol.md#notifications)
+EVENTS = "s3:ObjectCreated:*"
 USER_METADATA = "x-amz-meta-"
 PING_S = 1
 READ_TIMEOUT_S = 5.0
 REOPEN_S = 300.0
 RETRY_S = (0.1, 0.5, 1.0, 2.0, 5.0)
-SILENT_S = 2 * PING_S  # a stream that has brought no line by then brings none: something buffers it
+ERROR_BODY_BYTES = 4096
+SILENT_S = 2 * PING_S  # a stream without a line by then is buffered on its way and brings none
 SILENT_TRIES = 2  # a server that accepts the request but never sends headers does not stream
 
-SILENT_STREAM = (
-    "its stream brought nothing, not even a ping; does a proxy in between buffer answers?"
-)
+SILENT_STREAM = "the stream carried no data, not even a ping; does a proxy buffer responses?"
 
 
 @dataclass(frozen=True)
 class Connected:
-    """The subscription is live from now on: look at the bucket."""
+    """The subscription is live from now on: check the bucket."""
 
 
 @dataclass(frozen=True)
 class Created:
-    """An object was written. `metadata` is its user metadata, names in lower case."""
+    """An object was written. `metadata` is its user metadata, with lower-case names."""
 
     name: str
     metadata: Mapping[str, str] = field(default_factory=dict)
@@ -52,16 +56,16 @@ class Created:
 
 @dataclass(frozen=True)
 class Lost:
-    """The stream broke off; it is opened again by itself."""
+    """The stream broke off; the listener reconnects."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class Unsupported:
-    """No notifications come from this server, or not with these credentials: look instead.
+    """The server sends no notifications, or not with these credentials: poll instead.
 
-    A Connected may follow, if it was the way to the server that kept them back.
+    A Connected may follow if a proxy was the cause and lets the stream through later.
     """
 
     reason: str
@@ -71,11 +75,11 @@ Signal = Connected | Created | Lost | Unsupported
 
 
 class _Renew(Exception):
-    """It is time for a new stream."""
+    """The stream has reached its age limit and must be replaced."""
 
 
 class _NotStreaming(Exception):
-    """The server will never stream to us; its argument says why."""
+    """The server will never stream to this client; the argument says why."""
 
 
 class Listener:
@@ -84,11 +88,12 @@ class Listener:
     `deliver` is called in that thread and must not block. Use as a context manager.
 
     A stream that broke off is opened again soon, or after a pause between the two `return_s`
-    (seconds): where many listen, they should not all come back at once. Every REOPEN_S a new stream
-    replaces the old one; then there is a second Connected without a Lost before it.
+    (seconds): many clients should not reconnect at the same moment. Every REOPEN_S a new stream
+    replaces the old one; then a second Connected comes without a Lost before it.
 
-    After a stream that brought nothing, not even a ping (a proxy that buffers answers lets only the
-    headers through), no other is believed before its first line: Unsupported until then.
+    A proxy that buffers responses lets only the headers through. So after a stream that carried no
+    line, not even a ping, the next one counts as connected at its first line only, and Unsupported
+    is delivered until then.
     """
 
     def __init__(
@@ -105,8 +110,8 @@ class Listener:
         self._deliver = deliver
         self._stopped = threading.Event()
         self._response: urllib3.BaseHTTPResponse | None = None
-        self._doubted = False
-        self._guard = threading.Lock()
+        self._silent = False  # the last stream carried no line: do not trust headers alone
+        self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="dscache-listen", daemon=True)
 
     def start(self) -> Listener:
@@ -115,17 +120,17 @@ class Listener:
         return self
 
     def stop(self) -> None:
-        """Stop from any thread; nothing is delivered after this.
+        """Stop, from any thread; nothing is delivered after this.
 
-        When connected, the thread is gone when this returns. While it still waits for the headers
-        (at most a second on a server that streams) it ends by itself soon, and nobody waits for it:
-        a client whose dataset is there should not.
+        A connected listener's thread has ended when this returns. A thread that still waits for
+        the headers (at most a second on a server that streams) ends by itself: a client whose
+        dataset is ready should not wait for it.
         """
         self._stopped.set()
-        with self._guard:
+        with self._lock:
             connected = self._response is not None
             if self._response is not None:
-                # it may have ended by itself just now, which urllib3 tells in three ways
+                # the stream may have just ended, which urllib3 reports in three ways
                 with contextlib.suppress(OSError, RuntimeError, ValueError):
                     self._response.shutdown()
         if connected and self._thread.is_alive():
@@ -138,31 +143,36 @@ class Listener:
         self.stop()
 
     def _run(self) -> None:
-        failures, silent, streams = 0, 0, False
+        failures, timeouts, has_streamed = 0, 0, False
         with urllib3.PoolManager(retries=False) as pool:
             while not self._stopped.is_set():
-                heard = refused = False
-                doubted = self._doubted
+                connected = refused = False
+                was_silent = self._silent
                 try:
                     for signal in self._stream(pool):
-                        heard = streams = True
+                        connected = has_streamed = True
                         self._send(signal)
                     reason = "the server closed the stream"
                 except _Renew:
+                    log.debug("listen %s: opening a new stream", self._prefix)
                     continue
                 except (_NotStreaming, AccessDenied, ConfigError) as error:
                     reason, refused = str(error), True
                 except (urllib3.exceptions.HTTPError, OSError, StoreUnreachable) as error:
-                    reason = str(error) or repr(error)
+                    reason = s3errors.reason_of(error)
                     timed_out = isinstance(error, urllib3.exceptions.ReadTimeoutError)
-                    silent += timed_out and not streams
-                if not streams and (refused or silent >= SILENT_TRIES):
+                    timeouts += timed_out and not has_streamed
+                # a server that has streamed will again: it may be starting up
+                if not has_streamed and (refused or timeouts >= SILENT_TRIES):
+                    log.debug("listen %s: %s; giving up", self._prefix, reason)
                     self._send(Unsupported(reason))
-                    return  # but one that has streamed will again: it only has to start up
-                failures = 0 if heard else failures + 1
-                if not (doubted and self._doubted):  # which it has said
-                    self._send(Unsupported(SILENT_STREAM) if self._doubted else Lost(reason))
-                self._stopped.wait(self._pause_s(failures))
+                    return
+                failures = 0 if connected else failures + 1
+                if not (was_silent and self._silent):  # otherwise Unsupported was delivered before
+                    self._send(Unsupported(SILENT_STREAM) if self._silent else Lost(reason))
+                pause_s = self._pause_s(failures)
+                log.debug("listen %s: %s; reconnecting in %.1f s", self._prefix, reason, pause_s)
+                self._stopped.wait(pause_s)
 
     def _pause_s(self, failures: int) -> float:
         if self._return_s is not None:
@@ -174,9 +184,13 @@ class Listener:
             self._deliver(signal)
 
     def _stream(self, pool: urllib3.PoolManager) -> Iterator[Signal]:
-        """One connection: Connected, then what was created. Ends at REOPEN_S or a stop."""
+        """Open one connection; yield Connected and the events until it ends or is stopped.
+
+        Raises _Renew after REOPEN_S, _NotStreaming, and the errors of the connection.
+        """
         query = {"events": EVENTS, "ping": str(PING_S), "prefix": self._prefix}
         url, headers = self._signed.prepare("GET", "", query=query)
+        started = time.monotonic()
         response = pool.request(
             "GET",
             url,
@@ -187,39 +201,37 @@ class Listener:
         )
         try:
             _check_status(response)
-            with self._guard:
+            log.debug("listen %s: %d in %.0f ms", self._prefix, response.status, ms_since(started))
+            with self._lock:
                 self._response = response
-            if not self._doubted:
+            if not self._silent:
                 yield Connected()
             yield from self._events(response)
         finally:
-            with self._guard:
+            with self._lock:
                 self._response = None
             response.close()
 
     def _events(self, response: urllib3.BaseHTTPResponse) -> Iterator[Signal]:
         opened, lines = time.monotonic(), 0
-        # pings come once a second, so counting chunks would do; time is what is meant
-        pings = 0
         try:
             for line in _split_lines(response.stream(1 << 16, decode_content=False)):
                 lines += 1
-                if self._doubted:
-                    self._doubted = False
+                if self._silent:
+                    self._silent = False
                     yield Connected()
-                pings += line.startswith(b'{"Records":null')
                 yield from parse_line(line)
                 if self._stopped.is_set():
                     return
-                if pings * PING_S >= REOPEN_S:
+                if time.monotonic() - opened >= REOPEN_S:  # a ping comes every second
                     raise _Renew
         finally:
             if not lines and time.monotonic() - opened >= SILENT_S:
-                self._doubted = True
+                self._silent = True
 
 
 def parse_line(line: bytes) -> Iterator[Created]:
-    """The objects an event line tells of; nothing for pings and lines that are no events."""
+    """Yield the objects that an event line reports; nothing for pings and for other lines."""
     try:
         records = json.loads(line).get("Records") or ()
     except (ValueError, AttributeError):
@@ -230,7 +242,7 @@ def parse_line(line: bytes) -> Iterator[Created]:
             metadata = {
                 name.lower().removeprefix(USER_METADATA): value
                 for name, value in (entry.get("userMetadata") or {}).items()
-                if name.lower().startswith(USER_METADATA)  # content-type comes along
+                if name.lower().startswith(USER_METADATA)  # the server adds content-type
             }
             yield Created(entry["key"], metadata)
 
@@ -238,16 +250,14 @@ def parse_line(line: bytes) -> Iterator[Created]:
 def _check_status(response: urllib3.BaseHTTPResponse) -> None:
     if response.status == 200:
         return
-    body = response.read(4096).decode("utf-8", "replace")
-    code = body.partition("<Code>")[2].partition("</Code>")[0] or str(response.status)
-    if response.status in (403, 400, 404, 405, 501):
-        raise _NotStreaming(f"the server answered {code} to the listen request")
-    raise OSError(f"the server answered {code} to the listen request")
+    code = s3errors.parse_error(response.read(ERROR_BODY_BYTES)).code or str(response.status)
+    message = f"the server answered {code} to the listen request"
+    raise (_NotStreaming if response.status in (400, 403, 404, 405, 501) else OSError)(message)
 
 
 def _split_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
     """Split on newlines; a line may span chunks and a chunk may hold many lines."""
-    rest = b""
+    remainder = b""
     for chunk in chunks:
-        *lines, rest = (rest + chunk).split(b"\n")
+        *lines, remainder = (remainder + chunk).split(b"\n")
         yield from (line for line in lines if line.strip())

@@ -1,4 +1,4 @@
-"""The interface of an object store: one HTTP request a call. `s3.Store` implements it.
+"""The interface of an object store: one HTTP request per call. `s3.Store` implements it.
 
 The protocol uses nothing else, so the same code runs against a real server and, request by
 request, in the simulation of tests/simulation.
@@ -33,7 +33,7 @@ class Head:
 
 @dataclass(frozen=True)
 class ListedObject:
-    """A line of a listing. `modified` is Unix time by the server's clock."""
+    """An entry of a listing. `modified` is Unix time by the server's clock."""
 
     name: str
     etag: str
@@ -51,20 +51,20 @@ class Part:
 
 
 class Objects(Protocol):
-    """What the protocol needs of a store; each call is one request.
+    """What the protocol needs of a store. Each call is one request; a listing is one per page.
 
     Etags are without quotes. All methods raise AccessDenied, StoreUnreachable, BucketMissing or
     StoreError.
     """
 
     def now(self) -> float:
-        """Unix time by the server's clock, as of its last answer."""
+        """Return Unix time by the server's clock, as of its last response."""
 
     def get(self, name: str) -> Object | None:
-        """The object, or None when it is not there."""
+        """Return the object, or None if it does not exist."""
 
     def head(self, name: str) -> Head | None:
-        """The object without its body, or None."""
+        """Return the object without its body, or None if it does not exist."""
 
     def put(
         self,
@@ -76,34 +76,37 @@ class Objects(Protocol):
         metadata: Mapping[str, str] | None = None,
         content_type: str = "application/json",
     ) -> str:
-        """Write and return the etag. Raises PreconditionFailed when a condition does not hold."""
+        """Write and return the etag. Raises PreconditionFailed if a condition does not hold."""
 
     def delete(self, name: str) -> None:
-        """Delete unconditionally (MinIO ignores If-Match here); an absent object is fine."""
+        """Delete unconditionally (MinIO ignores If-Match here); the object need not exist."""
 
     def entries(self, prefix: str) -> Iterator[ListedObject]:
-        """All objects whose name begins with `prefix`, in order of their names."""
+        """Yield all objects whose names begin with `prefix`, ordered by name."""
 
     def create_upload(self, name: str, metadata: Mapping[str, str]) -> str:
-        """Begin a multipart upload and return its id."""
+        """Start a multipart upload and return its id."""
 
     def upload_part(self, name: str, upload_id: str, number: int, body: Sequence[BodyPiece]) -> str:
         """Upload part `number` (from 1) and return its etag. Raises NoSuchUpload."""
 
     def list_parts(self, name: str, upload_id: str) -> Sequence[Part]:
-        """The parts that are there. Raises NoSuchUpload."""
+        """Return the uploaded parts. Raises NoSuchUpload."""
 
     def complete_upload(self, name: str, upload_id: str, parts: Sequence[tuple[int, str]]) -> str:
-        """Complete with `If-None-Match: *`, return the etag.
+        """Complete with `If-None-Match: *` and return the etag.
 
         Raises PreconditionFailed, NoSuchUpload or InvalidPart.
         """
 
     def abort_upload(self, name: str, upload_id: str) -> None:
-        """Abort; an unknown upload is fine."""
+        """Abort; the upload need not exist."""
 
 
 def multipart_etag(part_etags: Sequence[str]) -> str:
-    """The etag a completed upload will have: md5 of the part md5s, and their number (MINIO.md)."""
+    """Return the etag a completed upload will have: the md5 of the parts' md5s, and their number.
+
+    See docs/protocol.md#object-behaviour.
+    """
     joined = b"".join(bytes.fromhex(etag) for etag in part_etags)
     return f"{hashlib.md5(joined, usedforsecurity=False).hexdigest()}-{len(part_etags)}"

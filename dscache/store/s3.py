@@ -1,9 +1,10 @@
-"""`Store`: the bucket of a configuration, over the S3 API. Each method is one request."""
+"""`Store`: the bucket of a configuration, over the S3 API. The methods are those of `Objects`."""
 
 from __future__ import annotations
 
 import datetime
 import email.utils
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,12 +16,15 @@ from ..errors import NoSuchUpload, PreconditionFailed, StoreError
 from . import s3errors, upload
 from .forks import PerProcess
 from .objects import Head, ListedObject, Object, Part
+from .response import Response
 from .s3errors import Missing
-from .signed_http import SignedHttp
-from .upload import BodyPiece, Response
+from .signed_http import SignedHttp, ms_since
+from .upload import BodyPiece
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
+
+log = logging.getLogger(__name__)
 
 PRESIGN_MAX_S = 7 * 86400
 PART_URL_S = 3600
@@ -37,7 +41,7 @@ class Store:
         self.config = config
         self.bucket = config.bucket
         self._clock = clock
-        self._ahead_s = 0.0
+        self._server_ahead_s = 0.0
         self._signed = SignedHttp(config)
         self._boto = PerProcess(self._connect)
 
@@ -45,22 +49,22 @@ class Store:
         return f"Store({self.config.endpoint!r}, bucket={self.bucket!r})"
 
     def now(self) -> float:
-        return self._clock() + self._ahead_s
+        return self._clock() + self._server_ahead_s
 
     def get(self, name: str) -> Object | None:
-        answer = self._send("GET", name)
-        return None if answer is None else Object(answer.body, _etag(answer))
+        response = self._send("GET", name)
+        return None if response is None else Object(response.body, response.etag)
 
     def head(self, name: str) -> Head | None:
-        answer = self._send("HEAD", name)
-        if answer is None:
+        response = self._send("HEAD", name)
+        if response is None:
             return None
         metadata = {
             header.removeprefix(METADATA): value
-            for header, value in answer.headers.items()
+            for header, value in response.headers.items()
             if header.startswith(METADATA)
         }
-        return Head(_etag(answer), int(answer.headers["content-length"]), metadata)
+        return Head(response.etag, int(response.headers["content-length"]), metadata)
 
     def put(
         self,
@@ -79,12 +83,14 @@ class Store:
             headers["if-match"] = if_match
         for key, value in (metadata or {}).items():
             if not value.isascii():
-                raise StoreError(f"{name}: metadata {key}: {value!r} is not ASCII, as headers are")
+                raise StoreError(
+                    f"{name}: metadata {key}: {value!r} is not ASCII, as headers must be"
+                )
             headers[f"{METADATA}{key}"] = value
-        answer = self._send("PUT", name, headers=headers, body=body)
-        if answer is None:  # If-Match on an absent object
-            raise PreconditionFailed(f"{name}: it is not there any more")
-        return _etag(answer)
+        response = self._send("PUT", name, headers=headers, body=body)
+        if response is None:  # If-Match on an absent object
+            raise PreconditionFailed(f"{name}: does not exist any more")
+        return response.etag
 
     def delete(self, name: str) -> None:
         self._send("DELETE", name)
@@ -92,29 +98,30 @@ class Store:
     def entries(self, prefix: str) -> Iterator[ListedObject]:
         query = {"list-type": "2", "prefix": prefix, "encoding-type": "url"}
         while True:
-            answer = self._send("GET", "", where=f"listing of {prefix!r}", query=query)
-            page = _Page(answer.body if answer else b"", prefix)
+            response = self._send("GET", "", where=f"listing of {prefix!r}", query=query)
+            page = _Page(response.body if response else b"", prefix)
             yield from page.entries()
             if not page.next:
                 return
             query["continuation-token"] = page.next
 
     def create_upload(self, name: str, metadata: Mapping[str, str]) -> str:
-        answer = self._call(
+        response = self._call(
             "create_multipart_upload", name, Metadata=dict(metadata), ContentType="application/zip"
         )
-        return str(answer["UploadId"])
+        return str(response["UploadId"])
 
     def upload_part(self, name: str, upload_id: str, number: int, body: Sequence[BodyPiece]) -> str:
         query = {"partNumber": str(number), "uploadId": upload_id}
-        answer = self._signed.patiently(
-            lambda: upload.put(self._signed.presign("PUT", name, PART_URL_S, query=query), body)
+        response = self._signed.with_retries(
+            lambda: upload.put(self._signed.presign("PUT", name, PART_URL_S, query=query), body),
+            f"PUT {name} part {number}",
         )
-        if answer.status != 200:
+        if response.status != 200:
             raise s3errors.error_of_response(
-                answer.status, answer.body, f"{name}, part {number}", self.config
+                response.status, response.body, f"{name}, part {number}", self.config
             )
-        return _etag(answer)
+        return response.etag
 
     def list_parts(self, name: str, upload_id: str) -> list[Part]:
         parts: list[Part] = []
@@ -129,14 +136,14 @@ class Store:
 
     def complete_upload(self, name: str, upload_id: str, parts: Sequence[tuple[int, str]]) -> str:
         listed = [{"PartNumber": number, "ETag": etag} for number, etag in parts]
-        answer = self._call(
+        response = self._call(
             "complete_multipart_upload",
             name,
             UploadId=upload_id,
             MultipartUpload={"Parts": listed},
             IfNoneMatch="*",
         )
-        return str(answer["ETag"]).strip('"')
+        return str(response["ETag"]).strip('"')
 
     def abort_upload(self, name: str, upload_id: str) -> None:
         try:
@@ -145,23 +152,25 @@ class Store:
             return
 
     def presign_get(self, name: str, *, expires_s: int = 3600) -> str:
-        """A URL that GETs the object from the public endpoint. No request is made.
+        """Return a URL that GETs the object from the public endpoint. Sends nothing.
 
-        `expires_s` at most 7 days. The URL carries a signature: never log it.
+        `expires_s` is 1 s to 7 days. The URL carries a signature: never log it.
         """
         if not 1 <= expires_s <= PRESIGN_MAX_S:
-            raise ValueError(f"expires_s: {expires_s} is not within 1 s and 7 days")
+            raise ValueError(f"expires_s: {expires_s} is not between 1 s and 7 days")
         return self._signed.presign("GET", name, expires_s)
 
-    def _send(self, method: str, name: str, *, where: str = "", **how: Any) -> Response | None:
-        """The answer, None for an object that is not there."""
-        answer = self._signed.send(method, name, **how)
-        if "date" in answer.headers:
-            date = email.utils.parsedate_to_datetime(answer.headers["date"])
-            self._ahead_s = date.timestamp() - self._clock()
-        if answer.status < 300:
-            return answer
-        error = s3errors.error_of_response(answer.status, answer.body, where or name, self.config)
+    def _send(self, method: str, name: str, *, where: str = "", **options: Any) -> Response | None:
+        """Send a request; return the response, or None for an object that does not exist."""
+        response = self._signed.send(method, name, **options)
+        if "date" in response.headers:
+            date = email.utils.parsedate_to_datetime(response.headers["date"])
+            self._server_ahead_s = date.timestamp() - self._clock()
+        if response.status < 300:
+            return response
+        error = s3errors.error_of_response(
+            response.status, response.body, where or name, self.config
+        )
         if isinstance(error, Missing) and name:
             return None
         raise error
@@ -175,12 +184,20 @@ class Store:
             return _client(self.config, self.config.require_endpoint())
 
     def _call(self, operation: str, name: str, **extra: Any) -> Any:
-        with mapped_errors(name, self.config):
-            return getattr(self._client, operation)(Bucket=self.bucket, Key=name, **extra)
+        """Call an operation of boto3 on an object."""
+        started = time.monotonic()
+        try:
+            with mapped_errors(name, self.config):
+                response = getattr(self._client, operation)(Bucket=self.bucket, Key=name, **extra)
+        except StoreError as error:
+            log.debug("%s %s: %s in %.0f ms", operation, name, error, ms_since(started))
+            raise
+        log.debug("%s %s: ok in %.0f ms", operation, name, ms_since(started))
+        return response
 
 
 class _Page:
-    """One page of a listing. `next` is the token of the following one, "" on the last."""
+    """One page of a listing. `next` is the token of the next page, "" on the last."""
 
     def __init__(self, body: bytes, prefix: str) -> None:
         from xml.etree import ElementTree
@@ -189,14 +206,14 @@ class _Page:
             self._root = ElementTree.fromstring(body)
         except ElementTree.ParseError as error:
             raise StoreError(
-                f"listing of {prefix!r}: the answer is no S3 listing ({error}); "
+                f"listing of {prefix!r}: the response is not an S3 listing ({error}); "
                 "is the endpoint that of an object store?"
             ) from error
-        self._space = self._root.tag.partition("}")[0] + "}" if "}" in self._root.tag else ""
+        self._namespace = self._root.tag.partition("}")[0] + "}" if "}" in self._root.tag else ""
         self.next = self._text(self._root, "NextContinuationToken")
 
     def entries(self) -> Iterator[ListedObject]:
-        for item in self._root.iter(f"{self._space}Contents"):
+        for item in self._root.iter(f"{self._namespace}Contents"):
             modified = datetime.datetime.fromisoformat(self._text(item, "LastModified"))
             yield ListedObject(
                 unquote_plus(self._text(item, "Key")),
@@ -206,41 +223,34 @@ class _Page:
             )
 
     def _text(self, element: Element, name: str) -> str:
-        return element.findtext(f"{self._space}{name}") or ""
+        return element.findtext(f"{self._namespace}{name}") or ""
 
 
 @contextmanager
 def mapped_errors(where: str, config: Config) -> Iterator[None]:
-    """Turn botocore's exceptions into ours, chained, with a remedy in the message."""
-    import botocore.exceptions as theirs
+    """Raise errors of dscache in place of botocore's, chained, with a remedy in the message."""
+    import botocore.exceptions as botocore_errors
 
     try:
         yield
-    except theirs.ClientError as error:
+    except botocore_errors.ClientError as error:
         details = error.response.get("Error", {})
         code, message = str(details.get("Code", "")), str(details.get("Message") or "")
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         raise s3errors.error_of_code(code, message, where, config, status) from error
-    except (theirs.NoCredentialsError, theirs.PartialCredentialsError) as error:
+    except (botocore_errors.NoCredentialsError, botocore_errors.PartialCredentialsError) as error:
         raise s3errors.no_credentials(config) from error
-    except (theirs.HTTPClientError, theirs.ConnectionError) as error:
-        raise s3errors.unreachable(_reason(error), config) from error
-    except (theirs.BotoCoreError, ValueError) as error:
+    except (botocore_errors.HTTPClientError, botocore_errors.ConnectionError) as error:
+        raise s3errors.unreachable(error, config) from error
+    except (botocore_errors.BotoCoreError, ValueError) as error:
         raise StoreError(f"{where}: {error}") from error
 
 
-def _reason(error: Any) -> str:
-    cause = error.kwargs.get("error") if hasattr(error, "kwargs") else None
-    inner = getattr(cause, "reason", None) or cause or error
-    return str(getattr(inner, "__context__", None) or inner)
-
-
-def _etag(answer: Response) -> str:
-    return answer.headers["etag"].strip('"')
-
-
 def _client(config: Config, endpoint: str) -> Any:
-    """An S3 client: SigV4, path addressing, explicit region, no flexible checksums (MINIO.md)."""
+    """Make a boto3 client: SigV4, path addressing, explicit region, no flexible checksums.
+
+    See docs/protocol.md#object-behaviour.
+    """
     import boto3
     import botocore.config
 

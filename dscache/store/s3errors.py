@@ -1,8 +1,9 @@
-"""What a store's refusals mean: S3 error codes and HTTP statuses to errors of ours. Pure."""
+"""Map S3 error codes and HTTP statuses to the errors of dscache. Pure."""
 
 from __future__ import annotations
 
 import html
+from typing import NamedTuple
 
 from ..config import Config
 from ..errors import (
@@ -17,8 +18,15 @@ from ..errors import (
 )
 
 
+class ErrorBody(NamedTuple):
+    """The body of an error response; both are "" when there is none (HEAD) or it is not S3's."""
+
+    code: str
+    message: str
+
+
 class Missing(StoreError):
-    """404 on an object (internal to the store)."""
+    """404 on an object (internal to the room)."""
 
 
 CODES: dict[str, type[StoreError]] = {
@@ -42,7 +50,7 @@ CODES: dict[str, type[StoreError]] = {
     "InternalError": StoreUnreachable,
     "ServiceUnavailable": StoreUnreachable,
     "XMinioServerNotInitialized": StoreUnreachable,
-    "499": StoreUnreachable,  # MinIO, when it is being shut down
+    "499": StoreUnreachable,  # MinIO while it shuts down
     "500": StoreUnreachable,
     "502": StoreUnreachable,
     "503": StoreUnreachable,
@@ -53,20 +61,20 @@ CODES: dict[str, type[StoreError]] = {
 def error_of_code(
     code: str, message: str, where: str, config: Config, status: int = 0
 ) -> StoreError:
-    """The error for an S3 code (or a status, where an answer has no body), with a remedy.
+    """Return the error for an S3 code (the status if the response has no body), with a remedy.
 
-    Servers have more names for "not now" than anybody can list, so `status` stands in for those.
+    Servers have many codes for a temporary failure; the `status` decides for those not in CODES.
     """
     kind = CODES.get(code) or (CODES.get(str(status)) if status >= 500 else None) or StoreError
     if code == "RequestTimeTooSkewed":
         return StoreError(
             f"{where}: the clock of this machine and that of {config.endpoint} differ too much "
-            f"({code}); set the clock that is wrong"
+            f"({code}); correct the wrong one"
         )
     if kind is AccessDenied:
+        identity = repr(config.access_key) if config.access_key else "the AWS SDK's identity"
         return AccessDenied(
-            f"{where}: access denied ({code}) at {config.endpoint} "
-            f"as {config.access_key or 'nobody'!r}; "
+            f"{where}: access denied ({code}) at {config.endpoint} as {identity}; "
             "check the profile's access_key and secret_key and the user's policy"
         )
     if kind is BucketMissing:
@@ -77,24 +85,48 @@ def error_of_code(
     return kind(f"{where}: {message or code}")
 
 
-def error_of_response(status: int, body: bytes, where: str, config: Config) -> StoreError:
-    """The error of an HTTP answer; S3 explains it in XML, if there is a body at all."""
+def parse_error(body: bytes) -> ErrorBody:
+    """Return the code and the message in the XML body of an error response."""
     text = body.decode("utf-8", "replace")
-    code = _element(text, "Code") or str(status)
-    return error_of_code(code, html.unescape(_element(text, "Message")), where, config, status)
+    return ErrorBody(_element(text, "Code"), html.unescape(_element(text, "Message")))
 
 
-def unreachable(reason: str, config: Config) -> StoreUnreachable:
-    """Nobody answers at the endpoint."""
+def error_of_response(status: int, body: bytes, where: str, config: Config) -> StoreError:
+    """Return the error for an HTTP response, with or without a body."""
+    code, message = parse_error(body)
+    return error_of_code(code or str(status), message, where, config, status)
+
+
+def unreachable(error: Exception, config: Config) -> StoreUnreachable:
+    """Return the error for a connection that could not be opened or that broke."""
     return StoreUnreachable(
         f"no answer from {config.endpoint} "
-        f"(from {config.origin.get('endpoint', 'the caller')}): {reason.splitlines()[0][:200]}; "
+        f"(from {config.origin.get('endpoint', 'the caller')}): {reason_of(error)}; "
         "is the store running? (`dscache up` starts a local one, `dscache doctor` checks)"
     )
 
 
+def reason_of(error: BaseException) -> str:
+    """Say in one line why a connection failed.
+
+    That is the text of the innermost exception: urllib3 and botocore wrap it, each in its own way.
+
+    `__context__` is not followed: it may be an exception that a caller is handling.
+    """
+    wrapped = (
+        getattr(error, "kwargs", {}).get("error"),  # botocore
+        getattr(error, "reason", None),  # urllib3's MaxRetryError
+        error.__cause__,
+        *error.args[1:],  # urllib3's ProtocolError
+    )
+    for inner in wrapped:
+        if isinstance(inner, BaseException):
+            return reason_of(inner)
+    return (str(error).strip() or repr(error)).splitlines()[0][:200]
+
+
 def no_credentials(config: Config) -> AccessDenied:
-    """Nothing to sign with."""
+    """Return the error for a configuration without credentials."""
     return AccessDenied(
         f"no credentials for {config.endpoint}; set access_key and secret_key in a profile, "
         "or DSCACHE_ACCESS_KEY and DSCACHE_SECRET_KEY"
@@ -102,10 +134,10 @@ def no_credentials(config: Config) -> AccessDenied:
 
 
 def unusable_credentials(error: Exception, config: Config) -> StoreError | ConfigError:
-    """What the AWS SDK says when the machine's own configuration gives no credentials."""
+    """Return the error for AWS configuration of this machine that gives no credentials."""
     if type(error).__name__ in ("ProfileNotFound", "ConfigParseError", "ConfigNotFound"):
         return ConfigError(f"credentials for {config.endpoint}: {error} (see $AWS_PROFILE)")
-    return AccessDenied(f"credentials for {config.endpoint} cannot be had: {error}")
+    return AccessDenied(f"credentials for {config.endpoint} could not be loaded: {error}")
 
 
 def _element(text: str, name: str) -> str:

@@ -1,11 +1,12 @@
-"""Single requests to one bucket, over urllib3.
+"""Single signed requests to one bucket, over urllib3.
 
-boto3 and its client take a quarter to half a second to import; most commands send a handful of
-requests, and a marker should be read in less time than that.
+Importing boto3 and making its client take 0.25 to 0.5 s; most commands send a few requests and
+should be done in less time than that.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import random
 import time
@@ -21,41 +22,45 @@ from ..config import Config
 from ..errors import ConfigError, StoreUnreachable
 from . import s3errors
 from .forks import PerProcess
+from .response import Response
+from .s3errors import reason_of
 from .sigv4 import Keys, presigned, signed_headers
-from .upload import Response
 
 if TYPE_CHECKING:
     from botocore.credentials import Credentials, ReadOnlyCredentials
+
+log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 60.0
 ATTEMPTS = 3
 RETRIED = frozenset({429, 499, 500, 502, 503, 504})
-LEAST_S = 1.0  # what a request gets even when the time is up: most are answered by then
-CONNECTIONS = 32  # kept open between requests; more threads than that open their own
+LEAST_S = 1.0  # what a request gets even after the deadline: most are answered by then
+CONNECTIONS = 32  # kept open between requests; further threads open their own
 
 _deadline: ContextVar[float] = ContextVar("deadline", default=math.inf)
 
 
 @contextmanager
 def deadline_in(seconds: float | None) -> Iterator[None]:
-    """Let no request of this thread take longer than until `seconds` from now; None: as usual.
+    """Limit all requests of this thread in the block to a deadline `seconds` from now.
 
-    A store that takes a connection and never answers would hold it for minutes otherwise.
+    Without it, a store that accepts a connection and never responds would block for minutes. None
+    sets no deadline.
     """
-    at = math.inf if seconds is None else time.monotonic() + seconds
-    before = _deadline.set(at)
+    deadline = math.inf if seconds is None else time.monotonic() + seconds
+    token = _deadline.set(deadline)
     try:
         yield
     finally:
-        _deadline.reset(before)
+        _deadline.reset(token)
 
 
 class SignedHttp:
     """Sends requests about one bucket. Safe to use from several threads, and after a fork.
 
-    Errors of the connection and answers of an overloaded server are tried again, so a write whose
-    answer is lost may meet its own first success (see `registers`).
+    Retries connection errors and responses of an overloaded server. So a write whose response was
+    lost may meet its own first success (see `protocol/registers.py`).
     """
 
     def __init__(
@@ -80,39 +85,50 @@ class SignedHttp:
         headers: Mapping[str, str] | None = None,
         body: bytes = b"",
     ) -> Response:
-        """Send and return the answer, whatever its status; `name` "" is the bucket itself.
+        """Send a request and return the response, whatever its status.
 
-        Raises StoreUnreachable, AccessDenied (no credentials).
+        `name` "" is the bucket itself. Raises StoreUnreachable, and AccessDenied or ConfigError
+        when there are no credentials to sign with.
         """
         try:
-            return self.patiently(
-                lambda: self._once(method, name, query or {}, headers or {}, body)
+            return self.with_retries(
+                lambda: self._once(method, name, query or {}, headers or {}, body),
+                _request_line(method, name, query or {}),
             )
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise s3errors.unreachable(_cause(error), self._config) from error
+            raise s3errors.unreachable(error, self._config) from error
 
-    def patiently(self, once: Callable[[], Response]) -> Response:
-        """What `once` answers; asked again when the connection breaks or the server is busy."""
+    def with_retries(self, send: Callable[[], Response], request_line: str) -> Response:
+        """Call `send` until it returns a response that is final, at most ATTEMPTS times.
+
+        Broken connections and an overloaded server are retried. `request_line` names the request
+        in the log.
+        """
         for attempt in range(ATTEMPTS):
             if attempt:
-                self._sleep(min(self._uniform(0, 2 ** (attempt - 1)), _left_s()))
+                pause_s = min(self._uniform(0, 2 ** (attempt - 1)), _left_s())
+                log.debug("%s: retrying in %.1f s", request_line, pause_s)
+                self._sleep(pause_s)
             last = attempt == ATTEMPTS - 1
+            started = time.monotonic()
             try:
-                answer = once()
-            except (urllib3.exceptions.HTTPError, OSError, StoreUnreachable):
+                response = send()
+            except (urllib3.exceptions.HTTPError, OSError, StoreUnreachable) as error:
+                log.debug("%s: %s after %.0f ms", request_line, reason_of(error), ms_since(started))
                 if last or time.monotonic() >= _deadline.get():
                     raise
                 continue
-            if answer.status not in RETRIED or last:
-                return answer
+            log.debug("%s: %d in %.0f ms", request_line, response.status, ms_since(started))
+            if response.status not in RETRIED or last:
+                return response
         raise AssertionError("the last attempt returns or raises")
 
     def presign(
         self, method: str, name: str, expires_s: int, *, query: Mapping[str, str] | None = None
     ) -> str:
-        """A URL for one request without credentials, for the public endpoint if it is a GET.
+        """Return a URL for one request without credentials; a GET's is for the public endpoint.
 
-        No request is made. The URL carries a signature: never log it.
+        Sends nothing. The URL carries a signature: never log it.
         """
         public = self._config.public_endpoint.rstrip("/") if method == "GET" else ""
         url = _url(self._config, public or self._endpoint, name, query or {})
@@ -128,7 +144,7 @@ class SignedHttp:
         headers: Mapping[str, str] | None = None,
         body: bytes = b"",
     ) -> tuple[str, dict[str, str]]:
-        """URL and headers of a request, signed for now. Raises AccessDenied (no credentials)."""
+        """Return URL and headers of a request, signed with the current time. Raises as `send`."""
         url = _url(self._config, self._endpoint, name, query)
         keys, region = self._keys(), self._config.region
         return url, signed_headers(
@@ -147,30 +163,30 @@ class SignedHttp:
         response = self._pool.get().request(
             method, url, headers=signed, body=body, redirect=False, timeout=_timeout()
         )
-        found = {name.lower(): value for name, value in response.headers.items()}
-        return Response(response.status, found, response.data)
+        lowered = {header.lower(): value for header, value in response.headers.items()}
+        return Response(response.status, lowered, response.data)
 
     def _keys(self) -> Keys:
-        """The configured credentials, else what botocore finds on this machine."""
+        """Return the configured credentials, or those that botocore finds on this machine."""
         config = self._config
         if config.access_key:
             return Keys(config.access_key, config.secret_key, config.session_token or None)
-        now = self._found_credentials()
-        return Keys(now.access_key, now.secret_key, now.token)
+        frozen = self._botocore_credentials()
+        return Keys(frozen.access_key, frozen.secret_key, frozen.token)
 
-    def _found_credentials(self) -> ReadOnlyCredentials:
-        import botocore.exceptions as theirs
+    def _botocore_credentials(self) -> ReadOnlyCredentials:
+        import botocore.exceptions
 
         try:
             credentials = self._credentials.get()
-        except theirs.BotoCoreError as error:
+        except botocore.exceptions.BotoCoreError as error:
             raise s3errors.unusable_credentials(error, self._config) from error
         if credentials is None:
             raise s3errors.no_credentials(self._config)
         try:
-            return credentials.get_frozen_credentials()  # they renew themselves
-        except theirs.BotoCoreError as error:  # there were some: there will be again
-            raise StoreUnreachable(f"the credentials cannot be renewed now: {error}") from error
+            return credentials.get_frozen_credentials()  # renews them if they expire
+        except botocore.exceptions.BotoCoreError as error:  # they existed, so retrying may help
+            raise StoreUnreachable(f"the credentials could not be renewed: {error}") from error
 
 
 def _pool() -> urllib3.PoolManager:
@@ -192,8 +208,18 @@ def _credentials() -> Credentials | None:
     return botocore.session.get_session().get_credentials()
 
 
+def ms_since(started: float) -> float:
+    """Return the milliseconds since `started`, a time by `time.monotonic`."""
+    return 1000 * (time.monotonic() - started)
+
+
+def _request_line(method: str, name: str, query: Mapping[str, str]) -> str:
+    """Name a request in the log. Not by its URL, which may be signed."""
+    return f"{method} {name}" if name else f"{method} ?prefix={query.get('prefix', '')}"
+
+
 def _checked_endpoint(endpoint: str, config: Config) -> str:
-    """The endpoint, if its port is one. Raises ConfigError."""
+    """Return the endpoint if its port is valid. Raises ConfigError."""
     try:
         _ = urlsplit(endpoint).port
     except ValueError as error:
@@ -203,11 +229,6 @@ def _checked_endpoint(endpoint: str, config: Config) -> str:
 
 
 def _url(config: Config, base: str, name: str, query: Mapping[str, str]) -> str:
-    """The URL of an object, or of the bucket when `name` is "", percent-encoded."""
+    """Return the percent-encoded URL of an object, or of the bucket if `name` is ""."""
     url = f"{base}/{config.bucket}" + (f"/{quote(name, safe='/~')}" if name else "")
     return f"{url}?{urlencode(query, quote_via=quote, safe='~')}" if query else url
-
-
-def _cause(error: Exception) -> str:
-    inner = getattr(error, "reason", None) or error
-    return str(getattr(inner, "__cause__", None) or inner) or repr(error)

@@ -17,7 +17,9 @@ from dscache.protocol import manifests
 from dscache.protocol.manifests import Live
 from dscache.spec import load_spec
 
-HEAVY = {"click", "msgspec", "boto3", "botocore", "urllib3", "http.client", "ssl", "socket"}
+HEAVY = {
+    "boto3", "botocore", "click", "http.client", "logging", "msgspec", "socket", "ssl", "urllib3",
+}  # fmt: skip
 PRINT_MODULES = "atexit.register(lambda: print(*sys.modules, file=sys.stderr))"
 
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import http.client
+
 import pytest
+import urllib3
+from botocore.exceptions import EndpointConnectionError
+from urllib3.exceptions import HTTPError, MaxRetryError, ProtocolError
 
 from dscache.config import Config
 from dscache.errors import AccessDenied, NoSuchUpload, StoreError, StoreUnreachable
@@ -46,3 +51,44 @@ def test_a_wrong_clock_is_named() -> None:
 def test_messages_are_text_and_no_xml() -> None:
     text = b"<Error><Code>Odd</Code><Message>Bob&apos;s &lt;x&gt;</Message></Error>"
     assert "Bob's <x>" in str(s3errors.error_of_response(400, text, "x", CONFIG))
+
+
+def test_an_error_body_has_a_code_and_a_message() -> None:
+    assert s3errors.parse_error(body("SlowDown")) == ("SlowDown", "as SlowDown says")
+    assert s3errors.parse_error(b"<html>502 Bad Gateway</html>") == ("", "")
+    assert s3errors.parse_error(b"\xff") == ("", "")
+
+
+REFUSED = ConnectionRefusedError(111, "Connection refused")
+POOL = urllib3.HTTPConnectionPool("store.example")
+CLOSED = http.client.RemoteDisconnected("Remote end closed connection without response")
+
+
+def raised_from(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
+def raised_while_handling(error: Exception, handled: Exception) -> Exception:
+    error.__context__ = handled
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (REFUSED, "[Errno 111] Connection refused"),
+        (raised_from(HTTPError("x"), REFUSED), "[Errno 111] Connection refused"),
+        (MaxRetryError(POOL, "/url", raised_from(HTTPError("x"), REFUSED)),
+         "[Errno 111] Connection refused"),
+        (ProtocolError("Connection aborted.", CLOSED), str(CLOSED)),
+        (EndpointConnectionError(endpoint_url="u", error=raised_from(HTTPError("x"), REFUSED)),
+         "[Errno 111] Connection refused"),
+        (raised_while_handling(TimeoutError("timed out"), KeyError("key")), "timed out"),
+        (TimeoutError(), "TimeoutError()"),
+        (OSError("one line\nand another"), "one line"),
+    ],
+)  # fmt: skip
+def test_the_reason_is_that_of_the_innermost_exception(error: Exception, reason: str) -> None:
+    assert s3errors.reason_of(error) == reason
+    assert f": {reason}; is the store running?" in str(s3errors.unreachable(error, CONFIG))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import http.server
+import logging
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -66,6 +68,21 @@ def test_what_is_sent_again(statuses: tuple[int, ...], status: int, pauses: list
         signed = SignedHttp(config, sleep=slept.append, uniform=lambda low, high: high)
         answer = signed.send("GET", "datasets/x")
     assert (answer.status, answer.body, slept) == (status, b"ok", pauses)
+
+
+def test_a_retry_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, logger="dscache")
+    with server_that_answers(0, 503, 200) as config:
+        signed = SignedHttp(config, sleep=lambda _: None, uniform=lambda low, high: high)
+        signed.send("GET", "datasets/x", query={"secret": "value"})
+    lines = [re.sub(r"\b\d+ ms", "N ms", message) for message in caplog.messages]
+    assert [line for line in lines if line.startswith("GET")] == [
+        "GET datasets/x: Remote end closed connection without response after N ms",
+        "GET datasets/x: retrying in 1.0 s",
+        "GET datasets/x: 503 in N ms",
+        "GET datasets/x: retrying in 2.0 s",
+        "GET datasets/x: 200 in N ms",
+    ]
 
 
 def test_nobody_answers() -> None:
@@ -164,12 +181,12 @@ def test_credentials_that_cannot_be_renewed_for_a_while(machine: Path) -> None:
     machine.write_text(f"[default]\ncredential_process = {program}\n")
     fails.touch()
     signed = SignedHttp(CONFIG._replace(access_key=""))
-    with pytest.raises(AccessDenied, match="cannot be had"):
+    with pytest.raises(AccessDenied, match="could not be loaded"):
         signed.presign("GET", "datasets/x", 60)
     fails.unlink()
     signed._credentials.get()
     fails.touch()
-    with pytest.raises(StoreUnreachable, match="cannot be renewed now"):
+    with pytest.raises(StoreUnreachable, match="could not be renewed"):
         signed.presign("GET", "datasets/x", 60)
 
 

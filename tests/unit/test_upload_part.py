@@ -7,8 +7,8 @@ import pytest
 import dscache.store.upload
 from dscache.config import Config
 from dscache.errors import NoSuchUpload, StoreUnreachable
+from dscache.store.response import Response
 from dscache.store.s3 import Store
-from dscache.store.upload import Response
 
 SENT = Response(200, {"etag": '"e"'}, b"")
 BUSY = Response(503, {}, b"<Code>SlowDown</Code>")

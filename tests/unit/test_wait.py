@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import queue
 import threading
 from dataclasses import dataclass, field
@@ -193,7 +194,7 @@ def test_without_a_builder_it_says_so_once(expires_at: float | None, notes: int)
     out = wait.put_request(store, SPEC, nonce=NONCE, client="t")
     if expires_at is not None:
         store.put(layout.progress(SPEC.key), progress_until(expires_at))
-    late = "no builder has begun it" if notes else "the build goes on"
+    late = "no builder has begun it" if notes else "the build continues"
     with pytest.raises(WaitTimeout, match=late):
         wait.wait(store, out, never, how)
     assert said == [f"{SPEC.key} is waiting for a builder"] * notes
@@ -203,7 +204,7 @@ def test_giving_up_from_another_thread() -> None:
     _, how, store = story([])
     how.given_up = threading.Event()
     how.given_up.set()
-    with pytest.raises(WaitTimeout, match="nobody waits"):
+    with pytest.raises(WaitTimeout, match="stopped waiting"):
         wait.wait(store, wait.put_request(store, SPEC, nonce=NONCE, client="t"), never, how)
 
 
@@ -311,3 +312,32 @@ def test_a_store_that_was_never_there_is_an_error() -> None:
 def test_what_is_no_topic(topic: str) -> None:
     with pytest.raises(UsageError, match="not a topic"):
         wait.split_topic(topic)
+
+
+def test_decisions_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, logger="dscache.protocol.wait")
+    looks_of(
+        [
+            (0.5, Connected()),
+            (5.0, Created(layout.ready(SPEC.key))),
+            (6.0, Lost("reset")),
+            (50.0, Unsupported("501")),
+        ],
+        57.0,
+    )
+    later = "no answer yet; checking again in {} s, or on a notification"
+    assert [message.removeprefix(f"{SPEC.key}: ") for message in caplog.messages] == [
+        later.format("1.0"),
+        "subscribed to notifications",
+        later.format("60.0"),
+        f"event {layout.ready(SPEC.key)}",
+        later.format("60.0"),
+        "notifications lost (reset)",
+        "polling",
+        later.format("40.0"),
+        "no notifications (501); polling",
+        "polling",
+        later.format("1.0"),
+        "polling",
+        later.format("1.5"),
+    ]
