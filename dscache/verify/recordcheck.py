@@ -10,7 +10,7 @@ import struct
 
 from crc32c import crc32c
 
-from dscache_sdk.records import FRAME_BYTES, masked_crc
+from dscache_sdk.records import FRAME_BYTES, mask_crc, masked_crc
 
 _HEAD = struct.Struct("<QI")
 _CRC = struct.Struct("<I")
@@ -79,7 +79,7 @@ class RecordCheck:
         self._held += chunk[:missing]
         if len(self._held) == _CRC.size:
             (crc,) = _CRC.unpack(self._held)
-            if _masked(self._crc) != crc:
+            if mask_crc(self._crc) != crc:
                 self._problem("the checksum of its data differs")
             self.records += 1
             self._at += self._length + FRAME_BYTES
@@ -91,7 +91,3 @@ class RecordCheck:
             self.problems.append(f"record {self.records} at byte {self._at}: {what}")
         else:
             self.more += 1
-
-
-def _masked(crc: int) -> int:
-    return ((crc >> 15 | crc << 17 & 0xFFFF_FFFF) + 0xA282EAD8) & 0xFFFF_FFFF
