@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ..errors import IntegrityError
 from ..folder import contents
-from ..folder.checksums import intact
+from ..folder.checksums import is_intact
 from ..folder.contents import check_members, held_names
 from ..protocol.manifests import Member
 
@@ -60,7 +60,7 @@ def _problem(folder: Path, member: Member) -> str:
         size = path.stat().st_size
         if size != member.size:
             return f"{size} bytes instead of {member.size}"
-        return "" if intact(path, member) else "other bytes than the ready marker says"
+        return "" if is_intact(path, member) else "other bytes than the ready marker says"
     except FileNotFoundError:
         return "missing"
     except OSError as error:

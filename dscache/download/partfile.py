@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import NoSpace
-from ..folder.checksums import CHUNK_BYTES, Sums
+from ..folder.checksums import CHUNK_BYTES, Checksums
 from ..folder.contents import PART_SUFFIX
 from ..protocol.manifests import Member
 from ..units import format_bytes
@@ -36,7 +36,7 @@ class PartFile:
         if self._path.exists():
             self._path.replace(self._part)
         self._file = os.open(self._part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        self._sums = Sums()
+        self._checksums = Checksums()
         self._summed = 0
 
     def resume(self) -> list[tuple[int, int]]:
@@ -59,7 +59,7 @@ class PartFile:
         """Write at a place in the member. Raises NoSpace when the disk, the quota or a limit is
         full."""
         if at == self._summed:  # true for one thread at most: the others write elsewhere
-            self._sums.update(data)
+            self._checksums.update(data)
             self._summed += len(data)
         with self._telling_no_space():
             while data:
@@ -70,10 +70,10 @@ class PartFile:
     def check(self) -> bool:
         """Compare size and sums with the member table; when they are wrong the file is emptied."""
         self._sum_up(self.member.size)
-        if os.fstat(self._file).st_size == self.member.size and self._sums.match(self.member):
+        if os.fstat(self._file).st_size == self.member.size and self._checksums.match(self.member):
             return True
         os.ftruncate(self._file, 0)
-        self._sums, self._summed = Sums(), 0
+        self._checksums, self._summed = Checksums(), 0
         return False
 
     def publish(self) -> None:
@@ -96,7 +96,7 @@ class PartFile:
             return
         buffer = memoryview(bytearray(CHUNK_BYTES))
         while read := os.preadv(self._file, [buffer[: stop - self._summed]], self._summed):
-            self._sums.update(buffer[:read])
+            self._checksums.update(buffer[:read])
             self._summed += read
 
     @contextmanager

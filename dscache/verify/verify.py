@@ -14,13 +14,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import blake3
-from isal import isal_zlib
-
 from dscache_sdk.tfds import FEATURES_FILE_NAME, INFO_FILE_NAME, dataset_info_json
 
 from ..download.ranges import Interrupted, RangeReader, Source
 from ..errors import IntegrityError, StoreUnreachable
+from ..folder.checksums import Checksums
 from ..folder.contents import check_members
 from ..protocol import layout
 from ..protocol.manifests import Live, Member
@@ -213,12 +211,11 @@ class _Pass:
         return b"".join(bytes(chunk) for chunk in self._stream.until(stop))
 
     def _data_problems(self, member: Member) -> Iterator[str]:
-        crc32, digest, size = 0, blake3.blake3(), 0
+        checksums, size = Checksums(), 0
         check = RecordCheck(member.size) if member.split else None
         document = bytearray()
         for chunk in self._stream.until(member.offset + member.size):
-            crc32 = isal_zlib.crc32(chunk, crc32)
-            digest.update(chunk)
+            checksums.update(chunk)
             size += len(chunk)
             if check is not None:
                 check.update(chunk)
@@ -227,10 +224,10 @@ class _Pass:
             self._progress(self._stream.position, self._size)
         if size != member.size:
             yield f"the zip ends after {size} of its {member.size} bytes"
-        if crc32 != member.crc32:
-            yield f"CRC-32 {crc32:08x} instead of {member.crc32:08x}"
-        if digest.hexdigest() != member.digest:
-            yield f"BLAKE3 {digest.hexdigest()} instead of {member.digest}"
+        if checksums.crc32 != member.crc32:
+            yield f"CRC-32 {checksums.crc32:08x} instead of {member.crc32:08x}"
+        if checksums.digest != member.digest:
+            yield f"BLAKE3 {checksums.digest} instead of {member.digest}"
         if check is not None:
             yield from self._record_problems(member, check)
         else:
