@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from .. import config as configuration
 from ..config import Config
-from ..errors import ConfigError
+from ..errors import ConfigError, UnknownProfile
 from ..protocol.layout import DATASETS
 from ..store.s3 import Store
 
@@ -23,10 +23,10 @@ def configured(profile: str, own_endpoint: str, environ: Mapping[str, str]) -> C
     """
     try:
         found = configuration.load(environ=environ)
-    except ConfigError as error:
-        if str(error).startswith(f"profile {profile!r}"):
-            return None  # the default profile is the one that is about to be written
-        raise
+    except UnknownProfile as error:
+        if error.profile != profile:
+            raise
+        return None  # the default profile is the one that is about to be written
     from_own_profile = found.origin.get("endpoint", "").endswith(f"[profiles.{profile}]")
     if not found.endpoint or found.endpoint == own_endpoint or from_own_profile:
         return None
