@@ -325,7 +325,7 @@ def test_command_line(environ: dict[str, str], tmp_path: Path) -> None:
         secret = record.credentials(directory).client.secret_key
         assert secret not in shown  # standard output is no terminal here
         assert str(directory / "credentials.json") in shown
-        assert "stop it with: dscache down\n" in shown
+        assert "to stop it: dscache down\n" in shown
         facts = json.loads(run("up", "--no-builder", "--json", environ=environ))
         assert facts["endpoint"] in shown
         assert facts["console"] in shown
