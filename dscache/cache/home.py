@@ -160,14 +160,14 @@ class Home:
         Looking for a dataset takes no lock: it marks, then looks. So the mark is read when the
         folder has disappeared: whoever had found it had marked it before, and gets it back.
         """
-        from ..download.staging import claimed
+        from ..download.staging import protected
         from ..files import remove, size_of
 
         path = self.datasets / key
         gone = path.with_name(f".{key}.{os.urandom(4).hex()}.gone")
         if not path.is_dir():
             return None
-        with claimed(path):
+        with protected(path):
             path.rename(gone)
             if unless_used_since is not None and (
                 self.marks.pinned(key) or self.used_at(key) >= unless_used_since

@@ -210,7 +210,7 @@ class TestWhole:
         live = publish(store, files)
         (tmp_path / "thesis").mkdir()
         (tmp_path / "thesis" / "chapter1").write_text("It was a dark and stormy night")
-        with pytest.raises(UsageError, match="is no dataset"):
+        with pytest.raises(UsageError, match="is not a dataset"):
             download(live, tmp_path / "thesis", url_of(client_store, live))
         assert [path.name for path in (tmp_path / "thesis").iterdir()] == ["chapter1"]
 
@@ -342,7 +342,7 @@ class TestBrokenNetwork:
         live = publish(store, files)
         proxy.always = BUSY
         sleeps: list[float] = []
-        with pytest.raises(StoreUnreachable, match=r"9 attempts in a row.*503.*get it again"):
+        with pytest.raises(StoreUnreachable, match=r"9 consecutive attempts.*503.*resumes"):
             download(
                 live,
                 tmp_path / "ds",
@@ -372,7 +372,7 @@ class TestBrokenNetwork:
     ) -> None:
         live = publish(store, files)
         proxy.always = Answer(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
-        with pytest.raises(StoreError, match="expected a partial answer"):
+        with pytest.raises(StoreError, match="expected a partial response"):
             download(live, tmp_path / "ds", url_of(via, live))
         assert len(proxy.ranges) == 1
 
