@@ -394,7 +394,7 @@ class TestMend:
         self, live: Live, damaged: Path, cache: Cache, via: Store, proxy: FaultProxy
     ) -> None:
         (found,) = cache.verify(live.spec.key)
-        assert found.describes
+        assert found.is_description
         url = url_of(via, live)
         assert cache.repair(live.spec.key, lambda _: url(), ready=lambda: live) == [found]
         assert sorted(contents(damaged)) == sorted(self.FILES)[:3]
@@ -429,7 +429,7 @@ class TestRepair:
         found = cache.verify(live.spec.key)
         assert [damage.name for damage in found] == [names[0], names[1], names[3]]
         assert [damage.problem for damage in found] == [
-            "other bytes than the ready marker says",
+            "its bytes differ from the ready marker",
             "missing",
             "4 bytes instead of 0",
         ]
@@ -492,7 +492,7 @@ class TestCommands:
         assert code == 0 and output.split() == [
             live.spec.key, "1.0", "MiB", "just", "now", "pinned",
         ]  # fmt: skip
-        assert "1 datasets" in messages
+        assert "1 dataset, 1.0 MiB" in messages
         code, output, _ = run("ls", "--json")
         (listed,) = json.loads(output)
         assert listed["key"] == live.spec.key and listed["aliases"] == [ASKED]

@@ -16,7 +16,7 @@ import pytest
 
 from dscache import files
 from dscache.cache.cache import Cache
-from dscache.cache.eviction import DAY_S, CachedDataset, protection, victims
+from dscache.cache.eviction import DAY_S, CachedDataset, datasets_to_remove, reason_to_keep
 from dscache.cache.home import Home
 from dscache.errors import ConfigError, NoSpace, NotCached, UsageError
 from dscache.folder.selection import Selection
@@ -76,7 +76,7 @@ def put(home: Home, key: str, size: int = 100, used_at: float = NOW) -> Path:
     folder.mkdir()
     (folder / "x.tfrecord").write_bytes(bytes(size - 2))
     (folder / "manifest.json").write_bytes(b"{}")
-    home.marks.mark(key, create=True)
+    home.marks.mark_used(key, create=True)
     os.utime(home.directory / "used" / key, (used_at, used_at))
     return folder
 
@@ -93,14 +93,14 @@ class TestFind:
 
     def test_an_alias(self, cache: Cache, home: Home) -> None:
         folder = put(home, KEY)
-        home.link(OTHER, KEY)
+        home.add_alias(OTHER, KEY)
         assert cache.find(OTHER) == folder
         assert (home.datasets / OTHER).readlink() == Path(KEY)  # relative: the home can be moved
         assert [entry.aliases for entry in cache.entries()] == [(OTHER,)]
 
     def test_a_dangling_alias_is_a_miss(self, cache: Cache, home: Home) -> None:
         home.prepare()
-        home.link(OTHER, KEY)
+        home.add_alias(OTHER, KEY)
         assert cache.find(OTHER) is None
 
     def test_a_folder_without_manifest_is_a_miss(self, cache: Cache, home: Home) -> None:
@@ -226,7 +226,7 @@ class TestFind:
             cache.hold(KEY).release()
         finally:
             os.umask(before)
-        assert home.lock(KEY).stat().st_mode & 0o777 == 0o664
+        assert home.readers_lock(KEY).stat().st_mode & 0o777 == 0o664
 
     def test_a_hit_imports_next_to_nothing(self, home: Home) -> None:
         put(home, KEY)
@@ -252,7 +252,7 @@ class TestFind:
 class TestRemove:
     def test_it_and_its_aliases_go(self, cache: Cache, home: Home) -> None:
         put(home, KEY, size=1234)
-        home.link(OTHER, KEY)
+        home.add_alias(OTHER, KEY)
         assert cache.remove(OTHER) == 1234
         assert list(home.datasets.iterdir()) == []
         assert cache.find(KEY) is None
@@ -268,7 +268,7 @@ class TestRemove:
             cache.remove(KEY)
         cache.remove(KEY, force=True)
         put(home, KEY)
-        assert not home.marks.pinned(KEY)
+        assert not home.marks.is_pinned(KEY)
 
     def test_a_reader_holds_until_it_is_forced(self, cache: Cache, home: Home) -> None:
         put(home, KEY)
@@ -409,7 +409,7 @@ class TestOpen:
 
     @pytest.mark.parametrize("how", ["opened", "by its path", "by an alias"])
     def test_it_is_not_removed(self, cache: Cache, home: Home, folder: Path, how: str) -> None:
-        home.link(OTHER, KEY)
+        home.add_alias(OTHER, KEY)
         if how == "opened":
             opened = cache.open(KEY)
         else:
@@ -422,7 +422,7 @@ class TestOpen:
 
     def test_every_object_of_it_counts(self, cache: Cache, home: Home) -> None:
         folder = put(home, KEY)
-        home.link(OTHER, KEY)
+        home.add_alias(OTHER, KEY)
         first, second, third = cache.open(KEY), Dataset(folder), Dataset(home.datasets / OTHER)
         assert first is not None
         for closed in (second, second, third):
@@ -568,12 +568,12 @@ class TestVictims:
     def test_table(
         self, max_bytes: int | None, keep_days: float | None, expected: list[str]
     ) -> None:
-        chosen = victims(self.ENTRIES, NOW, max_bytes=max_bytes, keep_days=keep_days)
+        chosen = datasets_to_remove(self.ENTRIES, NOW, max_bytes=max_bytes, keep_days=keep_days)
         assert [each.key for each in chosen] == expected
 
-    def test_protection_says_why(self) -> None:
-        why = {each.key: protection(each, NOW) for each in self.ENTRIES}
-        assert why == {
+    def test_reason_to_keep(self) -> None:
+        reasons = {each.key: reason_to_keep(each, NOW) for each in self.ENTRIES}
+        assert reasons == {
             "new": "handed out in the last 24 hours",
             "pinned": "pinned",
             "read": "in use",
