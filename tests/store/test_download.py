@@ -630,7 +630,9 @@ class TestFullDisk:
         live = publish(store, files)
         live.members[0].size = 1 << 60
         live.zip_size = 1 << 61
-        with pytest.raises(NoSpace, match=r"1024\.0 PiB are needed, .* are free.*prune"):
+        with pytest.raises(
+            NoSpace, match=r"1024\.0 PiB and a reserve .* are needed, .* are free.*prune"
+        ):
             download(live, tmp_path / "ds", url_of(via, live))
         assert proxy.ranges == []
         assert hidden(tmp_path) == []

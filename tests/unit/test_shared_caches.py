@@ -61,7 +61,7 @@ def test_a_shared_cache_is_used_in_place_and_never_written_to(
     cache: Cache, shared: Home, own: Home
 ) -> None:
     folder = put(shared)
-    shared.link(ALIAS, KEY)
+    shared.add_alias(ALIAS, KEY)
     before = files(shared.directory)
     assert cache.find(KEY) == cache.find(ALIAS) == folder
     assert cache.has(KEY)
