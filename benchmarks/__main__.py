@@ -1,8 +1,8 @@
-"""All benchmarks, one after the other: `make bench`, or `python -m benchmarks [BLOCK …]` for some.
+"""Run all benchmarks: `make bench`; or some: `python -m benchmarks [BLOCK …]`.
 
-The results replace the marked blocks of docs/benchmarks.md, each as soon as it is there; the text
-around them is written by hand. QUICK=1 shortens everything and prints the results instead. A script
-that fails costs nothing but its own block.
+Each result replaces its marked block of docs/benchmarks.md as soon as it is available; the text
+around the blocks is written by hand. QUICK=1 shortens everything and only prints the results. If a
+script fails, only its own block is missing.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from benchmarks.harness import QUICK, machine
 CHECKOUT = Path(__file__).resolve().parents[1]
 PAGE = CHECKOUT / "docs" / "benchmarks.md"
 MACHINE = "machine"
-SCRIPTS = {  # block → module and its words
+SCRIPTS = {  # block → module and its arguments
     "startup": ["startup"],
     "notify": ["notify"],
     "download": ["download"],
@@ -36,39 +36,39 @@ SCRIPTS = {  # block → module and its words
 
 
 def main() -> None:
-    """Run the blocks that are named, or all; exit with 1 at the end if any failed, naming it."""
+    """Run the named blocks, or all; exit with 1 if any failed, and name them."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("blocks", nargs="*", metavar="BLOCK", help=f"of {', '.join(SCRIPTS)}")
+    parser.add_argument("blocks", nargs="*", metavar="BLOCK", help=f"one of {', '.join(SCRIPTS)}")
     wanted = parser.parse_args().blocks or list(SCRIPTS)
     if unknown := set(wanted) - set(SCRIPTS):
-        parser.error(f"no block {', '.join(sorted(unknown))}; there are {', '.join(SCRIPTS)}")
+        parser.error(f"no block {', '.join(sorted(unknown))}; available: {', '.join(SCRIPTS)}")
     if len(wanted) == len(SCRIPTS):
-        keep(MACHINE, f"{time.strftime('%Y-%m-%d')}: {machine()}.")
+        save(MACHINE, f"{time.strftime('%Y-%m-%d')}: {machine()}.")
     failed = [name for name in wanted if not run(name)]
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")
 
 
 def run(name: str) -> bool:
-    """Run one script and keep what it says; whether it succeeded."""
-    module, *words = SCRIPTS[name]
+    """Run one script and save its output; return whether it succeeded."""
+    module, *arguments = SCRIPTS[name]
     began = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-m", f"benchmarks.{module}", *words],
+        [sys.executable, "-m", f"benchmarks.{module}", *arguments],
         cwd=CHECKOUT,
         stdout=subprocess.PIPE,
         text=True,
         check=False,
     )
-    ended = "" if done.returncode == 0 else f", ended with {done.returncode}; see above"
-    print(f"{name}: {time.monotonic() - began:.0f} s{ended}", file=sys.stderr, flush=True)
+    status = "" if done.returncode == 0 else f", exit code {done.returncode}; see above"
+    print(f"{name}: {time.monotonic() - began:.0f} s{status}", file=sys.stderr, flush=True)
     if done.returncode == 0:
-        keep(name, done.stdout.strip())
+        save(name, done.stdout.strip())
     return done.returncode == 0
 
 
-def keep(name: str, text: str) -> None:
-    """Write the text of a block down, or print it when QUICK."""
+def save(name: str, text: str) -> None:
+    """Write a block to the page; with QUICK, print it."""
     if QUICK:
         print(f"{name}\n\n{text}\n", flush=True)
     else:
@@ -76,7 +76,7 @@ def keep(name: str, text: str) -> None:
 
 
 def with_block(page: str, name: str, text: str) -> str:
-    """The page with what is between `<!-- begin NAME -->` and `<!-- end NAME -->` replaced."""
+    """Return the page with the text from `<!-- begin NAME -->` to `<!-- end NAME -->` replaced."""
     begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
     pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
     if not pattern.search(page):

@@ -1,24 +1,24 @@
-"""Measure builds: throughput, the time after the last sample, latency of small ones, memory.
+"""Measure builds: throughput, time after the last sample, latency of small builds, memory.
 
     python -m benchmarks.build [--runs 3] [--only throughput,tail,latency] [--json]
 
-It starts a store and a builder of its own (2 workers). QUICK=1 shortens everything.
+Uses its own store and builder (2 workers). QUICK=1 shortens everything.
 
 throughput  photos (JPEG in, resize, crop, flip, exposure, JPEG out; without rotation and with up
-            to 10 degrees), 2 variations of each picture:
-              bare      the handler's load and example, and the compression of the picture, in 2
-                        plain processes that throw the result away
-              shards    the same processes write the shards with checksums: bare and our records
-              dscache   a build, from the first shard to the seal (`timings.build_s`); its CPU is
-                        that of `shards` and that of the builder's process
+            to 10 degrees), 2 variations of each image:
+              bare      the handler's load and example, and the image compression, in 2 processes
+                        that discard the results
+              shards    the same processes write the shards with checksums
+              dscache   a build, from the first shard to the seal (`timings.build_s`); its CPU
+                        seconds are those of `shards` plus those of the builder's process
               TensorFlow  one process: the handler, TFRecordWriter, zipfile, boto3's upload_file
-tail        records of 200 KB that cannot be compressed, 64 in a file: seconds from the end of the
-            last sample until somebody who listens knows of the ready marker, and the peak memory of
-            the builder's process, at two sizes of the dataset
-latency     from the request to the beginning of the first sample, and `dscache get` of ten pictures
-            as a process of its own; environments are warm, every run is a new dataset
+tail        incompressible records of 200 KB, 64 in a file: seconds from the end of the last sample
+            until a listener learns of the ready marker, and the peak memory of the builder's
+            process, for two dataset sizes
+latency     seconds from the request to the start of the first sample, and of `dscache get` of ten
+            images, as a separate process; environments are warm, every run is a new dataset
 
-Variants take turns in another order each round after one warm-up; medians and extremes.
+Variants run in a different order in each round, after one warm-up; medians and extremes.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from benchmarks.harness import (
     table,
     take_turns,
 )
-from benchmarks.pictures import make_pictures
+from benchmarks.images import make_images
 from benchmarks.stack import Ready, Stack, client_environ, stack
 from dscache.client import Client
 from dscache.protocol import layout, manifests
@@ -56,10 +56,10 @@ from dscache.spec import load_spec
 from dscache_builder.child_environ import handler_environment
 
 WORKERS = 2
-PICTURES = 40 if QUICK else 400
+IMAGES = 40 if QUICK else 400
 RECORD_BYTES = 200_000
 TAIL_GB = (0.05, 0.2) if QUICK else (0.2, 2.0)
-WORK_MS = 6  # CPU time of an example: what a picture of that size takes
+WORK_MS = 6  # CPU time of an example, as for an image of that size
 ROTATIONS = (0, 10)
 SMALL = 10
 OWN_SCRIPT = "benchmarks.build_process"
@@ -83,8 +83,8 @@ def main() -> None:
     options = parser.parse_args()
     wanted = options.only.split(",")
     with tempfile.TemporaryDirectory(prefix="dscache-bench-raw-") as name:
-        raw = make_pictures(Path(name) / "photos", PICTURES)
-        few = make_pictures(Path(name) / "few", SMALL)
+        raw = make_images(Path(name) / "photos", IMAGES)
+        few = make_images(Path(name) / "few", SMALL)
         results: dict[str, Any] = {}
         if "throughput" in wanted:
             with stack({"photos": raw}, WORKERS) as made:
@@ -118,7 +118,7 @@ def photos_options(rotation: int, seed: int) -> dict[str, Any]:
 
 
 def throughput(made: Stack, raw: Path, rotation: int, runs: int) -> dict[str, Any]:
-    """Figures of one rotation: wall and CPU seconds of each variant."""
+    """Measure wall and CPU seconds of each variant, for one rotation."""
     serial = iter(range(1, 1000))
     variants: dict[str, Callable[[], Cost]] = {
         "bare": lambda: _processes(made, raw, rotation, "bare"),
@@ -140,15 +140,15 @@ def throughput(made: Stack, raw: Path, rotation: int, runs: int) -> dict[str, An
     return {"rotation": rotation, "examples": examples, "variants": rows}
 
 
-def _processes(made: Stack, raw: Path, rotation: int, what: str) -> Cost:
-    """Plain processes that begin at the same time; each prints its CPU seconds."""
+def _processes(made: Stack, raw: Path, rotation: int, mode: str) -> Cost:
+    """Run processes that start at the same time; each prints its CPU seconds."""
     with tempfile.TemporaryDirectory(dir=made.folder) as name:
         environ = handler_environment(Path(sys.executable), Path(name), os.environ)
         environ["PYTHONPATH"] = str(Path(__file__).resolve().parents[1])
         options = json.dumps(photos_options(rotation, 0))
         processes = [
             subprocess.Popen(
-                [sys.executable, "-m", OWN_SCRIPT, what, options, str(raw), f"{part}/{WORKERS}"],
+                [sys.executable, "-m", OWN_SCRIPT, mode, options, str(raw), f"{part}/{WORKERS}"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
@@ -171,7 +171,7 @@ def _processes(made: Stack, raw: Path, rotation: int, what: str) -> Cost:
 
 
 def _our_build(made: Stack, rotation: int, seed: int) -> Cost:
-    """Wall seconds from the first shard to the seal, CPU seconds of the builder's process."""
+    """Return wall seconds from the first shard to the seal, and the builder's CPU seconds."""
     assert made.process is not None
     made.settle()
     before = cpu_of(made.process.pid) or 0.0
@@ -184,9 +184,9 @@ def _our_build(made: Stack, rotation: int, seed: int) -> Cost:
 def _built(made: Stack, cfg: Path) -> Live:
     client = Client(made.client)
     key = client.wait(cfg)
-    found = made.store.get(layout.ready(key))
-    assert found is not None
-    live = manifests.decode_ready(found.body, where=key)
+    stored = made.store.get(layout.ready(key))
+    assert stored is not None
+    live = manifests.decode_ready(stored.body, where=key)
     assert isinstance(live, Live)
     return live
 
@@ -213,7 +213,7 @@ def _tensorflow(made: Stack, raw: Path, rotation: int) -> Cost:
 
 
 def tail(made: Stack, runs: int) -> list[dict[str, Any]]:
-    """Figures at each size."""
+    """Measure each dataset size."""
     serial = iter(range(1, 1000))
     small, large = TAIL_GB
     cases = {
@@ -238,12 +238,12 @@ def tail(made: Stack, runs: int) -> list[dict[str, Any]]:
 
 def _tail(made: Stack, size_gb: float, work_ms: int, serial: Iterator[int]) -> Tail:
     options = speed_options(round(size_gb * 1e9 / RECORD_BYTES), work_ms, next(serial))
-    asked_at, ready_at, times, usage = _speed_build(made, options)
-    return Tail(ready_at - times[-1], ready_at - asked_at, usage.builder_rss, usage.handler_rss)
+    requested_at, ready_at, times, usage = _speed_build(made, options)
+    return Tail(ready_at - times[-1], ready_at - requested_at, usage.builder_rss, usage.handler_rss)
 
 
 def speed_options(examples: int, work_ms: int, run: int) -> dict[str, Any]:
-    """All options of `speed`: a spec that leaves one out is an alias, and known to be ready before
+    """Return all options of `speed`: a spec that leaves one out is an alias, and is answered before
     anything is built."""
     return {
         "examples": examples,
@@ -255,31 +255,31 @@ def speed_options(examples: int, work_ms: int, run: int) -> dict[str, Any]:
 
 
 def _speed_build(made: Stack, options: dict[str, Any]) -> tuple[float, float, list[float], Any]:
-    """(asked at, ready at, times at which samples began and ended, usage); Unix times."""
+    """Return (requested at, ready at, times at which samples started and ended, usage)."""
     for file in made.raw.iterdir():
         file.unlink()
     spec = load_spec(made.spec("speed", "1.0.0", options))
     client = Client(made.client)
     made.settle()
     with Ready(made.server.config, spec.key) as ready, made.watched() as usage:
-        asked_at = time.time()
+        requested_at = time.time()
         client.request(spec)
         ready_at = ready.wait()
     times = sorted(float(t) for f in made.raw.iterdir() for t in f.read_text().split())
     made.store.delete(layout.archive(spec.key, 0))
-    return asked_at, ready_at, times, usage
+    return requested_at, ready_at, times, usage
 
 
 # -- latency
 
 
 def latency(made: Stack, runs: int) -> dict[str, Any]:
-    """Seconds until the first sample begins, and of `dscache get` of ten pictures."""
+    """Measure seconds until the first sample starts, and of `dscache get` of ten images."""
     serial = iter(range(10_000, 20_000))
 
     def first() -> tuple[float, ...]:
-        asked_at, _, times, _ = _speed_build(made, speed_options(SMALL, 0, next(serial)))
-        return (times[0] - asked_at,)
+        requested_at, _, times, _ = _speed_build(made, speed_options(SMALL, 0, next(serial)))
+        return (times[0] - requested_at,)
 
     variants: dict[str, Callable[[], tuple[float, ...]]] = {
         "first": first,
@@ -294,7 +294,7 @@ def latency(made: Stack, runs: int) -> dict[str, Any]:
 
 
 def _get(made: Stack, seed: int) -> tuple[float, float]:
-    """Seconds of two processes: the first has the dataset built, the second finds it here."""
+    """Return the seconds of two processes: the first causes the build, the second is a hit."""
     cfg = made.spec("photos", made.version, photos_options(10, seed))
     config = made.client
     made.settle()
@@ -310,7 +310,7 @@ def _get(made: Stack, seed: int) -> tuple[float, float]:
 
 
 def shown(results: dict[str, Any]) -> str:
-    """The tables, as Markdown."""
+    """Return the tables as Markdown."""
     parts = [_throughput_table(one) for one in results.get("throughput", ())]
     if "tail" in results:
         parts.append(_tail_table(results["tail"]))
@@ -368,7 +368,7 @@ def _latency_table(found: dict[str, Any]) -> str:
 
 
 def spread_of(figures: Any) -> Spread:
-    """Figures that went through JSON, or not."""
+    """Make a spread of its three figures."""
     return Spread(*figures)
 
 

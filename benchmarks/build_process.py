@@ -1,9 +1,9 @@
-"""A plain process for `benchmarks.build`: the same handler code as a build, without a builder.
+"""A process for `benchmarks.build` that runs the handler code of a build without a builder.
 
     python -m benchmarks.build_process bare|shards|tensorflow OPTIONS RAW PART/PARTS [STORE]
 
-It imports and plans, prints a line, waits for one, works, and prints CPU seconds (`tensorflow`:
-wall and CPU seconds).
+It imports and plans, prints a line, waits for a line, works, and prints its CPU seconds
+(`tensorflow`: wall and CPU seconds).
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from dscache_sdk.plain import load_handler
 
 
 def bare(handler: Any, plan: Any, indices: range) -> None:
-    """Load, example, and the compression of the picture; nothing is kept."""
+    """Run load, example and the image compression; discard the results."""
     for index in indices:
-        for _ in pictures(handler, plan, index):
+        for _ in images(handler, plan, index):
             pass
 
 
 def shards(handler: Any, plan: Any, indices: range) -> None:
-    """Records with checksums, written to files, as a worker does it."""
+    """Write shards with checksums, as a worker does."""
     from dscache_builder.hosting.host.checksums import Checksums
 
     for index in indices:
@@ -37,15 +37,15 @@ def shards(handler: Any, plan: Any, indices: range) -> None:
 
 
 def tensorflow(handler: Any, plan: Any, indices: range, store: str) -> None:
-    """TFRecordWriter and tf.train.Example, zipfile, boto3's upload_file: one after the other."""
+    """Run TFRecordWriter with tf.train.Example, then zipfile, then boto3's upload_file."""
     import boto3
     import tensorflow as tf
 
     for index in indices:
         with tf.io.TFRecordWriter(plan.shards[index].name) as writer:
-            for picture in pictures(handler, plan, index):
+            for image in images(handler, plan, index):
                 record = tf.train.Example()
-                record.features.feature["image"].bytes_list.value.append(picture)
+                record.features.feature["image"].bytes_list.value.append(image)
                 writer.write(record.SerializeToString())
     with zipfile.ZipFile("all.zip", "w", zipfile.ZIP_STORED) as archive:
         for shard in plan.shards:
@@ -58,10 +58,10 @@ def tensorflow(handler: Any, plan: Any, indices: range, store: str) -> None:
     client.upload_file("all.zip", bucket, "baseline.zip")
 
 
-def pictures(handler: Any, plan: Any, index: int) -> Iterator[bytes]:
-    """The compressed pictures of a shard, by the handler's own methods.
+def images(handler: Any, plan: Any, index: int) -> Iterator[bytes]:
+    """Yield the compressed images of a shard, made by the handler's methods.
 
-    No pixels are held while the next ones are made: fresh memory would cost the baseline 5 %.
+    Keeps no pixels while the next image is made: fresh memory would cost the baseline 5 %.
     """
     from dscache_sdk.samples import rng_for
 
@@ -75,23 +75,23 @@ def pictures(handler: Any, plan: Any, index: int) -> Iterator[bytes]:
 
 
 def main() -> None:
-    """See the module."""
-    what, options, raw, share, *store = sys.argv[1:]
+    """See the module's docstring."""
+    mode, options, raw, share, *store = sys.argv[1:]
     part, parts = map(int, share.split("/"))
     handler = load_handler("photos")(json.loads(options), raw)
     plan = handler.plan("photos")
-    if what == "tensorflow":
-        import boto3  # noqa: F401 - importing it and TensorFlow is not what is compared
+    if mode == "tensorflow":
+        import boto3  # noqa: F401 - import time is not measured
         import tensorflow as tf  # noqa: F401
     print("ready", flush=True)
     sys.stdin.readline()
     wall, cpu = time.perf_counter(), time.process_time()
     indices = range(part, len(plan.shards), parts)
-    if what == "tensorflow":
+    if mode == "tensorflow":
         tensorflow(handler, plan, indices, *store)
         print(time.perf_counter() - wall, time.process_time() - cpu)
         return
-    {"bare": bare, "shards": shards}[what](handler, plan, indices)
+    {"bare": bare, "shards": shards}[mode](handler, plan, indices)
     print(time.process_time() - cpu)
 
 

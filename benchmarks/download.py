@@ -1,21 +1,21 @@
-"""Compare our download (ranges, CRC-32 and BLAKE3 checked, unpacked, synced) with what people use.
+"""Compare our download (ranges, CRC-32 and BLAKE3, unpacked, synced) with common tools.
 
     python -m benchmarks.download [--mib 512] [--shards 8] [--runs 5] [--json]
 
-It starts a store of its own and uploads one zip in parts of 64 MiB. Variants:
+Uses its own store, with one zip that was uploaded in parts of 64 MiB. Variants:
 
     dscache 1, 2, auto   `dscache.download.download` with that many ranges: verified and synced
-    dscache, no sync     the same (auto) without fdatasync, which none of the others does either
-    curl, mc, rclone     they write the zip, then `unzip` checks CRC-32 while unpacking
+    dscache, no sync     the same (auto) without fdatasync, which the other tools do not call either
+    curl, mc, rclone     write the zip; `unzip` then checks CRC-32 while unpacking
     boto3 + zipfile      download_file, then extractall, which checks CRC-32
     socket, new          the limit: recv_into and pwrite of each shard's range into new files with
-                         their space allocated, one connection, nothing verified
-    socket, existing     the same into files that were written before
+                         preallocated space, one connection, nothing verified
+    socket, existing     the same into existing files
 
-They take turns in a different order each round, after one warm-up round; medians and the spread of
-wall seconds, and CPU seconds of the client (of its children too) and of the server. Files are
-compared with the original in the warm-up. The second table is about memory: how much the peak of a
-process grows while it downloads a dataset.
+They run in a different order in each round, after one warm-up in which the files are compared with
+the original. Medians and spread of wall seconds, and CPU seconds of the client (with its children)
+and of the server. The second table shows how much the peak memory of a process grows while it
+downloads a dataset.
 """
 
 from __future__ import annotations
@@ -63,14 +63,14 @@ BUFFER = memoryview(bytearray(CHUNK_BYTES))
 
 
 class Bench(NamedTuple):
-    """The published dataset, and how to reach it."""
+    """The published dataset, its store, and the other tools."""
 
     live: Live
     store: Store
     others: Others
 
     def url(self) -> str:
-        """A fresh presigned URL of the zip."""
+        """Return a fresh presigned URL of the zip."""
         return self.store.presign_get(self.live.zip_key)
 
 
@@ -78,7 +78,7 @@ Variant = Callable[[Bench, Path], None]
 
 
 def ours(parallel: int | None) -> Variant:
-    """Our download with so many ranges."""
+    """Return our download with `parallel` ranges."""
 
     def run(bench: Bench, folder: Path) -> None:
         download(bench.live, folder, bench.url, options=TransferOptions(parallel=parallel))
@@ -87,13 +87,13 @@ def ours(parallel: int | None) -> Variant:
 
 
 def ours_unsynced(bench: Bench, folder: Path) -> None:
-    """Our download without waiting for the disk, for comparison only."""
+    """Run our download without waiting for the disk, for comparison only."""
     with mock.patch("os.fdatasync"):
         download(bench.live, folder, bench.url)
 
 
 def unzipped(fetch: Callable[[Bench, Path], None]) -> Variant:
-    """What a shell script does: fetch the zip, unpack it, remove it."""
+    """Return what a shell script does: fetch the zip, unpack it, remove it."""
 
     def run(bench: Bench, folder: Path) -> None:
         folder.mkdir()
@@ -106,17 +106,17 @@ def unzipped(fetch: Callable[[Bench, Path], None]) -> Variant:
 
 
 def curl(bench: Bench, archive: Path) -> None:
-    """By a presigned URL."""
+    """Download a presigned URL with curl."""
     subprocess.run(["curl", "-sS", "-f", "-o", str(archive), bench.url()], check=True)
 
 
 def mc(bench: Bench, archive: Path) -> None:
-    """MinIO's own client."""
+    """Download with MinIO's client."""
     bench.others.mc("cp", bench.others.at_mc(bench.live.zip_key), str(archive))
 
 
 def rclone(*options: str) -> Callable[[Bench, Path], None]:
-    """With these options besides its defaults."""
+    """Return a download with rclone and these options."""
 
     def run(bench: Bench, archive: Path) -> None:
         source = bench.others.at_rclone(bench.live.zip_key)
@@ -126,7 +126,7 @@ def rclone(*options: str) -> Callable[[Bench, Path], None]:
 
 
 def boto3_zipfile(bench: Bench, folder: Path) -> None:
-    """What a Python script does, with boto3's defaults."""
+    """Download as a Python script would, with boto3's defaults."""
     folder.mkdir()
     archive = folder / "all.zip"
     bench.others.boto3().download_file(bench.store.bucket, bench.live.zip_key, str(archive))
@@ -136,7 +136,7 @@ def boto3_zipfile(bench: Bench, folder: Path) -> None:
 
 
 def raw_socket(existing: bool) -> Variant:
-    """The least a Python process can do: one connection, one range for each shard."""
+    """Return the minimal download in Python: one connection, one range for each shard."""
 
     def run(bench: Bench, folder: Path) -> None:
         target = folder.with_name("existing") if existing else folder
@@ -158,10 +158,10 @@ def _receive(connection: socket.socket, target: str, host: str, member: Member, 
         f"GET {target} HTTP/1.1\r\nHost: {host}\r\nRange: bytes={member.offset}-{last}\r\n\r\n"
     )
     connection.sendall(request.encode())
-    answer = b""
-    while b"\r\n\r\n" not in answer:
-        answer += connection.recv(4096)
-    head, _, body = answer.partition(b"\r\n\r\n")
+    response = b""
+    while b"\r\n\r\n" not in response:
+        response += connection.recv(4096)
+    head, _, body = response.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 206"), head
     os.pwrite(file, body, 0)
     at = len(body)
@@ -187,7 +187,7 @@ VARIANTS: dict[str, Variant] = {
 
 
 def publish(store: Store, folder: Path, name: str, shards: int, shard_bytes: int) -> Live:
-    """Make a stored zip of random shards and upload it in parts, as a builder does."""
+    """Upload a zip of random shards in parts, as a builder does."""
     archive = folder / f"{name}.zip"
     digests = []
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as opened:
@@ -238,7 +238,7 @@ def _upload(store: Store, name: str, archive: Path) -> str:
 
 
 def measure(variant: Variant, bench: Bench, folder: Path, *, check: bool) -> Cost:
-    """One run into a fresh folder, which is removed afterwards."""
+    """Run a variant into a new folder, which is removed afterwards."""
     cost = measured(lambda: variant(bench, folder))
     if check:
         _check(bench, folder if folder.exists() else folder.with_name("existing"))
@@ -248,19 +248,19 @@ def measure(variant: Variant, bench: Bench, folder: Path, *, check: bool) -> Cos
 
 def _check(bench: Bench, folder: Path) -> None:
     for member in bench.live.members:
-        found = blake3.blake3((folder / member.name).read_bytes()).hexdigest()
-        assert found == member.digest, f"{folder / member.name} is wrong"
+        digest = blake3.blake3((folder / member.name).read_bytes()).hexdigest()
+        assert digest == member.digest, f"{folder / member.name} is wrong"
 
 
 class Run(NamedTuple):
-    """What one run took of the client, and CPU seconds of the server."""
+    """The cost of one run for the client, and CPU seconds of the server."""
 
     client: Cost
     server_cpu_s: float
 
 
 def compare(bench: Bench, server: LocalStore, folder: Path, runs: int) -> dict[str, list[Run]]:
-    """Warm up and check, then let the variants take turns."""
+    """Warm up and check, then run the variants alternately."""
     checked: set[str] = set()
 
     def once(name: str) -> Run:
@@ -274,14 +274,14 @@ def compare(bench: Bench, server: LocalStore, folder: Path, runs: int) -> dict[s
 
 
 def server_cpu_s(server: LocalStore) -> float:
-    """CPU seconds the server has used."""
+    """Return the CPU seconds that the server has used."""
     used = cpu_of(server.pid) if server.pid else None
-    assert used is not None, "the server is gone"
+    assert used is not None, "the server has ended"
     return used
 
 
 def summary(results: dict[str, list[Run]], mib: int) -> list[dict[str, Any]]:
-    """Medians, and throughput relative to the socket into new files."""
+    """Return medians, and throughput relative to the socket into new files."""
     limit = statistics.median(run.client.wall_s for run in results["socket, new"])
     rows = []
     for name, runs in results.items():
@@ -302,7 +302,7 @@ def summary(results: dict[str, list[Run]], mib: int) -> list[dict[str, Any]]:
 
 
 def shown(rows: list[dict[str, Any]]) -> str:
-    """The table of the variants."""
+    """Return the table of the variants."""
     head = ["variant", "MiB/s", "x socket, new", "client CPU s/GiB", "server CPU s/GiB"]
     return table(
         head,
@@ -320,7 +320,7 @@ def shown(rows: list[dict[str, Any]]) -> str:
 
 
 def peak_growth_mib(bench: Bench, folder: Path) -> float:
-    """By how much the peak memory of a process grows while it downloads."""
+    """Return by how much the peak memory of a process grows while it downloads."""
     to = folder / "to"
     with Downloading(bench.live, bench.url(), to) as child:
         grown = child.grown()
@@ -329,7 +329,7 @@ def peak_growth_mib(bench: Bench, folder: Path) -> float:
 
 
 def small_ms(store: Store, folder: Path, runs: int) -> float:
-    """Median milliseconds to get a dataset of 24 files of 4 KiB."""
+    """Return the median milliseconds of downloading 24 files of 4 KiB."""
     live = publish(store, folder, "small", 24, 4096)
     walls = []
     for number in range(runs + 1):
@@ -364,8 +364,8 @@ def main() -> None:
             options.mib: peak_growth_mib(bench, folder),
         }
     if options.json:
-        found = {"download": rows, "small_dataset_ms": milliseconds, "peak_growth_mib": peaks}
-        print(json.dumps(found, indent=1))
+        results = {"download": rows, "small_dataset_ms": milliseconds, "peak_growth_mib": peaks}
+        print(json.dumps(results, indent=1))
         return
     print(shown(rows))
     print(f"\nA dataset of 24 files, 96 KiB: {milliseconds:.1f} ms.\n")

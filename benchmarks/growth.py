@@ -1,13 +1,13 @@
-"""Measure what grows with the work: shards in a dataset, and datasets in the local cache.
+"""Measure how costs grow with the shards of a dataset and the datasets in the local cache.
 
     python -m benchmarks.growth [--counts 10,100,1000,10000] [--runs 5] [--json]
 
-It starts a store of its own (how listing a bucket grows: `benchmarks.listing`).
+Uses its own store. For listing a bucket see `benchmarks.listing`.
 
-shards    a dataset of so many shards of 4 KiB: `dscache get` of it into an empty cache, as a
-          process of its own, with its peak memory; its ready marker decoded and encoded (medians)
-datasets  so many datasets of 12 empty shards in the local cache: `dscache get` of one of them, and
-          `dscache cache ls`, as processes of their own
+shards    a dataset of COUNT shards of 4 KiB: `dscache get` into an empty cache, as a separate
+          process, with its peak memory; decoding and encoding its ready marker (medians)
+datasets  COUNT datasets of 12 empty shards in the local cache: `dscache get` of one of them, and
+          `dscache cache ls`, as separate processes
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ print(wall_s, usage.ru_utime + usage.ru_stime, usage.ru_maxrss)
 
 
 def shards(config: Config, home: Path, count: int, runs: int) -> dict[str, Any]:
-    """Figures of a dataset of so many shards."""
+    """Measure a dataset of `count` shards."""
     live = publish(Store(config), random_files([SHARD_BYTES] * count), config={"shards": count})
     environ = client_environ(config._replace(home=home))
     taken = []
@@ -76,9 +76,9 @@ def shards(config: Config, home: Path, count: int, runs: int) -> dict[str, Any]:
 
 
 def _get(key: str, environ: dict[str, str]) -> tuple[float, float, float]:
-    """Wall seconds, CPU seconds and peak MiB of `dscache get`."""
-    words = [sys.executable, "-c", CHILD, DSCACHE, "get", key]
-    wall_s, cpu_s, peak_kib = map(float, output_of(words, environ).split())
+    """Return wall seconds, CPU seconds and peak MiB of `dscache get`."""
+    argv = [sys.executable, "-c", CHILD, DSCACHE, "get", key]
+    wall_s, cpu_s, peak_kib = map(float, output_of(argv, environ).split())
     return wall_s, cpu_s, peak_kib / 1024
 
 
@@ -87,7 +87,7 @@ def _median_ms(action: Callable[[], object], runs: int) -> float:
 
 
 def shards_table(rows: list[dict[str, Any]]) -> str:
-    """As Markdown."""
+    """Return the table as Markdown."""
     head = (
         "shards", "`dscache get`, s", "CPU s", "wall ms a shard", "peak MiB", "marker, KiB",
         "decode, ms", "encode, ms",
@@ -112,7 +112,7 @@ def shards_table(rows: list[dict[str, Any]]) -> str:
 
 
 def fill(home: Path, numbers: range) -> None:
-    """Add datasets to a local cache, as `dscache get` leaves them but without content."""
+    """Add datasets to a local cache as `dscache get` does, but with empty files."""
     (home / "used").mkdir(parents=True, exist_ok=True)
     for number in numbers:
         live = marker(number)
@@ -125,19 +125,19 @@ def fill(home: Path, numbers: range) -> None:
 
 
 def datasets(environ: dict[str, str], runs: int) -> dict[str, list[Cost]]:
-    """What a hit and a listing cost with what is in the cache."""
-    words = {"get": ("get", marker(0).spec.key), "cache ls": ("cache", "ls")}
+    """Measure a hit and a listing."""
+    commands = {"get": ("get", marker(0).spec.key), "cache ls": ("cache", "ls")}
     return take_turns(
         {
             name: partial(measured, partial(output_of, [DSCACHE, *each], environ))
-            for name, each in words.items()
+            for name, each in commands.items()
         },
         runs,
     )
 
 
 def datasets_table(rows: list[dict[str, Any]]) -> str:
-    """As Markdown."""
+    """Return the table as Markdown."""
     head = ("cached datasets", "`get`, ms", "CPU ms", "`cache ls`, s", "ms a dataset")
     shown = [
         (

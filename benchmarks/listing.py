@@ -2,10 +2,10 @@
 
     python -m benchmarks.listing [--datasets 100,1000,10000,100000] [--runs 5] [--json]
 
-Each dataset is a ready marker of 12 shards, a zip, a log and a preview (the last three without
-content). They are put there as tar files that the store unpacks, which is the quickest way. The
-commands run as processes of their own, so Python's start is part of every figure; from 100,000 on
-each runs once, and `ls --all`, which reads every marker, is left out.
+Each dataset is a ready marker of 12 shards and an empty zip, log and preview. They are uploaded as
+tar files that the store unpacks, which is the fastest way. The commands run as separate processes,
+so every figure includes Python's start. From 100,000 datasets on, each command runs once, and
+`ls --all`, which reads every marker, is left out.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ COMMANDS = {"ls": ("ls",), "ls --keys": ("ls", "--keys"), "ls --all": ("ls", "--
 
 
 def marker(number: int) -> Live:
-    """The ready marker of the dataset with this number."""
+    """Return the ready marker of the dataset with this number."""
     spec = Spec.of("photos", "1.0.0", {"number": number, "image_size": [1024, 1024]})
     members = [
         Member(
@@ -65,14 +65,14 @@ def marker(number: int) -> Live:
 
 
 def objects(live: Live) -> dict[str, bytes]:
-    """What is in the bucket of a dataset."""
+    """Return the objects of a dataset, by name."""
     key = live.spec.key
     empty = dict.fromkeys((live.zip_key, layout.log(key), layout.preview(key)), b"")
     return {**empty, layout.ready(key): manifests.encode(live)}
 
 
 def fill(config: Config, numbers: range) -> None:
-    """Put the datasets with these numbers into the bucket."""
+    """Upload the datasets with these numbers."""
     starts = range(numbers.start, numbers.stop, DATASETS_PER_TAR)
     tars = [range(at, min(at + DATASETS_PER_TAR, numbers.stop)) for at in starts]
     with ThreadPoolExecutor(SENDERS) as pool:
@@ -96,24 +96,24 @@ def _send(config: Config, numbers: range) -> None:
     )
 
 
-def command(words: tuple[str, ...], environ: dict[str, str], lines: int) -> Callable[[], Cost]:
-    """Run `dscache` with these words; it must print that many lines."""
+def command(arguments: tuple[str, ...], environ: dict[str, str], lines: int) -> Callable[[], Cost]:
+    """Return a run of `dscache` that must print `lines` lines."""
     output: list[bytes] = []
 
     def checked() -> Cost:
-        cost = measured(lambda: output.append(output_of([DSCACHE, *words], environ)))
+        cost = measured(lambda: output.append(output_of([DSCACHE, *arguments], environ)))
         if (printed := output.pop().count(b"\n")) != lines:
-            raise SystemExit(f"{' '.join(words)} printed {printed} lines, not {lines}")
+            raise SystemExit(f"{' '.join(arguments)} printed {printed} lines, not {lines}")
         return cost
 
     return checked
 
 
 def listed(environ: dict[str, str], count: int, runs: int) -> dict[str, list[Cost]]:
-    """What the commands cost with so many datasets in the bucket."""
+    """Measure the commands with `count` datasets in the bucket."""
     variants = {
-        name: command(words, environ, min(count, SHOWN) if name == "ls" else count)
-        for name, words in COMMANDS.items()
+        name: command(arguments, environ, min(count, SHOWN) if name == "ls" else count)
+        for name, arguments in COMMANDS.items()
         if count < HUGE or name != "ls --all"
     }
     if count >= HUGE:
@@ -122,7 +122,7 @@ def listed(environ: dict[str, str], count: int, runs: int) -> dict[str, list[Cos
 
 
 def report(rows: list[dict[str, Any]]) -> str:
-    """The table, as Markdown."""
+    """Return the table as Markdown."""
     head = ("`dscache`", "datasets", "seconds", "s per 1,000 datasets", "CPU s of the client")
     shown = []
     for row in rows:

@@ -1,19 +1,19 @@
-"""Measure waiting: how soon 1, 100, 1,000 waiters are told, what they cost, and a restart.
+"""Measure waiting: when 1, 100 and 1,000 waiters are notified, their cost, and a restart.
 
     python -m benchmarks.notify [--waiters 1,100,1000] [--runs 20] [--only latency,idle,restart]
                                 [--json]
 
-It starts a store of its own. Waiters are spread over 8 processes; each has a connection of its own,
-as if it were a process of its own.
+Uses its own store. Waiters are spread over 8 processes; each has its own connection, as if it were
+a separate process.
 
-latency   from the end of the PUT of a ready marker until the last waiter's listener delivered the
-          event (`told`), and until the last waiter that then reads the marker had it (`answered`:
-          `dscache.protocol.wait`, one more request each). `lost`: runs in which a listener was not
-          told within 5 s
-idle      CPU seconds a second of one waiter (a process with one `wait`), and of the store's server
-          for each of the waiters
+latency   from the end of the PUT of a ready marker until the last waiter's listener has received
+          the event (`told`), and until the last waiter has also read the marker (`answered`:
+          `dscache.protocol.wait`, one more request each). `lost`: runs in which a listener received
+          no event within 5 s
+idle      CPU share of one waiter (a process with one `wait`), and of the store's server for all
+          waiters
 restart   the server is killed and started again: seconds until the last waiter listens again, and
-          the most requests in any one second until all have looked, counted by a proxy
+          the maximum number of requests in one second until all have polled, counted by a proxy
 """
 
 from __future__ import annotations
@@ -49,24 +49,24 @@ from support.countingproxy import CountingProxy
 PROCESSES = 8
 IDLE_S = 5.0 if QUICK else 20.0
 SETTLE_S = 1.0 if QUICK else 3.0
-RETURNED_S = 15.0 if QUICK else 55.0  # all have connected and looked by then
+RETURNED_S = 15.0 if QUICK else 55.0  # by then all have connected and polled
 LIMIT_S = 120.0
-EVENT_S = 5.0  # an event that is later than this was dropped, which the server may do
+EVENT_S = 5.0  # a later event counts as dropped, which the server may do
 CONNECTED = "connected"
 
 
 def spec(number: int) -> Spec:
-    """A dataset that no other run uses."""
+    """Return a spec that no other run uses."""
     return Spec.of("photos", "1.0.0", {"number": number})
 
 
-def publish(store: Store, asked: Spec) -> float:
-    """PUT the ready marker; when that was done (time.monotonic, which processes share)."""
-    name = layout.archive(asked.key, 0)
+def publish(store: Store, spec: Spec) -> float:
+    """PUT the ready marker; return the time at its end (time.monotonic, which processes share)."""
+    name = layout.archive(spec.key, 0)
     live = Live(
-        spec=asked, generation=0, zip_key=name, zip_etag="e", zip_size=0, seal="", members=[]
+        spec=spec, generation=0, zip_key=name, zip_etag="e", zip_size=0, seal="", members=[]
     )
-    store.put(layout.ready(asked.key), manifests.encode(live))
+    store.put(layout.ready(spec.key), manifests.encode(live))
     return time.monotonic()
 
 
@@ -74,9 +74,9 @@ def publish(store: Store, asked: Spec) -> float:
 
 
 def serve_listeners(pipe: Connection, config: Config, count: int) -> None:
-    """Listen `count` times; for each event, send when the last of them had it."""
+    """Run `count` listeners; for each event, send the time at which the last one received it."""
     lock = threading.Lock()
-    connected, told = [0], dict[str, int]()
+    connected, received = [0], dict[str, int]()
 
     def deliver(signal: Signal) -> None:
         now = time.monotonic()
@@ -86,19 +86,19 @@ def serve_listeners(pipe: Connection, config: Config, count: int) -> None:
                 if connected[0] == count:
                     pipe.send((CONNECTED, now))
             elif isinstance(signal, Created):
-                told[signal.name] = told.get(signal.name, 0) + 1
-                if told[signal.name] == count:
+                received[signal.name] = received.get(signal.name, 0) + 1
+                if received[signal.name] == count:
                     pipe.send((signal.name, now))
 
     listeners = [Listener(config, "datasets/photos_1.0.0_", deliver) for _ in range(count)]
     for listener in listeners:
         listener.start()
     pipe.recv()
-    os._exit(0)  # stopping a thousand threads one after the other is nothing to wait for
+    os._exit(0)  # stopping a thousand threads one by one takes too long
 
 
 def serve_waiters(pipe: Connection, config: Config, count: int) -> None:
-    """Wait `count` times for each dataset whose number is received; send when the last had it."""
+    """Run `count` waits for each dataset number received; send the time at which the last ended."""
     store = Store(config)
     lock = threading.Lock()
     connected = [0]
@@ -115,8 +115,7 @@ def serve_waiters(pipe: Connection, config: Config, count: int) -> None:
 
     def one(out: OutstandingRequest) -> None:
         with Subscriptions(config, opened).waiting(out.key) as signals:
-            how = WaitOptions(signals)
-            wait(store, out, lambda _: out, how)
+            wait(store, out, lambda _: out, WaitOptions(signals))
             ended.append(time.monotonic())
 
     while (number := pipe.recv()) is not None:
@@ -140,25 +139,25 @@ class Crowd:
         spawn = multiprocessing.get_context("spawn")
         self.pipes, self.pids = [], []
         for index in range(self.processes):
-            here, there = spawn.Pipe()
+            parent_end, child_end = spawn.Pipe()
             share = count // self.processes + (index < count % self.processes)
-            process = spawn.Process(target=serve, args=(there, config, share), daemon=True)
+            process = spawn.Process(target=serve, args=(child_end, config, share), daemon=True)
             process.start()
-            self.pipes.append(here)
+            self.pipes.append(parent_end)
             self.pids.append(process.pid or 0)
 
     def send(self, message: Any) -> None:
-        """To every process."""
+        """Send a message to every process."""
         for pipe in self.pipes:
             pipe.send(message)
 
-    def last(self, what: str, *, limit_s: float = LIMIT_S) -> float | None:
-        """When the last process was through with it; None when one is not within the limit."""
+    def last(self, event: str, *, limit_s: float = LIMIT_S) -> float | None:
+        """Return the time at which the last process reported `event`; None after `limit_s`."""
         deadline = time.monotonic() + limit_s
         times = []
         for pipe in self.pipes:
             message = ("", 0.0)
-            while message[0] != what:
+            while message[0] != event:
                 if not pipe.poll(max(deadline - time.monotonic(), 0)):
                     return None
                 message = pipe.recv()
@@ -171,32 +170,32 @@ class Crowd:
             raise SystemExit(f"not all are connected after {LIMIT_S:g} s")
 
     def connections(self, since: float) -> list[float]:
-        """When any of them was connected again, of what has been sent so far."""
+        """Return the times since `since` at which waiters connected, from the messages so far."""
         messages = []
         for pipe in self.pipes:
             while pipe.poll():
                 messages.append(pipe.recv())
-        return [at for what, at in messages if what == CONNECTED and at >= since]
+        return [at for event, at in messages if event == CONNECTED and at >= since]
 
     def cpu_s(self) -> float:
-        """CPU seconds of all processes so far."""
+        """Return the CPU seconds of all processes so far."""
         return sum(cpu_of(pid) or 0.0 for pid in self.pids)
 
 
 @contextmanager
 def crowd(serve: Callable[..., None], config: Config, count: int) -> Iterator[Crowd]:
-    """Waiters that are ended afterwards."""
+    """Yield waiters, which are ended afterwards."""
     waiters = Crowd(serve, config, count)
     yield waiters
     waiters.send(None)
-    time.sleep(SETTLE_S)  # the server notices that they are gone
+    time.sleep(SETTLE_S)  # until the server notices that they have ended
 
 
 # -- what is measured
 
 
 def latency(server: LocalStore, counts: list[int], runs: int) -> list[dict[str, Any]]:
-    """Milliseconds until the last one is told, and until the last one has its answer."""
+    """Measure milliseconds until the last waiter is notified, and until it has its answer."""
     store, rows, serial = Store(server.config), [], iter(range(1 << 30))
     for count in counts:
         told, answered = [], []
@@ -210,14 +209,14 @@ def latency(server: LocalStore, counts: list[int], runs: int) -> list[dict[str, 
                 number = next(serial)
                 waiters.send(number)
                 waiters.connected()
-                time.sleep(SETTLE_S)  # all have looked
+                time.sleep(SETTLE_S)  # until all have polled
                 answered.append(_latency_ms(waiters, store, number, LIMIT_S))
-        heard = [ms for ms in told if ms is not None]
+        received = [ms for ms in told if ms is not None]
         rows.append(
             {
                 "waiters": count,
-                "told_ms": spread(heard),
-                "lost": len(told) - len(heard),
+                "told_ms": spread(received),
+                "lost": len(told) - len(received),
                 "answered_ms": spread(ms for ms in answered if ms is not None),
             }
         )
@@ -231,7 +230,7 @@ def _latency_ms(waiters: Crowd, store: Store, number: int, limit_s: float) -> fl
 
 
 def idle(server: LocalStore, count: int) -> dict[str, Any]:
-    """CPU of waiting for nothing, in percent of a core."""
+    """Measure the CPU share of idle waiters, in percent of a core."""
     shares = {}
     for waiters in (1, count):
         with crowd(serve_waiters, server.client_config, waiters) as waiting:
@@ -252,7 +251,7 @@ def idle(server: LocalStore, count: int) -> dict[str, Any]:
 
 
 def restart(server: LocalStore, count: int) -> dict[str, Any]:
-    """Kill the server, start it again, count what comes."""
+    """Kill the server, start it again, and count the requests."""
     with CountingProxy(server.endpoint) as proxy:
         config = server.client_config._replace(endpoint=proxy.url)
         with crowd(serve_waiters, config, count) as waiters:
@@ -266,20 +265,20 @@ def restart(server: LocalStore, count: int) -> dict[str, Any]:
             until = time.monotonic()
             connected = waiters.connections(back)
             if len(connected) < count:
-                raise SystemExit(f"{len(connected)} of {count} came back")
+                raise SystemExit(f"only {len(connected)} of {count} reconnected")
             _latency_ms(waiters, Store(server.config), 20_000_000, LIMIT_S)
-        asked = [each for each in proxy.asked if back <= each.at < until]
+        requests = [each for each in proxy.asked if back <= each.at < until]
         return {
             "waiters": count,
             "connected_s": max(connected) - back,
-            "requests": len(asked),
+            "requests": len(requests),
             "busiest_second": proxy.busiest_second(back, until),
             "per_second": proxy.per_second(back)[: int(RETURNED_S)],
         }
 
 
 def report(results: dict[str, Any]) -> str:
-    """The figures as Markdown."""
+    """Return the figures as Markdown."""
     parts = []
     if "latency" in results:
         rows = [
@@ -294,18 +293,18 @@ def report(results: dict[str, Any]) -> str:
         head = ("waiters", "last one told, ms", "events lost", "last one answered, ms")
         parts.append(table(head, rows))
     if "idle" in results:
-        found = results["idle"]
+        figures = results["idle"]
         parts.append(
-            f"Idle: one waiter {found['one_waiter_percent']:.3f} % of a core; "
-            f"{found['waiters']:,} of them {found['each_percent']:.3f} % each, "
-            f"and the server {found['server_percent']:.1f} %."
+            f"Idle: one waiter {figures['one_waiter_percent']:.3f} % of a core; "
+            f"{figures['waiters']:,} of them {figures['each_percent']:.3f} % each, "
+            f"and the server {figures['server_percent']:.1f} %."
         )
     if "restart" in results:
-        found = results["restart"]
+        figures = results["restart"]
         parts.append(
-            f"Restart: {found['waiters']:,} waiters listen again after "
-            f"{found['connected_s']:.1f} s, at most {found['busiest_second']} requests in any one "
-            f"second ({found['requests']:,} in all until everybody has looked)."
+            f"Restart: {figures['waiters']:,} waiters listen again after "
+            f"{figures['connected_s']:.1f} s, at most {figures['busiest_second']} requests in any "
+            f"one second ({figures['requests']:,} in all until everyone has polled)."
         )
     return "\n\n".join(parts)
 

@@ -1,4 +1,4 @@
-"""What else moves objects: boto3, mc and rclone, each with the settings it comes with."""
+"""Other programs that transfer objects, with their default settings: boto3, mc and rclone."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ from support.gotools import ensure_program
 
 
 class Others:
-    """They know one store, from environment variables alone; what they write of their own goes to
-    the folder `scratch`."""
+    """The other programs, configured for one store by environment variables alone.
+
+    Their own files go to the folder `scratch`.
+    """
 
     def __init__(self, config: Config, scratch: Path) -> None:
         self.config = config
@@ -39,7 +41,7 @@ class Others:
         }
 
     def boto3(self) -> Any:
-        """A new client."""
+        """Return a new client."""
         return boto3.client(
             "s3",
             endpoint_url=self.config.endpoint,
@@ -49,21 +51,23 @@ class Others:
         )
 
     def at_mc(self, name: str) -> str:
-        """An object as mc calls it."""
+        """Return the name of an object for mc."""
         return f"store/{self.config.bucket}/{name}"
 
-    def mc(self, *words: str) -> None:
-        """Run `mc WORDS`."""
-        self._run("mc", "--quiet", *words)
+    def mc(self, *arguments: str) -> None:
+        """Run mc."""
+        self._run("mc", "--quiet", *arguments)
 
     def at_rclone(self, name: str) -> str:
-        """An object as rclone calls it."""
+        """Return the name of an object for rclone."""
         return f"store:{self.config.bucket}/{name}"
 
-    def rclone(self, *words: str) -> None:
-        """Run `rclone WORDS`."""
-        self._run("rclone", "--quiet", *words)
+    def rclone(self, *arguments: str) -> None:
+        """Run rclone."""
+        self._run("rclone", "--quiet", *arguments)
 
-    def _run(self, name: str, *words: str) -> None:
+    def _run(self, name: str, *arguments: str) -> None:
         program = ensure_program(name, os.environ, lambda line: print(line, file=sys.stderr))
-        subprocess.run([program, *words], env=self._environ, stdout=subprocess.DEVNULL, check=True)
+        subprocess.run(
+            [program, *arguments], env=self._environ, stdout=subprocess.DEVNULL, check=True
+        )

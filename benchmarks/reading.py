@@ -1,23 +1,23 @@
-"""Compare reading a dataset by tf.data: `Dataset.tfdata` with what people write themselves.
+"""Compare ways of reading a dataset: `Dataset.tfdata` and hand-written tf.data pipelines.
 
     python -m benchmarks.reading [--runs 3] [--sizes jpeg,small,raw] [--json]
 
-Three sizes of records, 8 shards each, in the page cache: photographs (JPEG, about 150 KB), an id, a
-label and 32 numbers (about 200 B), and pixels as they are (1.9 MB). Batches of 32 examples; all are
-counted inside of TensorFlow, so Python's loop is part of none but `examples()`.
+Three record sizes, 8 shards each, in the page cache: photographs (JPEG, about 150 KB); an id, a
+label and 32 numbers (about 200 B); and raw pixels (1.9 MB). Batches of 32 examples, counted inside
+TensorFlow, so that only `examples()` includes a Python loop.
 
-records        TFRecordDataset by itself: bytes, nothing parsed
-parse_single   the usual tutorial: TFRecordDataset, map(parse_single_example) with AUTOTUNE, batch
-interleave     the same, reading four files at once
-tfds           tfds.builder_from_directory(path).as_dataset(split, batch_size=32), without the cache
-               in memory that it has below 250 MB (any of these can be followed by `.cache()`)
+records        TFRecordDataset alone: bytes, nothing parsed
+parse_single   as in tutorials: TFRecordDataset, map(parse_single_example) with AUTOTUNE, batch
+interleave     the same, reading four files concurrently
+tfds           tfds.builder_from_directory(path).as_dataset(split, batch_size=32), without its
+               in-memory cache for datasets below 250 MB (`.cache()` can follow any of these)
 tfdata         `ds.tfdata(split, batch_size=32)`
 examples()     `ds.examples(split)`: numpy, without TensorFlow
 
-`+ decode`: pictures are decoded. `+ shuffle`: files shuffled, and 1,000 records held back (100 of
-1.9 MB). Ways take turns in another order each round, after one warm-up, in which the number of
-examples is checked. Pipelines are made before the measured time. `of the best` compares records/s
-of `tfdata` with those of the fastest usual way that gives the same.
+`+ decode`: images are decoded. `+ shuffle`: files are shuffled, with a shuffle buffer of 1,000
+records (100 of 1.9 MB). The ways run in a different order in each round, after one warm-up in which
+the number of examples is checked. Pipelines are built before the measured time. `of the best` is
+the speed of `tfdata` relative to the fastest other way with the same result.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.harness import QUICK, Cost, measured, spread, table, take_turns
-from benchmarks.pictures import make_pictures
+from benchmarks.images import make_images
 from dscache.folder import contents
 from dscache.protocol import manifests
 from dscache.protocol.manifests import Live, Member
@@ -53,7 +53,7 @@ tf.get_logger().setLevel("ERROR")
 
 SHARDS = 8
 BATCH = 32
-AT_ONCE = 4  # files of `interleave`
+CYCLE_LENGTH = 4  # files that `interleave` reads concurrently
 SIDE = 800
 PHOTOGRAPHS = 16
 Example = dict[str, Any]
@@ -61,27 +61,27 @@ Way = Callable[[], "tf.data.Dataset | Iterator[Example]"]
 
 
 class Size(NamedTuple):
-    """One size of records: its features and examples, and how many are held back in shuffling."""
+    """A record size: its features, its examples, and the size of the shuffle buffer."""
 
     title: str
     features: dict[str, Feature]
     examples: Iterator[Example]
-    held_back: int
+    shuffle_buffer: int
 
 
 def sizes(folder: Path) -> dict[str, Size]:
-    """What is written, by its short name; an eighth of it when QUICK."""
+    """Return the record sizes by name; with QUICK, an eighth of the examples."""
     part = 8 if QUICK else 1
     vectors = np.random.default_rng(0).random((1000, 32), dtype=np.float32)
     pixels = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
-    files = sorted(make_pictures(folder / "photographs", PHOTOGRAPHS).iterdir())
+    files = sorted(make_images(folder / "photographs", PHOTOGRAPHS).iterdir())
     jpegs = [file.read_bytes() for file in files]
     return {
         "jpeg": Size(
             "JPEG of 1024 x 1024",
             {"id": Text(), "image": Image("jpeg", (1024, 1024, 3))},
             ({"id": f"{n:08d}", "image": jpegs[n % PHOTOGRAPHS]} for n in range(640 // part)),
-            held_back=1000,
+            shuffle_buffer=1000,
         ),
         "small": Size(
             "an id, a label, 32 numbers",
@@ -90,19 +90,19 @@ def sizes(folder: Path) -> dict[str, Size]:
                 {"id": f"{n:08d}", "label": n % 1000, "vector": vectors[n % 1000]}
                 for n in range(64_000 // part)
             ),
-            held_back=1000,
+            shuffle_buffer=1000,
         ),
         "raw": Size(
             f"pixels, {SIDE} x {SIDE} x 3",
             {"id": Text(), "image": Image("raw", (SIDE, SIDE, 3))},
             ({"id": f"{n:08d}", "image": pixels} for n in range(256 // part)),
-            held_back=100,
+            shuffle_buffer=100,
         ),
     }
 
 
 def write(size: Size, folder: Path) -> Dataset:
-    """A dataset folder as `dscache get` leaves it."""
+    """Write a dataset folder as `dscache get` does."""
     folder.mkdir()
     names = [shard_name("bench", "train", index, SHARDS) for index in range(SHARDS)]
     writers = [RecordWriter(folder / name) for name in names]
@@ -134,11 +134,11 @@ def write(size: Size, folder: Path) -> Dataset:
     return Dataset(folder)
 
 
-# -- what people write
+# -- the other ways
 
 
 def parse(record: tf.Tensor, name: str, *, decode: bool) -> Example:
-    """The `_parse_function` of a tutorial."""
+    """Parse a record as tutorials do."""
     text = tf.io.FixedLenFeature((), tf.string)
     if name == "small":
         numbers = {
@@ -146,24 +146,24 @@ def parse(record: tf.Tensor, name: str, *, decode: bool) -> Example:
             "vector": tf.io.FixedLenFeature((32,), tf.float32),
         }
         return dict(tf.io.parse_single_example(record, {"id": text, **numbers}))
-    found = tf.io.parse_single_example(record, {"id": text, "image": text})
+    example = tf.io.parse_single_example(record, {"id": text, "image": text})
     if decode and name == "jpeg":
-        found["image"] = tf.io.decode_jpeg(found["image"], channels=3)
+        example["image"] = tf.io.decode_jpeg(example["image"], channels=3)
     elif decode:
-        found["image"] = tf.reshape(tf.io.decode_raw(found["image"], tf.uint8), (SIDE, SIDE, 3))
-    return dict(found)
+        example["image"] = tf.reshape(tf.io.decode_raw(example["image"], tf.uint8), (SIDE, SIDE, 3))
+    return dict(example)
 
 
 def usual(
-    dataset: Dataset, name: str, *, at_once: int = 1, decode: bool = True, shuffle: int = 0
+    dataset: Dataset, name: str, *, cycle_length: int = 1, decode: bool = True, shuffle: int = 0
 ) -> tf.data.Dataset:
-    """The pipeline of a tutorial, with its variations."""
+    """Make the pipeline of a tutorial, with its variations."""
     files = tf.data.Dataset.from_tensor_slices(dataset.files("train"))
     if shuffle:
         files = files.shuffle(SHARDS)
-    if at_once > 1:
+    if cycle_length > 1:
         records = files.interleave(
-            tf.data.TFRecordDataset, cycle_length=at_once, num_parallel_calls=tf.data.AUTOTUNE
+            tf.data.TFRecordDataset, cycle_length=cycle_length, num_parallel_calls=tf.data.AUTOTUNE
         )
     else:
         records = tf.data.TFRecordDataset(files)
@@ -176,7 +176,7 @@ def usual(
 
 
 def by_tfds(dataset: Dataset) -> tf.data.Dataset:
-    """What the layout of the folder allows without dscache."""
+    """Read the folder with tensorflow_datasets, without dscache."""
     import tensorflow_datasets as tfds
 
     builder = tfds.builder_from_directory(dataset.path)
@@ -184,44 +184,44 @@ def by_tfds(dataset: Dataset) -> tf.data.Dataset:
     return builder.as_dataset(split="train", batch_size=BATCH, read_config=config)
 
 
-def ways(dataset: Dataset, name: str, held_back: int) -> dict[str, Way]:
-    """All ways of reading this dataset, by the name they have in the table."""
+def ways(dataset: Dataset, name: str, shuffle_buffer: int) -> dict[str, Way]:
+    """Return all ways of reading this dataset, by their name in the table."""
     tfdata = partial(dataset.tfdata, "train", batch_size=BATCH)
-    found: dict[str, Way] = {
+    result: dict[str, Way] = {
         "records": lambda: tf.data.TFRecordDataset(dataset.files("train")).batch(BATCH),
     }
     if name == "jpeg":
-        found |= {
+        result |= {
             "parse_single": lambda: usual(dataset, name, decode=False),
-            "interleave": lambda: usual(dataset, name, at_once=AT_ONCE, decode=False),
+            "interleave": lambda: usual(dataset, name, cycle_length=CYCLE_LENGTH, decode=False),
             "tfdata": lambda: tfdata(decode=False),
         }
     end = "" if name == "small" else " + decode"
-    return found | {
+    return result | {
         f"parse_single{end}": lambda: usual(dataset, name),
-        f"interleave{end}": lambda: usual(dataset, name, at_once=AT_ONCE),
+        f"interleave{end}": lambda: usual(dataset, name, cycle_length=CYCLE_LENGTH),
         f"tfds{end}": lambda: by_tfds(dataset),
         f"tfdata{end}": tfdata,
         f"examples(){end}": lambda: dataset.examples("train"),
         f"interleave{end} + shuffle": lambda: usual(
-            dataset, name, at_once=AT_ONCE, shuffle=held_back
+            dataset, name, cycle_length=CYCLE_LENGTH, shuffle=shuffle_buffer
         ),
-        f"tfdata{end} + shuffle": lambda: tfdata(shuffle=held_back),
+        f"tfdata{end} + shuffle": lambda: tfdata(shuffle=shuffle_buffer),
     }
 
 
-# -- what is measured
+# -- measuring
 
 
 def reader(way: Way, records: int) -> Callable[[], Cost]:
-    """Read to the end; the number of examples must be right."""
-    made = way()
-    if isinstance(made, tf.data.Dataset):
+    """Return a measured read to the end, which checks the number of examples."""
+    pipeline = way()
+    if isinstance(pipeline, tf.data.Dataset):
 
         def size(total: tf.Tensor, element: Any) -> tf.Tensor:
             return total + tf.shape(tf.nest.flatten(element)[0], out_type=tf.int64)[0]
 
-        counted = tf.function(lambda: made.reduce(tf.constant(0, tf.int64), size))
+        counted = tf.function(lambda: pipeline.reduce(tf.constant(0, tf.int64), size))
 
         def read() -> None:
             assert int(counted()) == records
@@ -234,11 +234,11 @@ def reader(way: Way, records: int) -> Callable[[], Cost]:
 
 
 def compare(name: str, size: Size, folder: Path, runs: int) -> dict[str, Any]:
-    """All ways of reading one size of records."""
+    """Measure all ways of reading one record size."""
     dataset = write(size, folder / name)
     records, total = dataset.info["splits"]["train"], dataset.info["bytes"]
     readers = {
-        way: reader(make, records) for way, make in ways(dataset, name, size.held_back).items()
+        way: reader(make, records) for way, make in ways(dataset, name, size.shuffle_buffer).items()
     }
     rows = []
     for way, costs in take_turns(readers, runs).items():
@@ -256,25 +256,25 @@ def compare(name: str, size: Size, folder: Path, runs: int) -> dict[str, Any]:
 
 
 def of_the_best(rows: list[dict[str, Any]], way: str) -> float | None:
-    """Speed of a way of ours, as a multiple of the fastest usual one that gives the same."""
-    kind, _, rest = way.partition(" ")
+    """Return the speed of `tfdata` relative to the fastest other way with the same result."""
+    kind, _, suffix = way.partition(" ")
     speeds = {row["way"]: row["records_per_s"][0] for row in rows}
     others = [
         speeds[other]
-        for usual_way in ("parse_single", "interleave", "tfds")
-        if (other := f"{usual_way} {rest}".strip()) in speeds
+        for other_kind in ("parse_single", "interleave", "tfds")
+        if (other := f"{other_kind} {suffix}".strip()) in speeds
     ]
     return speeds[way] / max(others) if kind == "tfdata" else None
 
 
-def report(found: dict[str, Any]) -> str:
-    """The table of one size, as Markdown."""
-    title = f"{found['title']}: {found['records']:,} records of {found['bytes']:,} B"
+def report(results: dict[str, Any]) -> str:
+    """Return the table of one record size as Markdown."""
+    title = f"{results['title']}: {results['records']:,} records of {results['bytes']:,} B"
     head = (title, "records/s", "MB/s", "CPU s per 1,000", "of the best")
     rows = []
-    for row in found["rows"]:
+    for row in results["rows"]:
         median, low, high = row["records_per_s"]
-        compared = of_the_best(found["rows"], row["way"])
+        compared = of_the_best(results["rows"], row["way"])
         rows.append(
             (
                 row["way"],

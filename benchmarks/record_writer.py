@@ -2,10 +2,10 @@
 
     python -m benchmarks.record_writer [--runs 7] [--folder DIR] [--json]
 
-Base: tf.io.TFRecordWriter with tf.train.Example, filled by appending (the way TensorFlow's guide
-shows, with constructors, is slower still). Ours: RecordWriter with compile_pieces. The two
-take turns, after a warm-up; medians of wall and CPU seconds. Before the figures count,
-TensorFlow reads both files and compares the records.
+Base: tf.io.TFRecordWriter with tf.train.Example, filled by appending (constructors, as in
+TensorFlow's guide, are slower still). Ours: RecordWriter with compile_pieces. The two alternate
+after a warm-up, in which TensorFlow reads both files and compares the records; medians of wall and
+CPU seconds.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ SMALL_FEATURES: dict[str, Feature] = {
 
 
 def large_examples(count: int = 1000) -> list[Example]:
-    """200 KB each: what a picture is, without the cost of compressing one."""
+    """Return examples of 200 KB, the size of an image, without the cost of compressing one."""
     noise = np.random.default_rng(0).bytes(200_000)
     return [
         {"id": f"{n:08d}.jpg", "image": b"\xff\xd8\xff" + n.to_bytes(4, "big") + noise}
@@ -49,13 +49,13 @@ def large_examples(count: int = 1000) -> list[Example]:
 
 
 def small_examples(count: int = 100_000) -> list[Example]:
-    """About 200 bytes each: an id, a label and a vector of 32 numbers."""
+    """Return examples of about 200 bytes: an id, a label and a vector of 32 numbers."""
     vectors = np.random.default_rng(0).random((count, 32), dtype=np.float32)
     return [{"id": f"{n:08d}", "label": n % 1000, "vector": vectors[n]} for n in range(count)]
 
 
 def write_ours(features: dict[str, Feature]) -> Write:
-    """Our writer for these features; compiling the encoder is part of the measured time."""
+    """Return our writer for these features; compiling the encoder is measured too."""
 
     def write(path: Path, examples: list[Example]) -> None:
         encode = compile_pieces(features)
@@ -67,7 +67,7 @@ def write_ours(features: dict[str, Feature]) -> Write:
 
 
 def write_tensorflow(path: Path, examples: list[Example]) -> None:
-    """TensorFlow's writer and Example."""
+    """Write with TensorFlow's writer and Example."""
     import tensorflow as tf
 
     with tf.io.TFRecordWriter(str(path)) as writer:
@@ -91,7 +91,7 @@ def _put(feature: Any, value: Any) -> None:
 
 
 def check(base: Path, ours: Path) -> None:
-    """Raise AssertionError unless TensorFlow finds the same examples in both files."""
+    """Raise AssertionError unless TensorFlow reads the same examples from both files."""
     import tensorflow as tf
 
     pairs = zip(tf.data.TFRecordDataset(str(base)), tf.data.TFRecordDataset(str(ours)), strict=True)
@@ -106,7 +106,7 @@ def check(base: Path, ours: Path) -> None:
 def compare(
     name: str, features: dict[str, Feature], examples: list[Example], folder: Path, runs: int
 ) -> dict[str, Any]:
-    """Measure one size; return the figures."""
+    """Measure one record size; return the figures."""
     ways: dict[str, Write] = {"base": write_tensorflow, "ours": write_ours(features)}
     paths = {way: folder / f"{name}-{way}.tfrecord" for way in ways}
     for way, write in ways.items():
@@ -132,7 +132,7 @@ def compare(
 
 
 def main() -> None:
-    """Run both sizes and print the figures."""
+    """Measure both record sizes and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=1 if QUICK else 7)
     shm = Path("/dev/shm")
@@ -154,13 +154,13 @@ def main() -> None:
 
 
 def rows(figures: dict[str, Any]) -> list[tuple[str, ...]]:
-    """The lines of one size."""
-    found = []
+    """Return the table rows of one record size."""
+    lines = []
     for way, title in (("base", "TensorFlow"), ("ours", "ours")):
         wall, cpu = figures[f"{way}_wall_s"], figures[f"{way}_cpu_s"]
         rate = figures["records"] / wall
         faster = f"{figures['faster_wall']:.2f}, {figures['faster_cpu']:.2f}"
-        found.append(
+        lines.append(
             (
                 f"{figures['records']:,} of {figures['record_bytes']:,} B",
                 title,
@@ -171,7 +171,7 @@ def rows(figures: dict[str, Any]) -> list[tuple[str, ...]]:
                 faster if way == "ours" else "1",
             )
         )
-    return found
+    return lines
 
 
 if __name__ == "__main__":

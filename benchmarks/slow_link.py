@@ -1,22 +1,22 @@
-"""Compare downloads over a long, shaped link: 40 ms round trip, 25 MB/s for each connection.
+"""Compare downloads over a slow link: 40 ms round trip, 25 MB/s for each connection.
 
     python -m benchmarks.slow_link [--mib 128] [--runs 3] [--json]
 
-The link is Toxiproxy in front of a store of its own: 20 ms in each direction, and a limit on what
-comes back. It is kinder than a real one: connecting takes no round trip, and there is no slow
+The link is Toxiproxy in front of a separate store: 20 ms in each direction, and limited bandwidth
+of the responses. It is faster than a real one: connecting takes no round trip, and there is no slow
 start. Variants:
 
-    socket 1, 2, 4, 8     what the link gives: the zip in as many ranges, received and thrown away
-    dscache 1, 2, 4, 8    `dscache.download.download` with so many ranges: verified and synced
+    socket 1, 2, 4, 8     the limit: the zip in that many ranges, received and discarded
+    dscache 1, 2, 4, 8    `dscache.download.download` with that many ranges: verified and synced
     dscache auto          its default, which adds ranges while that helps
-    curl, mc, rclone      they write the zip by one connection, then `unzip`
-    rclone, 8 streams     told to split files of any size (by itself it does from 256 MiB on)
+    curl, mc, rclone      write the zip over one connection, then `unzip`
+    rclone, 8 streams     configured to split files of any size (the default is from 256 MiB on)
     boto3 + zipfile       ten threads with parts of 8 MiB, its default, then extractall
 
-The dataset has 8 equal shards; ours also run with the same bytes in 2. They take turns in a
-different order each round, after a warm-up in which the files are compared with the original.
-`of the link` is throughput relative to the sockets with as many connections (8 for those that
-choose by themselves or use more). CPU seconds are the client's and its children's.
+The dataset has 8 equal shards; ours also run with the same bytes in 2. The variants run in a
+different order in each round, after a warm-up in which the files are compared with the original.
+`of the link` is throughput relative to the sockets with as many connections (8 for variants that
+choose or use more). CPU seconds are those of the client and its children.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ EIGHT_STREAMS = (
 
 
 class Way(NamedTuple):
-    """A variant, and the sockets it is compared with; `variant` None is those sockets."""
+    """A variant, and the number of sockets it is compared with; None stands for the sockets."""
 
     connections: int
     variant: Variant | None = None
@@ -90,12 +90,12 @@ OTHERS = {
 
 
 def socket_name(connections: int) -> str:
-    """The variant that receives with so many connections."""
+    """Return the name of the variant that receives over this many sockets."""
     return f"socket {connections}"
 
 
 def receive(bench: Bench, connections: int) -> None:
-    """Receive the zip in as many ranges at once, and throw it away."""
+    """Receive the zip in concurrent ranges, and discard it."""
     size = bench.live.zip_size
     edges = [size * index // connections for index in range(connections + 1)]
     with ThreadPoolExecutor(connections) as pool:
@@ -110,11 +110,11 @@ def _receive(url: str, start: int, stop: int) -> None:
             f"GET {parts.path}?{parts.query} HTTP/1.1\r\nHost: {parts.netloc}\r\n"
             f"Range: bytes={start}-{stop - 1}\r\n\r\n".encode()
         )
-        answer = b""
-        while b"\r\n\r\n" not in answer:
-            answer += connection.recv(4096)
-        assert answer.startswith(b"HTTP/1.1 206"), answer
-        left = stop - start - len(answer.partition(b"\r\n\r\n")[2])
+        response = b""
+        while b"\r\n\r\n" not in response:
+            response += connection.recv(4096)
+        assert response.startswith(b"HTTP/1.1 206"), response
+        left = stop - start - len(response.partition(b"\r\n\r\n")[2])
         while left:
             read = connection.recv_into(buffer, min(CHUNK_BYTES, left))
             assert read, "the store closed the connection"
@@ -123,7 +123,7 @@ def _receive(url: str, start: int, stop: int) -> None:
 
 @contextmanager
 def slow_link() -> Iterator[tuple[Path, Store, Store]]:
-    """A scratch folder, a store, and the same one at the other end of the link."""
+    """Yield a temporary folder, a store, and the same store behind the link."""
     binary = ensure_program("toxiproxy", os.environ, lambda line: print(line, file=sys.stderr))
     with own_store() as (folder, server), Toxiproxy(binary, folder / "toxiproxy.log") as proxies:
         link = proxies.proxy(server.endpoint)
@@ -134,7 +134,7 @@ def slow_link() -> Iterator[tuple[Path, Store, Store]]:
 
 
 def run_once(way: Way, bench: Bench, folder: Path, unchecked: set[Way]) -> Cost:
-    """One run; the first of each way is checked."""
+    """Run a variant; check the files of its first run."""
     if way.variant is None:
         return measured(lambda: receive(bench, way.connections))
     check = way in unchecked
@@ -143,7 +143,7 @@ def run_once(way: Way, bench: Bench, folder: Path, unchecked: set[Way]) -> Cost:
 
 
 def compare(bench: Bench, ways: dict[str, Way], folder: Path, runs: int) -> dict[str, list[Cost]]:
-    """Warm up and check, then let the ways take turns."""
+    """Warm up and check, then run the variants alternately."""
     unchecked = set(ways.values())
     turns = {
         name: partial(run_once, way, bench, folder / "to", unchecked) for name, way in ways.items()
@@ -154,7 +154,7 @@ def compare(bench: Bench, ways: dict[str, Way], folder: Path, runs: int) -> dict
 def summary(
     costs: dict[str, list[Cost]], ways: dict[str, Way], size: int, link_s: dict[int, float]
 ) -> list[dict[str, Any]]:
-    """Medians; `link_s` are seconds of the sockets by their number."""
+    """Return medians; `link_s` maps the number of sockets to their seconds."""
     rows = []
     for name, each in costs.items():
         wall = spread(cost.wall_s for cost in each)
@@ -180,7 +180,7 @@ def main() -> None:
     options = parser.parse_args()
     sockets = {socket_name(count): Way(count) for count in (1, 2, 4, MOST)}
     shapes = {MOST: {**sockets, **OURS, **OTHERS}, FEW_SHARDS: OURS}
-    found: dict[int, list[dict[str, Any]]] = {}
+    results: dict[int, list[dict[str, Any]]] = {}
     link_s: dict[int, float] = {}
     with slow_link() as (folder, near, far):
         others = Others(far.config, folder / "others")
@@ -192,15 +192,15 @@ def main() -> None:
                 for name, way in ways.items()
                 if way.variant is None
             }
-            found[shards] = summary(costs, ways, live.zip_size, link_s)
+            results[shards] = summary(costs, ways, live.zip_size, link_s)
     if options.json:
-        print(json.dumps({"slow_link": found}, indent=1))
+        print(json.dumps({"slow_link": results}, indent=1))
         return
-    print(shown(found, options.mib))
+    print(shown(results, options.mib))
 
 
-def shown(found: dict[int, list[dict[str, Any]]], mib: int) -> str:
-    """All shapes in one table."""
+def shown(results: dict[int, list[dict[str, Any]]], mib: int) -> str:
+    """Return one table with both numbers of shards."""
     rows = (
         [
             f"{mib} MiB in {shards} shards: {row['variant']}",
@@ -209,7 +209,7 @@ def shown(found: dict[int, list[dict[str, Any]]], mib: int) -> str:
             f"{row['of_link']:.2f}",
             f"{row['cpu_s']:.2f}",
         ]
-        for shards, each in found.items()
+        for shards, each in results.items()
         for row in each
     )
     return table(["variant", "wall s", "MB/s", "of the link", "CPU s"], rows)

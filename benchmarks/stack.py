@@ -1,4 +1,4 @@
-"""A store and a builder of the benchmarks' own, on this machine."""
+"""A separate store and builder for the benchmarks, on this machine."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from dscache.store.notifications import Connected, Created, Listener, Signal
 from dscache.store.s3 import Store
 
 UP_S = 30.0
-SAMPLE_S = 0.05  # how often processes are looked at
+SAMPLE_S = 0.05  # interval at which processes are sampled
 SPEED = """
 import itertools
 import os
@@ -40,7 +40,7 @@ from dscache_sdk import DatasetHandler, Image, Sample
 
 
 class Speed(DatasetHandler, name="speed"):
-    \"\"\"Records that look like JPEG; notes when samples begin and end.\"\"\"
+    \"\"\"Records that look like JPEG; logs when samples start and end.\"\"\"
 
     class Options(msgspec.Struct, kw_only=True):
         examples: int = 10
@@ -85,7 +85,7 @@ include = ["speed.py"]
 
 @dataclass
 class Usage:
-    """CPU seconds and peak resident bytes, of the builder and of the processes below it."""
+    """CPU seconds and peak resident bytes of the builder and of the processes below it."""
 
     builder_cpu_s: float = 0.0
     handler_cpu_s: float = 0.0
@@ -95,7 +95,7 @@ class Usage:
 
 @dataclass
 class Stack:
-    """A running store, and builder.toml for a builder beside it."""
+    """A running store, and a builder with its builder.toml."""
 
     folder: Path
     server: LocalStore
@@ -106,23 +106,23 @@ class Stack:
 
     @property
     def client(self) -> Config:
-        """Configuration of a client with an empty cache."""
+        """The configuration of a client with an empty cache."""
         self._serial[0] += 1
         return self.server.client_config._replace(home=self.folder / f"home{self._serial[0]}")
 
     @property
     def version(self) -> str:
-        """The version of the handlers in the checkout when the stack was made."""
+        """The version of the checkout's handlers when the stack was made."""
         (wheel,) = (self.folder / "wheels").glob("dataset_handlers-*.whl")
         return wheel.name.split("-")[1]
 
     @property
     def store(self) -> Store:
-        """The bucket, with every right."""
+        """The bucket, with full access."""
         return Store(self.server.config)
 
     def start_builder(self) -> None:
-        """Start it and wait until it listens."""
+        """Start the builder and wait until it listens."""
         log = self.folder / "builder.log"
         log.write_bytes(b"")
         with log.open("ab") as output:
@@ -135,17 +135,17 @@ class Stack:
         deadline = time.monotonic() + UP_S
         while "listening" not in log.read_text():
             if time.monotonic() > deadline or self.process.poll() is not None:
-                raise SystemExit(f"the builder does not come up:\n{log.read_text()}")
+                raise SystemExit(f"the builder does not start:\n{log.read_text()}")
             time.sleep(0.02)
 
     def stop_builder(self) -> None:
-        """End it."""
+        """Stop the builder."""
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             self.process.wait(40)
 
     def spec(self, name: str, version: str, options: Mapping[str, Any]) -> Path:
-        """A config file."""
+        """Write a config file and return its path."""
         self._serial[0] += 1
         path = self.folder / f"spec{self._serial[0]}.json"
         document = {"dataset_name": name, "handler_version": version, "dataset_config": options}
@@ -153,20 +153,20 @@ class Stack:
         return path
 
     def settle(self) -> None:
-        """Wait until the builder holds no claim: what it does after it has answered is over."""
+        """Wait until the builder holds no claim, so that its work after the answer is done."""
         deadline = time.monotonic() + UP_S
         while time.monotonic() < deadline:
             names = [entry.name for entry in self.store.entries(layout.BUILDS)]
-            found = [self.store.get(name) for name in names]
-            claims = [manifests.decode(f.body, Checkpoint, where="") for f in found if f]
+            stored = [self.store.get(name) for name in names]
+            claims = [manifests.decode(each.body, Checkpoint, where="") for each in stored if each]
             if not any(claim.owner for claim in claims):
                 return
             time.sleep(0.05)
-        raise SystemExit("the builder does not come to rest")
+        raise SystemExit("the builder does not release its claims")
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[Usage]:
-        """What the builder uses within the block."""
+        """Measure what the builder uses within the block."""
         assert self.process is not None
         with watching(self.process.pid) as usage:
             yield usage
@@ -174,7 +174,7 @@ class Stack:
 
 @contextlib.contextmanager
 def own_store() -> Iterator[tuple[Path, LocalStore]]:
-    """A folder for whatever is needed, and a store that runs; both are gone afterwards."""
+    """Yield a temporary folder and a running store; both are removed afterwards."""
     binary = ensure_binary(os.environ, lambda line: print(line, file=sys.stderr))
     with tempfile.TemporaryDirectory(prefix="dscache-bench-") as name:
         folder = Path(name)
@@ -183,7 +183,7 @@ def own_store() -> Iterator[tuple[Path, LocalStore]]:
 
 
 def client_environ(config: Config) -> dict[str, str]:
-    """The environment of a client process with this configuration and no other."""
+    """Return the environment of a client process with only this configuration."""
     hidden = ("DSCACHE_", "AWS_", "PYTHONDONTWRITEBYTECODE")
     kept = {k: v for k, v in os.environ.items() if not k.startswith(hidden)}
     return {
@@ -199,7 +199,7 @@ def client_environ(config: Config) -> dict[str, str]:
 
 @contextlib.contextmanager
 def stack(raw: Mapping[str, Path], workers: int = 2) -> Iterator[Stack]:
-    """A store, wheels of this checkout's handlers, and a builder that runs."""
+    """Yield a running store and builder, with wheels of this checkout's handlers."""
     with own_store() as (folder, server):
         links = folder / "wheels"
         wheels.build(
@@ -253,7 +253,7 @@ def _builder_toml(
 
 @contextlib.contextmanager
 def watching(pid: int) -> Iterator[Usage]:
-    """Sample the CPU time and memory of a process and of all below it."""
+    """Sample the CPU time and memory of a process and its descendants."""
     usage, stop = Usage(), threading.Event()
     before = cpu_of(pid) or 0.0
     thread = threading.Thread(target=_watch, args=(pid, before, usage, stop))
@@ -280,7 +280,7 @@ def _watch(pid: int, before: float, usage: Usage, stop: threading.Event) -> None
 
 
 class Ready:
-    """Notes when the ready marker of a key becomes known to somebody who listens."""
+    """Records when a listener learns of the ready marker of a key."""
 
     def __init__(self, config: Config, key: str) -> None:
         self._name = layout.ready(key)
@@ -309,7 +309,7 @@ class Ready:
             self._ready.set()
 
     def wait(self, limit_s: float = 600.0) -> float:
-        """Unix time at which it was known."""
+        """Wait; return the Unix time of the notification."""
         if not self._ready.wait(limit_s) or self.failed:
             raise SystemExit(f"{self._name}: not built; see the builder's log")
         return self.at

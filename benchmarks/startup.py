@@ -1,17 +1,17 @@
-"""Measure how long `dscache get` takes when nothing has to be built, as a fresh process.
+"""Measure `dscache get` as a new process, when nothing has to be built.
 
     python -m benchmarks.startup [--runs 25] [--json]
 
-It starts a store of its own. All programs run as users run them, warm, taking turns:
+Uses its own store. All programs run as users run them, warm and alternately:
 
-local hit    `dscache get` of a dataset that is here; limit: 1.5 times `import click`
+local hit    `dscache get` of a cached dataset; limit: 1.5 times `import click`
 remote hit   `dscache get` of a dataset that is ready in the bucket: 24 files of 4 KiB, into an
-             empty cache each time; limit: 1.3 times `import botocore.auth, urllib3` (what signs a
-             request and sends it) plus curl's download of the same zip by a presigned URL
-compared     Python by itself, `import dscache`, boto3 with its client, TensorFlow (fewer runs)
+             empty cache each time; limit: 1.3 times `import botocore.auth, urllib3` (which sign and
+             send a request) plus curl's download of the same zip with a presigned URL
+compared     Python alone, `import dscache`, boto3 with a client, TensorFlow (fewer runs)
 
-`of limit` is the quotient of medians. The same quotient of CPU times stands beside it: other work
-on the machine moves it less.
+`of limit` is the ratio of medians. Next to it is the same ratio of CPU times, which other load on
+the machine affects less.
 """
 
 from __future__ import annotations
@@ -49,49 +49,49 @@ LIMITS = {LOCAL: {CLICK: 1.5}, REMOTE: {SIGNER: 1.3, CURL: 1.0}}  # factors of o
 
 
 def process(
-    words: Sequence[str], environ: dict[str, str], before: Callable[[], object] | None = None
+    argv: Sequence[str], environ: dict[str, str], before: Callable[[], object] | None = None
 ) -> Callable[[], Cost]:
-    """Run a program to its end; `before` is not measured."""
+    """Return a measured run of a program; `before` is called first and not measured."""
 
     def once() -> Cost:
         if before is not None:
             before()
-        return measured(lambda: output_of(words, environ))
+        return measured(lambda: output_of(argv, environ))
 
     return once
 
 
 def variants(server: LocalStore, folder: Path) -> dict[str, Callable[[], Cost]]:
-    """All programs, by the name they have in the table."""
+    """Return all programs, by their name in the table."""
     store = Store(server.config)
     live = publish(store, random_files([FILE_BYTES] * FILES), config={"files": FILES})
     cfg = folder / "cfg.json"
     members = {"dataset_name": live.spec.dataset_name, "handler_version": live.spec.handler_version}
     cfg.write_text(json.dumps({**members, "dataset_config": live.spec.dataset_config}))
-    here = client_environ(server.client_config._replace(home=folder / "here"))
+    with_cache = client_environ(server.client_config._replace(home=folder / "filled"))
     empty = folder / "empty"
-    away = client_environ(server.client_config._replace(home=empty))
+    without_cache = client_environ(server.client_config._replace(home=empty))
     get = [DSCACHE, "get", str(cfg)]
-    output_of(get, here)
+    output_of(get, with_cache)
     curl = ["curl", "-sS", "-f", "-o", str(folder / "all.zip"), store.presign_get(live.zip_key)]
 
     def python(code: str) -> Callable[[], Cost]:
-        return process([sys.executable, "-c", code], here)
+        return process([sys.executable, "-c", code], with_cache)
 
     return {
         PYTHON: python("pass"),
         CLICK: python(CLICK),
         IMPORT: python(IMPORT),
-        LOCAL: process(get, here),
+        LOCAL: process(get, with_cache),
         SIGNER: python(SIGNER),
-        CURL: process(curl, here),
-        REMOTE: process(get, away, partial(shutil.rmtree, empty, ignore_errors=True)),
+        CURL: process(curl, with_cache),
+        REMOTE: process(get, without_cache, partial(shutil.rmtree, empty, ignore_errors=True)),
         BOTO3: python(BOTO3),
     }
 
 
 def summary(costs: dict[str, list[Cost]]) -> list[dict[str, Any]]:
-    """Medians and extremes in ms; for what has a limit, that and the quotients."""
+    """Return medians and extremes in ms; with a limit, also the limit and the ratios."""
     wall = {name: spread(cost.wall_s * 1000 for cost in each) for name, each in costs.items()}
     cpu = {name: spread(cost.cpu_s * 1000 for cost in each) for name, each in costs.items()}
     rows = []
@@ -99,16 +99,16 @@ def summary(costs: dict[str, list[Cost]]) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"program": name, "runs": len(each)}
         row.update(wall_ms=wall[name], cpu_ms=cpu[name])
         if name in LIMITS:
-            for kind, found in (("wall", wall), ("cpu", cpu)):
-                limit = sum(factor * found[part].median for part, factor in LIMITS[name].items())
+            for kind, spreads in (("wall", wall), ("cpu", cpu)):
+                limit = sum(factor * spreads[part].median for part, factor in LIMITS[name].items())
                 row[f"{kind}_limit_ms"] = limit
-                row[f"{kind}_of_limit"] = found[name].median / limit
+                row[f"{kind}_of_limit"] = spreads[name].median / limit
         rows.append(row)
     return rows
 
 
 def report(rows: list[dict[str, Any]]) -> str:
-    """The table, as Markdown."""
+    """Return the table as Markdown."""
     head = ("program", "runs", "wall ms", "CPU ms", "limit, ms", "of limit", "of limit, CPU")
     shown = []
     for row in rows:

@@ -1,19 +1,19 @@
-"""Compare sending a dataset's zip as the builder does with what else sends files.
+"""Compare the builder's upload of a dataset's zip with other tools.
 
     python -m benchmarks.upload [--mib 512] [--shards 8] [--runs 5] [--json]
 
-It starts a store of its own. Every variant sends the same zip, under a fresh name each time:
+Uses its own store. Every variant uploads the same zip, under a new name each time:
 
-    dscache            parts of whole shards (`dscache_builder.attempt.parts`) by as many threads as
-                       a build has, from the shards' files, then the completion; no zip on disk
+    dscache            parts of whole shards (`dscache_builder.attempt.parts`) from the shards'
+                       files, with as many threads as a build, then the completion; no zip on disk
     curl -T            a single PUT to a presigned URL
     boto3              upload_file
     mc, rclone         cp, copyto
 
-The others have their default settings and read the zip from a file. They take turns in a different
-order each round, after one warm-up round in which what has arrived is compared with the original;
-medians and the spread of wall seconds, and CPU seconds of the client (of its children too) and of
-the server. `x curl` is throughput relative to curl; ours is to be at least 0.95.
+The others have their default settings and read the zip from a file. The variants run in a different
+order in each round, after one warm-up in which the uploaded object is compared with the original.
+Medians and spread of wall seconds, and CPU seconds of the client (with its children) and of the
+server. `x curl` is throughput relative to curl; the target for ours is 0.95.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ from dscache_builder.attempt.parts import (
 )
 from dscache_sdk.tfds import shard_name
 
-PATIENCE_S = 300
+TIMEOUT_S = 300
 
 
 class Zip(NamedTuple):
-    """The same bytes twice: as parts of shards, and as a file."""
+    """The same bytes as parts of shards, and as a file."""
 
     parts: Sequence[FilledPart]
     file: Path
@@ -66,7 +66,7 @@ class Zip(NamedTuple):
 
 
 class Bench(NamedTuple):
-    """What is sent, and where to."""
+    """The zip, the store, and the other tools."""
 
     zip: Zip
     store: Store
@@ -77,7 +77,7 @@ Variant = Callable[[Bench, str], None]
 
 
 def ours(bench: Bench, name: str) -> None:
-    """As a build does."""
+    """Upload as a build does."""
     upload = bench.store.create_upload(name, {})
 
     def send(part: FilledPart) -> str:
@@ -89,24 +89,24 @@ def ours(bench: Bench, name: str) -> None:
 
 
 def curl(bench: Bench, name: str) -> None:
-    """A single PUT."""
+    """Upload in a single PUT with curl."""
     place = {"Bucket": bench.store.bucket, "Key": name}
     url = bench.others.boto3().generate_presigned_url("put_object", place)
     subprocess.run(["curl", "-sS", "-f", "-T", str(bench.zip.file), url], check=True)
 
 
 def boto3(bench: Bench, name: str) -> None:
-    """What a Python script does."""
+    """Upload as a Python script would."""
     bench.others.boto3().upload_file(str(bench.zip.file), bench.store.bucket, name)
 
 
 def mc(bench: Bench, name: str) -> None:
-    """MinIO's own client."""
+    """Upload with MinIO's client."""
     bench.others.mc("cp", str(bench.zip.file), bench.others.at_mc(name))
 
 
 def rclone(bench: Bench, name: str) -> None:
-    """What people use for many kinds of stores."""
+    """Upload with rclone."""
     bench.others.rclone("copyto", str(bench.zip.file), bench.others.at_rclone(name))
 
 
@@ -121,7 +121,7 @@ VARIANTS: dict[str, Variant] = {
 
 
 def make_zip(folder: Path, shards: int, shard_bytes: int) -> Zip:
-    """Random shards, packed into parts as a builder packs them."""
+    """Make random shards and pack them into parts as a builder does."""
     finished = [_shard(folder, index, shards, shard_bytes) for index in range(shards)]
     packer = Packer(next_part=1, next_shard=0)
     parts: list[FilledPart] = []
@@ -154,7 +154,7 @@ def _shard(folder: Path, index: int, count: int, size: int) -> FinishedShard:
 
 
 def compare(bench: Bench, server: LocalStore, runs: int) -> dict[str, list[Run]]:
-    """Warm up and check, then let the variants take turns."""
+    """Warm up and check, then run the variants alternately."""
     checked: set[str] = set()
     numbers = itertools.count(1)
 
@@ -173,16 +173,16 @@ def compare(bench: Bench, server: LocalStore, runs: int) -> dict[str, list[Run]]
 
 
 def digest_of(url: str) -> str:
-    """BLAKE3 of what is there."""
+    """Return the BLAKE3 digest of the object at a URL."""
     digest = blake3.blake3()
-    with urllib.request.urlopen(url, timeout=PATIENCE_S) as answer:
-        while data := answer.read(MIB):
+    with urllib.request.urlopen(url, timeout=TIMEOUT_S) as response:
+        while data := response.read(MIB):
             digest.update(data)
     return digest.hexdigest()
 
 
 def summary(results: dict[str, list[Run]], size: int) -> list[dict[str, Any]]:
-    """Medians, and throughput relative to curl."""
+    """Return medians, and throughput relative to curl."""
     mib = size / MIB
     reference = statistics.median(run.client.wall_s for run in results[CURL])
     rows = []
@@ -205,7 +205,7 @@ def summary(results: dict[str, list[Run]], size: int) -> list[dict[str, Any]]:
 
 
 def shown(rows: list[dict[str, Any]]) -> str:
-    """The table."""
+    """Return the table as Markdown."""
     head = ["variant", "wall s", "MiB/s", "x curl", "client CPU s/GiB", "server CPU s/GiB"]
     lines = (
         [

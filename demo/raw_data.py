@@ -1,4 +1,4 @@
-"""Raw data for the demo: photographs that scikit-image and scikit-learn bring along, cut up.
+"""Make raw data for the demo from the photographs in scikit-image and scikit-learn.
 
 Each photograph is cut into a grid of tiles. One tile in five, a different one in each row, goes to
 `val`, the others to `train`, so no pixel of a `val` tile is in any `train` tile:
@@ -6,7 +6,7 @@ Each photograph is cut into a grid of tiles. One tile in five, a different one i
     <folder>/train/coffee/1-0.png    # row 1, column 0 of the photograph `coffee`
     <folder>/val/coffee/0-0.png
 
-`python demo/raw_data.py DIR` makes the folder by itself. It needs Pillow and no network.
+`python demo/raw_data.py DIR` makes only the folder. It needs Pillow, and no network.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ PHOTOGRAPHS = {  # name → package, file inside it, the package's name on an in
     "tissue": ("skimage", "data/ihc.png", "scikit-image"),
 }
 COLUMNS, ROWS = 5, 4
-RECIPE = ".recipe.json"  # hidden, so no handler takes it for a picture
+RECIPE = ".recipe.json"  # hidden, so that handlers ignore it
 
 
 class DemoError(Exception):
-    """Something the demo needs is missing or in the way. The message says what to do."""
+    """The demo cannot continue. The message says why and what to do."""
 
 
 class Tile(NamedTuple):
@@ -60,7 +60,7 @@ class Tile(NamedTuple):
 
 
 def tiles(width: int, height: int) -> Iterator[Tile]:
-    """Disjoint tiles of equal size that cover a picture (up to a rest at its right and bottom)."""
+    """Yield disjoint tiles of equal size; they cover an image except for its last pixels."""
     wide, high = width // COLUMNS, height // ROWS
     for row in range(ROWS):
         for column in range(COLUMNS):
@@ -69,10 +69,10 @@ def tiles(width: int, height: int) -> Iterator[Tile]:
 
 
 def make(folder: Path) -> bool:
-    """Make the raw data in `folder`, unless it is there; whether it was made.
+    """Make the raw data in `folder`; return False if it exists already.
 
-    The folder appears in one step, so an interrupted run leaves nothing half done. Raises DemoError
-    when a photograph is not installed, or when the folder holds something else.
+    The folder appears atomically, so that an interrupted run leaves nothing incomplete. Raises
+    DemoError if a photograph is not installed, or if the folder contains something else.
     """
     sources = {name: source(name) for name in PHOTOGRAPHS}
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -81,34 +81,34 @@ def make(folder: Path) -> bool:
             return False
         _check_ours(folder)
         unfinished = folder.with_name(f".{folder.name}.unfinished")
-        shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed
+        shutil.rmtree(unfinished, ignore_errors=True)  # from a killed run
         for name, path in sources.items():
             _cut(path, name, unfinished)
         (unfinished / RECIPE).write_text(json.dumps(recipe()))
-        shutil.rmtree(folder, ignore_errors=True)  # of another recipe
+        shutil.rmtree(folder, ignore_errors=True)  # from another recipe
         unfinished.rename(folder)
     return True
 
 
 def recipe() -> dict[str, Any]:
-    """What decides the contents of the folder, as JSON gives it back."""
+    """Return what determines the contents of the folder, as JSON types."""
     return {
-        "photographs": {name: list(where[:2]) for name, where in PHOTOGRAPHS.items()},
+        "photographs": {name: list(source[:2]) for name, source in PHOTOGRAPHS.items()},
         "columns": COLUMNS,
         "rows": ROWS,
     }
 
 
 def source(name: str) -> Path:
-    """The file of a photograph in the installed package. Raises DemoError when it is missing."""
+    """Return the file of a photograph in the installed package. Raises DemoError."""
     package, inside, distribution = PHOTOGRAPHS[name]
-    found = importlib.util.find_spec(package)  # imports nothing: these are heavy packages
-    if found is None or found.origin is None:
+    spec = importlib.util.find_spec(package)  # does not import these heavy packages
+    if spec is None or spec.origin is None:
         raise DemoError(
             f"{distribution} is not installed, and the demo takes the photograph {name!r} from it; "
             "run `make`, or `pip install 'dscache[demo]'`"
         )
-    path = Path(found.origin).parent / inside
+    path = Path(spec.origin).parent / inside
     if not path.is_file():
         raise DemoError(
             f"the photograph {name!r} is not in the installed {distribution}: no {path}; "
@@ -136,23 +136,23 @@ def _recipe_of(folder: Path) -> object:
 
 
 def _check_ours(folder: Path) -> None:
-    """Nothing is ever replaced that the demo has not made."""
+    """Raise DemoError if the folder was not made by the demo: it is not replaced then."""
     if folder.exists() and not (folder / RECIPE).is_file():
-        raise DemoError(f"{folder} is not the demo's; move it away, it would be replaced")
+        raise DemoError(f"{folder} was not made by the demo; move it away")
 
 
-def main(words: list[str]) -> int:
-    """`raw_data.py DIR`."""
-    if len(words) != 1:
+def main(arguments: list[str]) -> int:
+    """Run `raw_data.py DIR`."""
+    if len(arguments) != 1:
         sys.stderr.write("usage: python demo/raw_data.py DIR\n")
         return 2
-    folder = Path(words[0]).resolve()
+    folder = Path(arguments[0]).resolve()
     try:
         made = make(folder)
     except DemoError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
-    sys.stdout.write(f"{'made' if made else 'there already'}: {folder}\n")
+    sys.stdout.write(f"{'made' if made else 'exists already'}: {folder}\n")
     return 0
 
 

@@ -1,9 +1,9 @@
-"""Train a small network on a folder that `dscache get` made, and print its accuracy.
+"""Train a small network on a dataset folder, and print its accuracy.
 
     dscache run demo/patches.json -- python demo/train.py {path}
 
-The network tells from which photograph a patch was taken. It is measured on the split `val`, whose
-patches come from regions of the photographs that `train` does not show.
+The network predicts which photograph a patch was cut from. It is tested on the split `val`, whose
+patches come from regions of the photographs that are not in `train`.
 """
 
 from __future__ import annotations
@@ -30,28 +30,28 @@ INTERRUPTED = 130
 def quiet_tensorflow() -> None:
     """Silence TensorFlow's native start-up messages; Python's warnings and errors stay."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    kept = os.dup(2)
-    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a descriptor is what dup2 takes
-        os.dup2(nowhere.fileno(), 2)
+    stderr = os.dup(2)
+    with open(os.devnull, "wb") as devnull:  # noqa: PTH123 - a descriptor is what dup2 takes
+        os.dup2(devnull.fileno(), 2)
     try:
-        import tensorflow  # noqa: F401 - written before any log level counts
+        import tensorflow  # noqa: F401 - prints messages before any log level applies
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(stderr, 2)
+        os.close(stderr)
 
 
 def pairs(dataset: dscache.Dataset, split: str, *, shuffle: bool) -> tf.data.Dataset:
-    """Batches of pictures (uint8 [64, h, w, 3]) and labels (int64 [64])."""
+    """Return batches of images (uint8 [64, h, w, 3]) and labels (int64 [64])."""
     import tensorflow as tf
 
     examples = dataset.info["held"][split]
     batches = dataset.tfdata(split, batch_size=BATCH, shuffle=examples if shuffle else None)
-    counted = batches.apply(tf.data.experimental.assert_cardinality(-(-examples // BATCH)))
-    return counted.map(lambda example: (example["image"], example["label"])).prefetch(2)
+    sized = batches.apply(tf.data.experimental.assert_cardinality(-(-examples // BATCH)))
+    return sized.map(lambda example: (example["image"], example["label"])).prefetch(2)
 
 
 def network(shape: tuple[int, int, int], classes: int, steps: int) -> Any:
-    """A compiled Keras model; the learning rate falls to zero over `steps` batches."""
+    """Return a compiled Keras model; its learning rate falls to zero over `steps` batches."""
     from tensorflow import keras
 
     layers: list[Any] = [keras.Input(shape), keras.layers.Rescaling(1 / 127.5, -1)]
@@ -98,7 +98,7 @@ def train(dataset: dscache.Dataset, epochs: int) -> float:
         training,
         validation_data=validation,
         epochs=epochs,
-        shuffle=False,  # tf.data does it
+        shuffle=False,  # tf.data shuffles
         verbose=0,
         callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=report)],
     )
@@ -106,14 +106,14 @@ def train(dataset: dscache.Dataset, epochs: int) -> float:
 
 
 def say(text: str) -> None:
-    """A line on standard output, at once."""
+    """Print a line and flush it."""
     print(text, flush=True)  # noqa: T201
 
 
 def main() -> int:
-    """`train.py PATH [--epochs N]`."""
+    """Run `train.py PATH [--epochs N]`."""
     parser = argparse.ArgumentParser(description="Train a small network on a dataset of patches.")
-    parser.add_argument("path", type=Path, help="folder that `dscache get` printed")
+    parser.add_argument("path", type=Path, help="the folder that `dscache get` printed")
     parser.add_argument("--epochs", type=int, default=12)
     given = parser.parse_args()
     if given.epochs < 1:

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from .errors import ConfigError, UsageError
+from .errors import ConfigError, UnknownProfile, UsageError
 from .files import PRIVATE, write_file
 
 ENVIRONMENT = {
@@ -125,7 +125,8 @@ def load(
         _merge(merged, origin, plain, source)
         _merge(merged, origin, profiles.get(name, {}), f"{source} [profiles.{name}]")
     if name and not any(name in document.get("profiles", {}) for _, document in documents):
-        raise ConfigError(f"profile {name!r} ({asked_by}) is in none of: {_files(files)}")
+        message = f"profile {name!r} ({asked_by}) is in none of: {_files(files)}"
+        raise UnknownProfile(message, profile=name)
     for setting, variables in ENVIRONMENT.items():
         found = next((variable for variable in variables if env.get(variable)), None)
         if found and not (found.startswith("AWS_") and setting in merged):

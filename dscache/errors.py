@@ -4,6 +4,7 @@ DscacheError                 exit code 1
 ├── UsageError                         2   the caller's words are off
 │   ├── SpecError                          a spec that has no key
 │   └── ConfigError                        configuration file, profile or variable
+│       └── UnknownProfile                 a profile that no file contains
 ├── BuildFailed                        3   the builder answered "failed"
 ├── WaitTimeout                        4   still being built when the time was up
 ├── NotCached                          5   --no-build, and it is not there
@@ -45,6 +46,14 @@ class SpecError(UsageError):
 
 class ConfigError(UsageError):
     """A configuration file, profile or variable that cannot be used."""
+
+
+class UnknownProfile(ConfigError):
+    """No configuration file contains the selected profile, `profile`."""
+
+    def __init__(self, message: str, *, profile: str = "") -> None:
+        super().__init__(message)
+        self.profile = profile
 
 
 class BuildFailed(DscacheError):

@@ -1,4 +1,4 @@
-"""Sizes as people write and read them. Pure."""
+"""Format sizes, ages and counts for people, and parse sizes. Pure."""
 
 from __future__ import annotations
 
@@ -18,6 +18,19 @@ def format_bytes(size: int) -> str:
             break
         value /= 1024
     return f"{size} B" if unit == "B" else f"{value:.1f} {unit}"
+
+
+def format_age(seconds: float) -> str:
+    """`7300` -> `2 h ago`; less than a minute, or a time in the future, is `just now`."""
+    for unit_s, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= unit_s:
+            return f"{int(seconds // unit_s)} {unit} ago"
+    return "just now"
+
+
+def format_count(count: int, noun: str) -> str:
+    """`1 dataset`, `2 datasets`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def parse_bytes(text: str) -> int:

@@ -1,4 +1,4 @@
-"""The local cache of datasets, for any number of processes at once.
+"""The local cache of datasets, shared by any number of processes.
 
-It uses the rooms `folder` and, where a hit ends and a download begins, `download` and `reading`.
+It uses the rooms `folder`, `download` and `reading`; a hit imports only `folder`.
 """

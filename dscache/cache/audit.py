@@ -1,4 +1,4 @@
-"""Compare the files of a dataset folder with its ready marker."""
+"""Find the damaged files of a dataset folder."""
 
 from __future__ import annotations
 
@@ -9,29 +9,30 @@ from typing import NamedTuple
 
 from ..errors import IntegrityError
 from ..folder import contents
-from ..folder.checksums import intact
+from ..folder.checksums import is_intact
 from ..folder.contents import check_members, held_names
 from ..protocol.manifests import Member
 
-READERS = 4  # hashing lets other threads run; more than this only makes a disk seek
+READERS = 4  # hashing releases the GIL; more threads would only make a disk seek
 
 
 class Damage(NamedTuple):
-    """A file of a dataset that is not as it should be, and what is wrong with it."""
+    """A damaged or missing file of a dataset, and what is wrong with it."""
 
     name: str
     problem: str
 
     @property
-    def describes(self) -> bool:
-        """Whether it is a file that describes the others."""
+    def is_description(self) -> bool:
+        """Whether the file is manifest.json or partial.json, which describe the others."""
         return self.name in (contents.MANIFEST, contents.PARTIAL)
 
 
-def audit(folder: Path) -> list[Damage]:
-    """Read every member that the folder should hold; the damaged ones, in the marker's order.
+def find_damage(folder: Path) -> list[Damage]:
+    """Read every file of a dataset and return the damaged ones, in the ready marker's order.
 
-    When manifest.json or partial.json is damaged that is all that is found.
+    If manifest.json or partial.json is damaged, the members cannot be checked, and only that file
+    is returned.
     """
     try:
         live = contents.read_manifest(folder)
@@ -60,7 +61,7 @@ def _problem(folder: Path, member: Member) -> str:
         size = path.stat().st_size
         if size != member.size:
             return f"{size} bytes instead of {member.size}"
-        return "" if intact(path, member) else "other bytes than the ready marker says"
+        return "" if is_intact(path, member) else "its bytes differ from the ready marker"
     except FileNotFoundError:
         return "missing"
     except OSError as error:

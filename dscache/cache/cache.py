@@ -1,7 +1,7 @@
-"""The datasets on this machine, for any number of processes at once (layout: see `home`).
+"""Find, download, verify, repair and remove the datasets on this machine (layout: see `home`).
 
-A hit must cost next to nothing: this module imports no store, no HTTP and no manifest library;
-what needs them imports them where it begins.
+A hit must be fast, so this module does not import the store, HTTP or the manifest library at the
+top; the methods that need them do.
 """
 
 from __future__ import annotations
@@ -31,13 +31,15 @@ if TYPE_CHECKING:
 
 
 class Cache:
-    """The datasets below one directory, `Config.home`. `clock` gives Unix time.
+    """The datasets below one directory. Any number of processes may use it.
 
-    `shared` are caches of others (`Config.shared_homes`), looked at first and used in place.
-    Nothing is ever written there, no mark and no lock: who looks after them must know what is used.
-
-    `limit_bytes` (`Config.cache_limit`): before a download the least recently used datasets make
-    room for it, as `prune` does.
+    Args:
+        home: the directory (`Config.home`).
+        shared: other caches (`Config.shared_homes`), searched first and used in place. Nothing is
+            written there, neither marks nor locks: their owner must know which datasets are in use.
+        limit_bytes: before a download, remove the least recently used datasets so that the cache
+            stays below this size (`Config.cache_limit`).
+        clock: returns Unix time.
     """
 
     def __init__(
@@ -59,7 +61,7 @@ class Cache:
 
     @as_dscache_errors
     def find(self, key: str, selection: Selection = EVERYTHING) -> Path | None:
-        """The folder of a dataset if it holds the selected part, else None; marks it as used.
+        """Return the folder of a dataset and mark it as used; None if a selected part is missing.
 
         `key` may be an alias. Files are not checked (see `verify`). Raises UsageError for a split
         or shard that the dataset does not have.
@@ -72,47 +74,47 @@ class Cache:
             try:
                 if folder_has(path, selection):
                     return path
-            except (OSError, IntegrityError, UsageError):  # offline, damaged, or an old copy
+            except (OSError, IntegrityError, UsageError):  # unreachable, damaged, or an old copy
                 continue
         return None
 
     def _find_own(self, key: str, selection: Selection) -> Path | None:
         path = self._home.folder(key)
-        # marked before it is looked for: `Home.remove` relies on that order
-        if not self._home.marks.mark(path.name) and usable(path):
-            self._home.marks.mark(path.name, create=True)
+        # marked before the folder is checked: `Home.remove` relies on that order
+        if not self._home.marks.mark_used(path.name) and usable(path):
+            self._home.marks.mark_used(path.name, create=True)
         try:
             return path if folder_has(path, selection) else None
         except IntegrityError:  # `fetch` repairs it
             return None
 
     def has(self, key: str) -> bool:
-        """Whether the dataset (or a part of it) is here; does not count as using it."""
+        """Whether the dataset, or a part of it, is cached; does not mark it as used."""
         return any(usable(home.folder(key)) for home in (self._home, *self._shared))
 
     def key(self, key: str) -> str:
-        """The key that an alias stands for here; any other stands for itself."""
+        """Return the key that an alias stands for; any other key is returned unchanged."""
         return self._home.folder(key).name
 
     def open(self, key: str, selection: Selection = EVERYTHING) -> Dataset | None:
-        """Like `find`, as a Dataset, which is not removed before this process ends."""
+        """Like `find`, but return a Dataset, which cannot be removed while it is open."""
         while (path := self.find(key, selection)) is not None:
-            with suppress(IntegrityError):  # removed before it was locked: look again
+            with suppress(IntegrityError):  # removed before it was locked: try again
                 return self.dataset(path)
         return None
 
     @as_dscache_errors
     def dataset(self, path: Path) -> Dataset:
-        """The dataset at a path that `find` or `fetch` gave."""
+        """Return the dataset at a path that `find` or `fetch` returned."""
         from ..reading.dataset import Dataset
 
-        own = path.parent == self._home.datasets
-        return Dataset(path, lock=self._home.lock(path.name) if own else None)
+        is_own = path.parent == self._home.datasets
+        return Dataset(path, lock=self._home.readers_lock(path.name) if is_own else None)
 
     @as_dscache_errors
     def hold(self, key: str) -> HeldLock:
         """Keep a dataset from being removed until the lock is released or this process ends."""
-        return locks.acquire_shared(self._home.lock(self.key(key)))
+        return locks.acquire_shared(self._home.readers_lock(self.key(key)))
 
     @as_dscache_errors
     def fetch(
@@ -126,9 +128,9 @@ class Cache:
         waiting: Callable[[], None] | None = None,
         note: Callable[[str], None] = lambda _: None,
     ) -> Path:
-        """Find the dataset of a ready marker, or download it; one process at a time does.
+        """Find the dataset of a ready marker, or download it.
 
-        The others wait, and find the copy.
+        One process at a time downloads a dataset; the others wait, and then find the copy.
 
         Args:
             live: the ready marker.
@@ -136,22 +138,22 @@ class Cache:
             selection: the wanted part of the dataset.
             options: how to transfer.
             asked: the requested key, if it resolved to another one.
-            waiting: called once when waiting for another process begins.
-            note: told which datasets were removed to make room.
+            waiting: called once if this process has to wait for another one.
+            note: called with a message for each dataset that was removed to make room.
 
-        Raises what `download.download` raises.
+        Raises the errors of `download.download`.
         """
         from ..download.download import download
 
         key = live.spec.key
-        shared = self._find_shared(key, selection)
-        if shared is not None:
-            return shared
+        shared_path = self._find_shared(key, selection)
+        if shared_path is not None:
+            return shared_path
         path = self._home.datasets / key
         with self._home.changing(key, waiting):
             if self._find_own(key, selection) != path:
                 self._home.prepare()
-                if path.is_symlink():  # an alias once; now a dataset is built under its name
+                if path.is_symlink():  # it was an alias; now a dataset is built under its name
                     path.unlink()
                 download(
                     live,
@@ -162,9 +164,9 @@ class Cache:
                     without_readers=partial(self._home.without_readers, key),
                     make_room=partial(self._make_room, note=note),
                 )
-                self._home.marks.mark(key, create=True)
+                self._home.marks.mark_used(key, create=True)
             if asked is not None and asked != key:
-                self._home.link(asked, key)
+                self._home.add_alias(asked, key)
         return path
 
     def _make_room(self, whole: int, needed: int, *, note: Callable[[str], None]) -> None:
@@ -175,38 +177,39 @@ class Cache:
 
     @as_dscache_errors
     def entries(self) -> list[CachedDataset]:
-        """All datasets, the most recently used first."""
+        """Return all datasets, most recently used first."""
         return self._home.entries()
 
     @as_dscache_errors
     def pin(self, key: str) -> None:
         """Keep a dataset from being removed until `unpin`. Raises NotCached."""
-        self._home.marks.pin(self._home.required(key).name)
+        self._home.marks.pin(self._home.existing_folder(key).name)
 
     @as_dscache_errors
     def unpin(self, key: str) -> None:
-        """Take the pin away; a dataset without one is fine. Raises NotCached."""
-        self._home.marks.unpin(self._home.required(key).name)
+        """Remove the pin; a dataset without one is fine. Raises NotCached."""
+        self._home.marks.unpin(self._home.existing_folder(key).name)
 
     @as_dscache_errors
     def remove(self, key: str, *, force: bool = False) -> int:
-        """Remove a dataset and its aliases, return the bytes freed.
+        """Remove a dataset and its aliases; return the number of bytes freed.
 
-        Raises NotCached, and UsageError when it is pinned, open in a process or being changed by
-        one; `force` overrides the pin and the readers, whose open files stay readable.
+        `force` ignores a pin and readers, whose open files stay readable.
+
+        Raises NotCached, and UsageError while the dataset is pinned, read, downloaded or removed.
         """
-        name = self._home.required(key).name
-        if self._home.marks.pinned(name) and not force:
+        name = self._home.existing_folder(key).name
+        if self._home.marks.is_pinned(name) and not force:
             raise UsageError(
-                f"{name} is pinned; `dscache cache unpin {name}` first, or use --force"
+                f"{name} is pinned; run `dscache cache unpin {name}` first, or use --force"
             )
         size = self._home.remove(name, force=force, unless_used_since=None)
         if size is None:
-            remedy = "wait for that to end" if force else "wait for it to end, or use --force"
-            what = "downloading or removing" if force else "reading, downloading or removing"
-            raise UsageError(f"{name} is in use, a process is {what} it; {remedy}")
+            remedy = "wait for it to end" if force else "wait for it to end, or use --force"
+            activity = "downloading or removing" if force else "reading, downloading or removing"
+            raise UsageError(f"{name} is in use: a process is {activity} it; {remedy}")
         self._home.marks.unpin(name)
-        self._home.unlink_dangling()
+        self._home.remove_dangling_aliases()
         return size
 
     @as_dscache_errors
@@ -217,12 +220,12 @@ class Cache:
         *,
         dry_run: bool = False,
     ) -> Pruned:
-        """Remove what was not used for `keep_days`, then the least recently used datasets until at
-        most `max_bytes` are left; also unfinished downloads nobody touched for a week.
+        """Remove datasets that were not used for `keep_days`, then the least recently used datasets
+        until at most `max_bytes` are left; also unfinished downloads older than a week.
 
-        Never a dataset that is pinned, open in a process, or was handed out in the last 24 hours,
-        even if more than `max_bytes` are left then. On a network file system, where other machines
-        may have it open, it is the last 7 days.
+        Keeps datasets that are pinned, open in a process, or were handed out in the last 24 hours,
+        even if more than `max_bytes` are left. On a network file system, where other machines may
+        have them open, it keeps those of the last 7 days.
         """
         from .pruning import prune
 
@@ -232,14 +235,14 @@ class Cache:
 
     @as_dscache_errors
     def verify(self, key: str) -> list[Damage]:
-        """The files of a dataset that are missing or not what the ready marker says; reads all.
+        """Read all files of a dataset; return those that are missing or differ from the marker.
 
         Raises NotCached.
         """
-        from .audit import audit
+        from .audit import find_damage
 
-        with self.hold(self._home.required(key).name):
-            return audit(self._home.required(key))
+        with self.hold(self._home.existing_folder(key).name):
+            return find_damage(self._home.existing_folder(key))
 
     @as_dscache_errors
     def repair(
@@ -252,25 +255,25 @@ class Cache:
         ready: Callable[[], Live] | None = None,
         waiting: Callable[[], None] | None = None,
     ) -> list[Damage]:
-        """Fetch only the damaged files again; returns them.
+        """Fetch only the damaged files again; return them.
 
         Args:
             key: the dataset.
             url: returns a fresh presigned URL of a marker's `zip_key`.
             options: how to transfer.
-            damaged: what `verify` returned; None verifies first.
-            ready: returns the store's ready marker, for when the local one is damaged.
-            waiting: called once when waiting for another process begins.
+            damaged: the result of `verify`; None verifies first.
+            ready: returns the store's ready marker, for a damaged local one.
+            waiting: called once if this process has to wait for another one.
 
-        Raises what `download.refetch` raises. DatasetReplaced means that the zip was retired:
+        Raises the errors of `download.refetch`. DatasetReplaced means that the zip was retired:
         remove the dataset and get it again.
         """
         from ..download.download import refetch, repair
 
-        path = self._home.required(key)
+        path = self._home.existing_folder(key)
         with self._home.changing(path.name, waiting):
             damages = self.verify(key) if damaged is None else list(damaged)
-            if ready is not None and any(damage.describes for damage in damages):
+            if ready is not None and any(damage.is_description for damage in damages):
                 live, without_readers = ready(), partial(self._home.without_readers, path.name)
                 repair(live, path, lambda: url(live), options, without_readers=without_readers)
             elif damages:

@@ -1,6 +1,6 @@
-"""What the operating system says about the local cache, as errors that name the remedy.
+"""Translate an OSError of the local cache into an error that names the remedy.
 
-Light: a hit imports this.
+A hit imports this, so it imports little.
 """
 
 from __future__ import annotations
@@ -13,34 +13,34 @@ from typing import Any, TypeVar
 
 from ..errors import ConfigError, DscacheError, NoSpace
 
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 M = TypeVar("M", bound=Callable[..., Any])
 
 
 def as_dscache_errors(method: M) -> M:
-    """Let a method of an object with a `path` raise what `explain` says instead of an OSError."""
+    """Make a method of an object with a `path` raise `dscache_error` instead of an OSError."""
 
     @wraps(method)
     def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
         try:
             return method(self, *args, **kwargs)
-        except ConnectionError:  # of a pipe that progress is written to
+        except ConnectionError:  # of a pipe that progress is written to: not the cache
             raise
         except OSError as error:
-            raise error_of(error, self.path) from error
+            raise dscache_error(error, self.path) from error
 
-    return wrapped  # type: ignore[return-value]  # the callable is kept
+    return wrapped  # type: ignore[return-value]  # the signature is unchanged
 
 
-def error_of(error: OSError, home: Path) -> DscacheError:
-    """The error of the cache in `home` that an OSError is."""
-    what = f"{error.filename or home}: {error.strerror or error}"
-    if error.errno in FULL:
+def dscache_error(error: OSError, home: Path) -> DscacheError:
+    """Return the DscacheError for an OSError of the cache in `home`."""
+    problem = f"{error.filename or home}: {error.strerror or error}"
+    if error.errno in DISK_FULL:
         return NoSpace(
-            f"{what}; free some space (`dscache cache prune` removes old datasets), or set "
+            f"{problem}; free some space (`dscache cache prune` removes old datasets), or set "
             "DSCACHE_HOME to a larger disk"
         )
     return ConfigError(
-        f"{what}; the cache in {home} cannot be used like that: it has to be a folder that you may "
-        "write to, so change its rights, or set DSCACHE_HOME to another one"
+        f"{problem}; the cache in {home} must be a folder that you can write to: change its "
+        "permissions, or set DSCACHE_HOME to another folder"
     )

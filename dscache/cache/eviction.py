@@ -1,4 +1,4 @@
-"""Which cached datasets to remove. Pure."""
+"""Decide which cached datasets to remove. Pure."""
 
 from __future__ import annotations
 
@@ -6,16 +6,23 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 DAY_S = 86400.0
-HANDED_OUT_S = DAY_S  # a path printed today is likely in some running training
-HANDED_OUT_NETWORK_S = 7 * DAY_S  # that of another machine, whose locks are not seen here
+HANDED_OUT_S = DAY_S  # a training run may be using a path that was printed today
+HANDED_OUT_NETWORK_S = 7 * DAY_S  # perhaps on another machine, whose locks are invisible here
 
 
 class CachedDataset(NamedTuple):
     """A dataset in the local cache.
 
-    `bytes` on disk; `used_at` Unix time it was last handed out; `in_use`: a process has it open;
-    `partial`: shards are missing; `damaged`: its manifest is, so that it is found no more;
-    `aliases`: other keys under which it was asked for.
+    Attributes:
+        key: the resolved key.
+        path: its folder.
+        bytes: its size on disk.
+        used_at: Unix time it was last handed out.
+        pinned: whether it is protected from being removed.
+        in_use: whether a process has it open.
+        partial: whether shards are missing.
+        damaged: whether its manifest is damaged, so that it is not found.
+        aliases: other keys under which it was requested.
     """
 
     key: str
@@ -29,8 +36,8 @@ class CachedDataset(NamedTuple):
     aliases: tuple[str, ...] = ()
 
 
-def protection(entry: CachedDataset, now: float, handed_out_s: float = HANDED_OUT_S) -> str:
-    """Why the dataset may not be pruned, "" when it may."""
+def reason_to_keep(entry: CachedDataset, now: float, handed_out_s: float = HANDED_OUT_S) -> str:
+    """Return why the dataset must not be pruned; "" if it may be."""
     if entry.pinned:
         return "pinned"
     if entry.in_use:
@@ -40,7 +47,7 @@ def protection(entry: CachedDataset, now: float, handed_out_s: float = HANDED_OU
     return ""
 
 
-def victims(
+def datasets_to_remove(
     entries: Sequence[CachedDataset],
     now: float,
     *,
@@ -48,20 +55,20 @@ def victims(
     keep_days: float | None,
     handed_out_s: float = HANDED_OUT_S,
 ) -> list[CachedDataset]:
-    """The datasets to remove, least recently used first.
+    """Return the datasets to remove, least recently used first.
 
-    All that were not used for `keep_days`, then as many more as it takes until what is left is at
-    most `max_bytes`. Protected ones count towards the size but are never chosen.
+    These are all that were not used for `keep_days`, then more until at most `max_bytes` are left.
+    Datasets with a `reason_to_keep` count towards the size but are never removed.
     """
-    free = sorted(
-        (entry for entry in entries if not protection(entry, now, handed_out_s)),
+    removable = sorted(
+        (entry for entry in entries if not reason_to_keep(entry, now, handed_out_s)),
         key=lambda entry: entry.used_at,
     )
-    left = sum(entry.bytes for entry in entries)
+    left_bytes = sum(entry.bytes for entry in entries)
     chosen = []
-    for entry in free:
-        old = keep_days is not None and now - entry.used_at > keep_days * DAY_S
-        if old or (max_bytes is not None and left > max_bytes):
+    for entry in removable:
+        is_old = keep_days is not None and now - entry.used_at > keep_days * DAY_S
+        if is_old or (max_bytes is not None and left_bytes > max_bytes):
             chosen.append(entry)
-            left -= entry.bytes
+            left_bytes -= entry.bytes
     return chosen

@@ -1,18 +1,18 @@
 """The local directory of datasets, `$DSCACHE_HOME`: its files, marks and locks.
 
-    CACHEDIR.TAG                    tells backup programs to leave it out
+    CACHEDIR.TAG                    makes backup programs skip the directory
     datasets/<key>/                 members, manifest.json (the ready marker), maybe partial.json
-    datasets/<asked key>            relative symlink to the key it resolved to
-    datasets/.<key>.<etag>.tmp/     an unfinished download (see `workspace`)
-    locks/<key>.download            held by the one process that downloads or removes the dataset
-    locks/<key>.readers             shared by processes that have it open (see `readers`)
+    datasets/<alias>                relative symlink to the key that a requested key resolved to
+    datasets/.<key>.<etag>.tmp/     an unfinished download (see `download.staging`)
+    locks/<key>.download            held by the process that downloads or removes the dataset
+    locks/<key>.readers             shared by the processes that have it open (see `folder.locks`)
     used/<key>                      empty; its modification time is when it was last handed out
-    pins/<key>                      empty; there while the dataset is pinned
+    pins/<key>                      empty; exists while the dataset is pinned
 
-Locks end with the process that holds them, however it ends. Lock files are never removed: whoever
-waits for a removed one would hold a lock nobody sees.
+Locks end with the process that holds them, however it ends. Lock files are never removed: a process
+that waits for a removed one would hold a lock that no other process sees.
 
-A hit must cost next to nothing, so nothing heavy is imported here; see `cache`.
+A hit imports this module, so it imports nothing heavy; see `cache`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ COMMENT = b"# This directory holds copies of datasets that dscache can fetch aga
 
 
 class Home:
-    """Paths and locks below one directory, and its marks. `clock` gives Unix time."""
+    """The paths, locks and marks below one directory. `clock` returns Unix time."""
 
     def __init__(self, directory: Path, clock: Callable[[], float]) -> None:
         self.directory = directory
@@ -41,7 +41,7 @@ class Home:
         self.marks = Marks(directory, clock)
 
     def prepare(self) -> None:
-        """Make the directory, if it is not there yet."""
+        """Create the directory, if it does not exist."""
         self.datasets.mkdir(parents=True, exist_ok=True)
         tag = self.directory / "CACHEDIR.TAG"
         try:
@@ -54,42 +54,44 @@ class Home:
         write_file(tag, SIGNATURE + COMMENT)
 
     def folder(self, key: str) -> Path:
-        """The folder that a key, or an alias of it, stands for; it need not exist.
+        """Return the folder of a key or alias; it need not exist.
 
-        Raises UsageError for what cannot be a key.
+        Raises UsageError if `key` cannot be a key.
         """
         if not key or key.startswith(".") or "/" in key or "\0" in key:
-            raise UsageError(f"{key!r} is not a key; `dscache cache ls` shows those that are here")
+            raise UsageError(f"{key!r} is not a key; `dscache cache ls` lists the keys")
         return locks.alias_target(self.datasets / key)
 
-    def required(self, key: str) -> Path:
-        """The folder of a dataset that is here, be it damaged. Raises NotCached, UsageError."""
+    def existing_folder(self, key: str) -> Path:
+        """Return the folder of a dataset, which may be damaged. Raises NotCached, UsageError."""
         path = self.folder(key)
         if not path.is_dir():
-            raise NotCached(f"{key} is not in {self.datasets}; `dscache cache ls` shows what is")
+            raise NotCached(
+                f"{key} is not in {self.datasets}; `dscache cache ls` lists the datasets"
+            )
         return path
 
-    def link(self, asked: str, key: str) -> None:
-        """Make `asked` an alias of `key`, in one step."""
-        path = self.datasets / asked
+    def add_alias(self, alias: str, key: str) -> None:
+        """Make `alias` stand for `key`, atomically."""
+        path = self.datasets / alias
         if path.is_symlink() and path.readlink() == Path(key):
             return
-        temporary = path.with_name(f".{asked}.{os.getpid()}.link")
+        temporary = path.with_name(f".{alias}.{os.getpid()}.link")
         temporary.unlink(missing_ok=True)
         temporary.symlink_to(key)
         temporary.replace(path)
 
-    def unlink_dangling(self) -> None:
-        """Remove the aliases of datasets that are gone."""
+    def remove_dangling_aliases(self) -> None:
+        """Remove the aliases of datasets that do not exist any more."""
         for path in self._paths():
             if path.is_symlink() and not path.exists():
                 path.unlink(missing_ok=True)
 
     def used_at(self, key: str) -> float:
-        """Unix time the dataset was last handed out, or came."""
-        noted = self.marks.used_at(key)
-        if noted is not None:
-            return noted
+        """Return the Unix time the dataset was last handed out, else when it was downloaded."""
+        marked_at = self.marks.used_at(key)
+        if marked_at is not None:
+            return marked_at
         folder = self.datasets / key
         for path in (folder / MANIFEST, folder):
             with suppress(FileNotFoundError):
@@ -97,85 +99,95 @@ class Home:
         return 0.0
 
     def entries(self) -> list[CachedDataset]:
-        """All datasets, aliases with those they stand for, the most recently used first."""
+        """Return all datasets with their aliases, most recently used first."""
         folders, aliases = [], dict[str, list[str]]()
         for path in self._paths():
             if path.is_symlink():
                 aliases.setdefault(path.readlink().name, []).append(path.name)
             elif path.is_dir():
                 folders.append(path)
-        found = [self._entry(path, tuple(aliases.get(path.name, ()))) for path in folders]
-        return sorted(found, key=lambda entry: entry.used_at, reverse=True)
+        entries = [self._entry(path, tuple(aliases.get(path.name, ()))) for path in folders]
+        return sorted(entries, key=lambda entry: entry.used_at, reverse=True)
 
-    # locks
+    # -- locks
 
-    def lock(self, key: str) -> Path:
-        """The lock that readers of a dataset share (see `readers`)."""
+    def readers_lock(self, key: str) -> Path:
+        """Return the path of the lock that the readers of a dataset share."""
         return locks.readers_lock(self.directory, key)
 
     @contextmanager
     def changing(self, key: str, waiting: Callable[[], None] | None = None) -> Iterator[None]:
-        """Be the one who downloads, repairs or removes; `waiting` is called if that takes waiting
-        for another process."""
-        with locks.acquire(self._changing(key), waiting):
+        """Keep other processes from downloading, repairing or removing a dataset.
+
+        `waiting` is called once if another process is doing that.
+        """
+        with locks.acquire(self._change_lock(key), waiting):
             yield
 
     @contextmanager
     def without_readers(self, key: str) -> Iterator[None]:
-        """Take files of a dataset away while nobody reads them. Raises UsageError when somebody
-        does, who is named."""
-        path = self.lock(key)
-        hold = locks.try_acquire(path)
-        if hold is None:
-            pids, remedy = locks.holders(path), "wait for that to end"
+        """Keep other processes from opening a dataset while its files are removed.
+
+        Raises UsageError, naming the processes, while it is open.
+        """
+        path = self.readers_lock(key)
+        lock = locks.try_acquire(path)
+        if lock is None:
+            pids, remedy = locks.holders(path), "wait for it to end"
             if pids == [os.getpid()]:
                 remedy = "close its Dataset objects (`Dataset.close`)"
             numbers = ", ".join(map(str, pids))
             reading = f"process {numbers} reads" if pids else "a process reads"
             raise UsageError(
-                f"{key}: {reading} the local copy, which must be replaced: it is not (or no "
-                f"longer) what the store has; {remedy}, then get it again"
+                f"{key}: {reading} the local copy, which must be replaced because it is damaged or "
+                f"the dataset was rebuilt; {remedy}, then get it again"
             )
-        with hold:
+        with lock:
             yield
 
     def remove(self, key: str, *, force: bool, unless_used_since: float | None) -> int | None:
-        """Remove a dataset's folder and mark, return the bytes freed; None when it is in use.
+        """Remove a dataset's folder and mark.
 
-        `force` overrides readers (files they have open stay readable), never a download.
+        Args:
+            key: the dataset.
+            force: ignore readers (their open files stay readable), but not a download.
+            unless_used_since: keep it if it was pinned, or handed out since this Unix time.
+
+        Returns the number of bytes freed; None if the dataset is in use.
         """
-        changing = locks.try_acquire(self._changing(key))
-        if changing is None:
+        change_lock = locks.try_acquire(self._change_lock(key))
+        if change_lock is None:
             return None
-        with changing:
-            alone = locks.try_acquire(self.lock(key))
-            if alone is None and not force:
+        with change_lock:
+            readers_lock = locks.try_acquire(self.readers_lock(key))
+            if readers_lock is None and not force:
                 return None
-            with alone or locks.HeldLock(None):
+            with readers_lock or locks.HeldLock(None):
                 return self._remove(key, unless_used_since)
 
     def _remove(self, key: str, unless_used_since: float | None) -> int | None:
-        """Remove the folder, which disappears in one step.
+        """Remove the folder, which disappears atomically.
 
-        Looking for a dataset takes no lock: it marks, then looks. So the mark is read when the
-        folder has disappeared: whoever had found it had marked it before, and gets it back.
+        Finding a dataset takes no lock: it marks the dataset, then checks its folder. So the mark
+        is read only after the folder has been renamed. A process that had found the folder had
+        marked it before, and then the folder is renamed back.
         """
-        from ..download.staging import claimed
+        from ..download.staging import protected
         from ..files import remove, size_of
 
         path = self.datasets / key
-        gone = path.with_name(f".{key}.{os.urandom(4).hex()}.gone")
+        renamed = path.with_name(f".{key}.{os.urandom(4).hex()}.gone")
         if not path.is_dir():
             return None
-        with claimed(path):
-            path.rename(gone)
+        with protected(path):
+            path.rename(renamed)
             if unless_used_since is not None and (
-                self.marks.pinned(key) or self.used_at(key) >= unless_used_since
+                self.marks.is_pinned(key) or self.used_at(key) >= unless_used_since
             ):
-                gone.rename(path)
+                renamed.rename(path)
                 return None
-            size = size_of(gone)
-            remove(gone)
+            size = size_of(renamed)
+            remove(renamed)
         self.marks.forget(key)
         return size
 
@@ -188,8 +200,8 @@ class Home:
             path=str(path),
             bytes=size_of(path),
             used_at=self.used_at(key),
-            pinned=self.marks.pinned(key),
-            in_use=locks.is_held(self.lock(key)),
+            pinned=self.marks.is_pinned(key),
+            in_use=locks.is_held(self.readers_lock(key)),
             partial=(path / PARTIAL).exists(),
             damaged=not usable(path),
             aliases=aliases,
@@ -201,5 +213,5 @@ class Home:
         except FileNotFoundError:
             return []
 
-    def _changing(self, key: str) -> Path:
+    def _change_lock(self, key: str) -> Path:
         return self.directory / "locks" / f"{key}.download"

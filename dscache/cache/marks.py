@@ -1,6 +1,6 @@
-"""When the datasets of a home were last handed out, and which are pinned: empty files.
+"""Record when datasets were last handed out and which are pinned, as empty files.
 
-Light: a hit imports this.
+A hit imports this, so it imports little.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from pathlib import Path
 
 
 class Marks:
-    """`used/<key>` and `pins/<key>` below one directory. `clock` gives Unix time."""
+    """The files `used/<key>` and `pins/<key>` below `directory`. `clock` returns Unix time."""
 
     def __init__(self, directory: Path, clock: Callable[[], float]) -> None:
         self._used, self._pins = directory / "used", directory / "pins"
         self._clock = clock
 
-    def mark(self, key: str, *, create: bool = False) -> bool:
-        """Note that the dataset is handed out now; False when it has no mark yet.
+    def mark_used(self, key: str, *, create: bool = False) -> bool:
+        """Record that the dataset is handed out now; False if it has no mark and `create` is false.
 
-        Where that cannot be written (a full disk, a directory of others) nothing is noted: nobody
-        is to go without his dataset for that.
+        If that cannot be written (a full disk, another user's directory), nothing is recorded: the
+        dataset is usable all the same.
         """
         path = self._used / key
         try:
@@ -37,42 +37,42 @@ class Marks:
         return True
 
     def used_at(self, key: str) -> float | None:
-        """Unix time the dataset was last handed out, None when that was not noted.
+        """Return the Unix time the dataset was last handed out; None if it has no mark.
 
-        A time in the future (of a wrong clock) would protect the dataset until it comes: it is
-        taken for now, and becomes that.
+        A time in the future (of a wrong clock) would protect the dataset until then, so it is
+        replaced by the current time.
         """
         path, now = self._used / key, self._clock()
         try:
-            found = path.stat().st_mtime
+            modified_at = path.stat().st_mtime
         except OSError:
             return None
-        if found > now:
+        if modified_at > now:
             with suppress(OSError):
                 _set_time(path, now)
-        return min(found, now)
+        return min(modified_at, now)
 
     def forget(self, key: str) -> None:
-        """Remove the note of when the dataset was handed out."""
+        """Delete the record of when the dataset was handed out."""
         (self._used / key).unlink(missing_ok=True)
 
-    def pinned(self, key: str) -> bool:
+    def is_pinned(self, key: str) -> bool:
         """Whether the dataset is pinned."""
         return (self._pins / key).exists()
 
     def pin(self, key: str) -> None:
-        """Pin it; it need not be there."""
-        if not self.pinned(key):
+        """Pin the dataset; it need not exist."""
+        if not self.is_pinned(key):
             self._pins.mkdir(parents=True, exist_ok=True)
             (self._pins / key).touch()
 
     def unpin(self, key: str) -> None:
-        """Take the pin away, if there is one."""
+        """Remove the pin, if there is one."""
         (self._pins / key).unlink(missing_ok=True)
 
 
 def _set_time(path: Path, now: float) -> None:
     try:
         os.utime(path, (now, now))
-    except PermissionError:  # another user's: who may write to it may set it to this moment only
+    except PermissionError:  # another user's file: only the current time may be set
         os.utime(path)

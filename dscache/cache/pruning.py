@@ -1,4 +1,4 @@
-"""Make room in the local cache. What goes is decided in `eviction`."""
+"""Make room in the local cache. `eviction` decides which datasets are removed."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ from ..download.staging import discard_old, leftovers
 from ..files import size_of
 from ..folder import filesystems
 from ..units import format_bytes
-from .eviction import HANDED_OUT_NETWORK_S, HANDED_OUT_S, CachedDataset, victims
+from .eviction import HANDED_OUT_NETWORK_S, HANDED_OUT_S, CachedDataset, datasets_to_remove
 from .home import Home
 
-LEFTOVER_KEEP_S = 7 * 86400.0  # so long an unfinished download is worth resuming
+LEFTOVER_KEEP_S = 7 * 86400.0  # an unfinished download this old is not resumed any more
 
 
 class Pruned(NamedTuple):
-    """What `prune` removed (or would remove), and the bytes that freed, leftovers of unfinished
-    downloads included."""
+    """What `prune` removed, or would remove. `freed_bytes` includes unfinished downloads."""
 
     removed: list[CachedDataset]
     freed_bytes: int
@@ -31,11 +30,11 @@ def prune(
     keep_days: float | None = None,
     dry_run: bool = False,
 ) -> Pruned:
-    """See `Cache.prune`."""
+    """Prune the cache; see `Cache.prune`."""
     handed_out_s = HANDED_OUT_NETWORK_S if filesystems.network_type(home.datasets) else HANDED_OUT_S
     unfinished = unfinished_bytes(home)
     freed = discard_old(home.datasets, before=now - LEFTOVER_KEEP_S, dry_run=dry_run)
-    chosen = victims(
+    chosen = datasets_to_remove(
         home.entries(),
         now,
         max_bytes=None if max_bytes is None else max_bytes - (unfinished - freed),
@@ -51,23 +50,34 @@ def prune(
         if size is not None:
             removed.append(entry)
             freed += size
-    home.unlink_dangling()
+    home.remove_dangling_aliases()
     return Pruned(removed, freed)
 
 
 def make_room(
     home: Home, now: float, whole: int, needed: int, limit: int, note: Callable[[str], None]
 ) -> None:
-    """Remove what was least recently used until a dataset of `whole` bytes, of which `needed` are
-    not here yet, fits into the limit. If that is not enough say so, and go on: nobody wants to wait
-    for a dataset in vain. Nothing is removed for one that cannot fit, be it for the limit or
-    (raises NoSpace) for the disk."""
+    """Remove the least recently used datasets until a new one fits into the limit.
+
+    If that is not enough, `note` is called and the download goes ahead: the user has waited for the
+    dataset. Nothing is removed for a dataset that cannot fit into the limit or on the disk.
+
+    Args:
+        home: the cache.
+        now: Unix time.
+        whole: size of the dataset in bytes.
+        needed: how many of them are not on disk yet.
+        limit: the limit in bytes.
+        note: called with a message for people.
+
+    Raises NoSpace if the disk cannot hold the dataset.
+    """
     from ..download.download import check_space
 
     if whole > limit:
         note(
-            f"{format_bytes(whole)} are more than the cache_limit of {format_bytes(limit)}: "
-            "nothing was removed to make room"
+            f"the dataset ({format_bytes(whole)}) is larger than the cache_limit of "
+            f"{format_bytes(limit)}: nothing was removed to make room"
         )
         return
     total = sum(entry.bytes for entry in home.entries()) + unfinished_bytes(home) + needed
@@ -78,15 +88,15 @@ def make_room(
     pruned = prune(home, now, max_bytes=limit - needed)
     for entry in pruned.removed:
         note(f"removed {entry.key} ({format_bytes(entry.bytes)}) to make room (cache_limit)")
-    left = total - pruned.freed_bytes
-    if left > limit:
+    left_bytes = total - pruned.freed_bytes
+    if left_bytes > limit:
         note(
-            f"the cache will hold {format_bytes(left)}, over its cache_limit of "
+            f"the cache will hold {format_bytes(left_bytes)}, more than its cache_limit of "
             f"{format_bytes(limit)}: the rest is pinned, in use, unfinished, or was handed out "
             "recently"
         )
 
 
 def unfinished_bytes(home: Home) -> int:
-    """What unfinished downloads take."""
+    """Return the size of all unfinished downloads."""
     return sum(map(size_of, leftovers(home.datasets)))

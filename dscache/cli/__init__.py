@@ -1,4 +1,4 @@
-"""The command line. `dscache get` of what is cached here answers before click is imported."""
+"""The command line. `dscache get` of a cached dataset answers before click is imported."""
 
 from __future__ import annotations
 
@@ -12,43 +12,43 @@ if TYPE_CHECKING:
 
 __all__ = ["cli", "main"]
 
-GARBAGE_OBJECTS = 50_000  # importing leaves next to none; looking every 700 takes an eighth of it
+GC_THRESHOLD = 50_000  # imports leave little garbage; the default of 700 costs an eighth of a hit
 
 
 def main() -> None:
     """Entry point of `dscache`."""
-    gc.set_threshold(GARBAGE_OBJECTS)
+    gc.set_threshold(GC_THRESHOLD)
     path = _hit(sys.argv[1:])
     if path is not None:
         try:
-            print(path, flush=True)  # noqa: T201  there is no click yet, whose echo it would be
+            print(path, flush=True)  # noqa: T201  click is not imported
         except OSError as error:
-            from .group import end_of
+            from .group import exit_with
 
-            end_of(error)
+            exit_with(error)
         return
     from .group import run
 
     run()
 
 
-def _hit(words: list[str]) -> Path | None:
-    """The path that `dscache get CONFIG` (with no option) prints, if the dataset is cached.
+def _hit(arguments: list[str]) -> Path | None:
+    """Return the path that `dscache get CONFIG` (without options) prints if the dataset is cached.
 
-    Importing click takes as long as all of this. Whatever is not a plain hit, errors included, is
-    left to the command, which begins anew.
+    Importing click alone would take as long. Everything else, errors included, is left to the
+    command, which starts from the beginning.
     """
-    if len(words) != 2 or words[0] != "get" or words[1].startswith("-"):
+    if len(arguments) != 2 or arguments[0] != "get" or arguments[1].startswith("-"):
         return None
     from .. import canonical, config
     from ..cache.cache import Cache
     from ..errors import DscacheError
 
-    name = words[1]
+    name = arguments[1]
     try:
         if canonical.split_key(name):
             key = name
-        elif Path(name).is_file():  # a pipe can be read once only, and a miss reads it again
+        elif Path(name).is_file():  # not a pipe: a miss reads it again
             key = canonical.key_of(canonical.load(name))
         else:
             return None
@@ -60,7 +60,7 @@ def _hit(words: list[str]) -> Path | None:
 
 
 def __getattr__(name: str) -> Any:
-    """`cli`, the click group, is loaded when it is asked for (PEP 562)."""
+    """Load `cli`, the click group, at first use (PEP 562)."""
     if name != "cli":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from .group import cli

@@ -1,4 +1,4 @@
-"""`dscache status`, `show`, `logs`, `preview`, `url` and `cancel`: what is in the bucket."""
+"""`dscache status`, `show`, `logs`, `preview`, `url` and `cancel`: one dataset in the bucket."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 
 from ..canonical import split_key
 from ..errors import NotCached, UsageError
-from ..units import format_bytes
+from ..units import format_bytes, format_count
 from .common import App, common
 from .ls import line
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..client import Client
     from ..protocol.manifests import Failure
 
-FOLLOW_S = 1.0  # between two looks at the bucket
+FOLLOW_POLL_S = 1.0
 LAST_LOG_S = 3.0
 
 
@@ -27,40 +27,45 @@ LAST_LOG_S = 3.0
 @click.argument("config")
 @common
 def status(app: App, config: str) -> None:
-    """Print the state of one dataset: ready, building, requested, failed or absent.
+    """Print the state of one dataset.
 
-    CONFIG is a JSON file, a key, or a topic.
+    The state is ready, building, requested, failed or absent. CONFIG is a JSON file, a key, or a
+    topic.
     """
-    found = status_of(app.client(), config)
+    current = status_of(app.client(), config)
     if app.json:
-        app.print_json(found.as_dict())
+        app.print_json(current.as_dict())
         return
-    click.echo(f"{found.key}  {found.state.value}")
-    if found.asked != found.key:
-        click.echo(f"  asked for as {found.asked}")
-    if found.requests:
-        click.echo(f"  {found.requests} waiting")
-    if found.progress:
-        progress = found.progress
+    click.echo(f"{current.key}  {current.state.value}")
+    if current.asked != current.key:
+        click.echo(f"  requested as {current.asked}")
+    if current.requests:
+        click.echo(f"  {current.requests} waiting")
+    if current.progress:
+        progress = current.progress
         click.echo(f"  {progress.phase}: {progress.done} of {progress.total} examples")
-    if found.failure:
-        click.echo(f"  {found.failure.kind}: {found.failure.message}")
+    if current.failure:
+        click.echo(f"  {current.failure.kind}: {current.failure.message}")
 
 
 @click.command()
 @click.argument("config")
 @common
 def show(app: App, config: str) -> None:
-    """Print what is known of one ready dataset: its config, splits, features, bad samples."""
+    """Describe one ready dataset.
+
+    Prints its config, splits and bad samples; with --json also its features and files. CONFIG is a
+    JSON file, a key, or a topic.
+    """
     import json
 
     from ..catalog import summary
     from ..protocol.manifests import Live
 
-    found = status_of(app.client(), config)
-    if not isinstance(found.ready, Live):
-        raise NotCached(f"{found.key} is {found.state.value}; see `dscache status`")
-    live = found.ready
+    current = status_of(app.client(), config)
+    if not isinstance(current.ready, Live):
+        raise NotCached(f"{current.key} is {current.state.value}; see `dscache status`")
+    live = current.ready
     document = {
         **summary(live),
         "features": live.features,
@@ -83,79 +88,83 @@ def show(app: App, config: str) -> None:
 
 @click.command()
 @click.argument("config")
-@click.option("-f", "--follow", is_flag=True, help="Go on until the build has ended.")
+@click.option("-f", "--follow", is_flag=True, help="Keep printing until the build has ended.")
 @common
 def logs(app: App, config: str, follow: bool) -> None:
-    """Print the log of the newest build of a dataset, or why it failed.
+    """Print the log of a dataset's last build, or why it failed.
 
-    While it is being built, --follow prints what is added; the builder sends its log every few
-    seconds.
+    CONFIG is a JSON file, a key, or a topic. The builder uploads its log every few seconds;
+    --follow prints the new lines.
     """
     from ..protocol import layout
     from ..protocol.buildlog import text_of
 
     if app.json and follow:
-        raise UsageError("--json prints one document, --follow goes on: leave one of them out")
+        raise UsageError("--json prints one document and --follow many lines: choose one")
     client = app.client()
     if app.json:
         app.print_json(_log_document(client, config))
         return
-    found = _followed(app, client, config) if follow else None
-    if found is not None:
-        _print_failure(found.failure, log=False)
+    ended = _follow(app, client, config) if follow else None
+    if ended is not None:
+        _print_failure(ended.failure, log=False)
         return
-    found = status_of(client, config)
-    stored = client.store.get(layout.log(found.key))
-    if stored is not None and found.failure is None:
+    current = status_of(client, config)
+    stored = client.store.get(layout.log(current.key))
+    if stored is not None and current.failure is None:
         click.echo(text_of(stored.body), nl=False)
         return
-    if found.failure is None:
-        raise NotCached(f"{found.key} has no log: it is {found.state.value}")
-    _print_failure(found.failure, log=True)
+    if current.failure is None:
+        raise NotCached(f"{current.key} has no log: it is {current.state.value}")
+    _print_failure(current.failure, log=True)
 
 
 def _log_document(client: Client, config: str) -> dict[str, Any]:
     from ..protocol import layout
     from ..protocol.buildlog import text_of
 
-    found = status_of(client, config)
-    stored = client.store.get(layout.log(found.key))
-    if stored is None and found.failure is None:
-        raise NotCached(f"{found.key} has no log: it is {found.state.value}")
-    failure = found.as_dict()["failure"]
+    current = status_of(client, config)
+    stored = client.store.get(layout.log(current.key))
+    if stored is None and current.failure is None:
+        raise NotCached(f"{current.key} has no log: it is {current.state.value}")
+    failure = current.as_dict()["failure"]
     log = text_of(stored.body) if stored else None
-    return {"key": found.key, "state": found.state.value, "log": log, "failure": failure}
+    return {"key": current.key, "state": current.state.value, "log": log, "failure": failure}
 
 
-def _followed(app: App, client: Client, config: str) -> Status | None:
-    """Print the log as it grows until nobody waits for the build; None when nobody does now."""
+def _follow(app: App, client: Client, config: str) -> Status | None:
+    """Print the log as it grows and return the status when the build has ended.
+
+    Returns None without printing when the dataset is not being built.
+    """
     from ..protocol import layout
     from ..protocol.buildlog import Follower
     from ..protocol.state import State
 
-    follower, etag, waiting = Follower(), "", False
+    follower, etag, was_running = Follower(), "", False
     while True:
-        found = status_of(client, config)  # before the log, so that its end is not missed
-        running = found.state in (State.BUILDING, State.REQUESTED)
-        if not running and not waiting:
+        current = status_of(client, config)  # before the log, so that its end is not missed
+        running = current.state in (State.BUILDING, State.REQUESTED)
+        if not running and not was_running:
             return None
         if not running:
-            _await_last_log(client, found.key)
-        head = client.store.head(layout.log(found.key))
-        stored = client.store.get(layout.log(found.key)) if head and head.etag != etag else None
+            _wait_for_last_log(client, current.key)
+        head = client.store.head(layout.log(current.key))
+        stored = client.store.get(layout.log(current.key)) if head and head.etag != etag else None
         if stored is not None:
             etag = stored.etag
             click.echo(follower.new(stored.body), nl=False)
         if not running:
-            return found
-        if not waiting and found.state is State.REQUESTED:
-            app.note(f"{found.key} is waiting for a builder")
-        waiting = True
-        time.sleep(FOLLOW_S)
+            return current
+        if not was_running and current.state is State.REQUESTED:
+            app.note(f"{current.key} is waiting for a builder")
+        was_running = True
+        time.sleep(FOLLOW_POLL_S)
 
 
-def _await_last_log(client: Client, key: str) -> None:
-    """The builder sends the end of the log after it has answered, and then removes the progress."""
+def _wait_for_last_log(client: Client, key: str) -> None:
+    """Wait until the progress object is deleted: the builder answers, uploads the rest of its log,
+    then deletes the progress."""
     from ..protocol import layout
 
     deadline = time.monotonic() + LAST_LOG_S
@@ -174,18 +183,26 @@ def _print_failure(failure: Failure | None, *, log: bool) -> None:
 
 @click.command()
 @click.argument("config")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Where to save the picture.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="File to write.  [default: KEY.preview.png]",
+)
 @common
 def preview(app: App, config: str, output: Path | None) -> None:
-    """Save the contact sheet of a dataset's first examples; prints where it is."""
+    """Save an image of a dataset's first examples.
+
+    CONFIG is a JSON file, a key, or a topic.
+    """
     from ..protocol import layout
 
     client = app.client()
-    found = status_of(client, config)
-    stored = client.store.get(layout.preview(found.key))
+    current = status_of(client, config)
+    stored = client.store.get(layout.preview(current.key))
     if stored is None:
-        raise NotCached(f"{found.key} has no preview: it is {found.state.value}")
-    target = output or Path(f"{found.key}.preview.png")
+        raise NotCached(f"{current.key} has no preview: it is {current.state.value}")
+    target = output or Path(f"{current.key}.preview.png")
     target.write_bytes(stored.body)
     if app.json:
         app.print_json({"path": str(target)})
@@ -195,10 +212,20 @@ def preview(app: App, config: str, output: Path | None) -> None:
 
 @click.command()
 @click.argument("config")
-@click.option("--expires", type=int, default=3600, show_default=True, metavar="SECONDS")
+@click.option(
+    "--expires",
+    type=int,
+    default=3600,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long the URL is valid, at most 7 days.",
+)
 @common
 def url(app: App, config: str, expires: int) -> None:
-    """Print a URL that downloads the zip of a ready dataset without credentials."""
+    """Print a URL of a ready dataset's zip.
+
+    The URL works without credentials until it expires. CONFIG is a JSON file, a key, or a topic.
+    """
     if not 1 <= expires <= 7 * 86400:
         raise UsageError(f"--expires {expires}: a URL is valid for 1 s to 7 days (604800)")
     link = app.client().url(config, expires_s=expires)
@@ -214,24 +241,24 @@ def url(app: App, config: str, expires: int) -> None:
 def cancel(app: App, config: str) -> None:
     """Withdraw your requests for a dataset.
 
-    CONFIG is a JSON file, a key, or the topic of one request. The build stops when everybody who
-    asked for it has cancelled.
+    CONFIG is a JSON file, a key, or the topic of one request. The build stops when everyone who
+    requested the dataset has cancelled.
     """
     count = app.client().cancel(config)
     if app.json:
         app.print_json({"cancelled": count})
     elif count:
-        app.note(f"cancelled {count} request{'s' if count > 1 else ''}")
+        app.note(f"cancelled {format_count(count, 'request')}")
     else:
-        app.note("no request of yours is outstanding for it")
+        app.note("you have no outstanding request for it")
 
 
 def status_of(client: Client, config: str) -> Status:
-    """The state of what a command's argument names: a JSON file, a key, or a topic."""
-    from ..catalog import status as look
+    """Return the status of the dataset that `config` names: a JSON file, a key, or a topic."""
+    from ..catalog import status as read_status
     from ..reference import is_topic, spec_of
 
     if is_topic(config):
         config = config.rpartition(".")[0]
     key = config if split_key(config) else spec_of(config).key
-    return look(client.store, key)
+    return read_status(client.store, key)

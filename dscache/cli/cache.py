@@ -1,4 +1,4 @@
-"""`dscache cache …`: the datasets on this machine."""
+"""`dscache cache …`: manage the datasets on this machine."""
 
 from __future__ import annotations
 
@@ -22,62 +22,71 @@ if TYPE_CHECKING:
 
 @click.group("cache")
 def cache() -> None:
-    """Look after the datasets on this machine ($DSCACHE_HOME)."""
+    """Manage the datasets on this machine, in $DSCACHE_HOME."""
 
 
 @cache.command("ls")
 @common
 def ls(app: App) -> None:
-    """List the datasets, the most recently used first."""
+    """List the datasets on this machine, most recently used first."""
     entries = _cache(app).entries()
     if app.json:
         return app.print_json([_entry_json(entry) for entry in entries])
     if not entries:
         return app.note(f"no datasets in {_cache(app).path}")
     now = time.time()
-    for line in _table([_row(entry, now) for entry in entries]):
+    for line in _aligned([_row(entry, now) for entry in entries]):
         click.echo(line)
-    from ..units import format_bytes
+    from ..units import format_bytes, format_count
 
     total = format_bytes(sum(entry.bytes for entry in entries))
-    return app.note(f"{len(entries)} datasets, {total} in {_cache(app).path}")
+    return app.note(f"{format_count(len(entries), 'dataset')}, {total} in {_cache(app).path}")
 
 
 @cache.command("rm")
 @click.argument("keys", nargs=-1, required=True)
-@click.option("-f", "--force", is_flag=True, help="Also if pinned or in use by a process.")
+@click.option("-f", "--force", is_flag=True, help="Remove them even if they are pinned or in use.")
 @common
 def rm(app: App, keys: Sequence[str], force: bool) -> None:
-    """Remove datasets from this machine (the store keeps them)."""
+    """Remove datasets from this machine; the store keeps them."""
     from ..units import format_bytes
 
-    here = _cache(app)
+    local = _cache(app)
     freed: dict[str, int] = {}
     try:
         for key in keys:
-            freed[key] = here.remove(key, force=force)
+            freed[key] = local.remove(key, force=force)
             app.note(f"removed {key} ({format_bytes(freed[key])})")
-    finally:  # also when one of them was refused
+    finally:  # also when one of them cannot be removed
         if app.json:
             app.print_json({"removed": freed, "freed_bytes": sum(freed.values())})
 
 
 @cache.command("prune")
-@click.option("--max-size", metavar="SIZE", help="Keep at most so much, for example 200GB.")
-@click.option("--keep-days", type=click.FloatRange(min=0), help="Remove what was not used for it.")
-@click.option("-n", "--dry-run", is_flag=True, help="Only show what would go.")
+@click.option(
+    "--max-size",
+    metavar="SIZE",
+    help="Remove datasets until at most SIZE is left, for example 200GB.",
+)
+@click.option(
+    "--keep-days",
+    type=click.FloatRange(min=0),
+    metavar="DAYS",
+    help="Remove datasets that were not used for DAYS.",
+)
+@click.option("-n", "--dry-run", is_flag=True, help="Only show what would be removed.")
 @common
 def prune(app: App, max_size: str | None, keep_days: float | None, dry_run: bool) -> None:
     """Remove the least recently used datasets.
 
-    Never those that are pinned, open in a process, or were handed out in the last 24 hours. At
-    least one of --max-size and --keep-days is needed, unless cache_limit is set.
+    Datasets that are pinned, open in a process, or were handed out in the last 24 hours are kept.
+    Without --max-size, cache_limit is the limit; if that is not set, --keep-days is required.
     """
-    from ..units import format_bytes, parse_bytes
+    from ..units import format_bytes, format_count, parse_bytes
 
     limit = app.config().cache_limit if max_size is None else parse_bytes(max_size)
     if limit is None and keep_days is None:
-        raise UsageError("say what to keep: --max-size 200GB, --keep-days 30, or both")
+        raise UsageError("nothing says what to keep: use --max-size 200GB, --keep-days 30, or both")
     pruned = _cache(app).prune(limit, keep_days, dry_run=dry_run)
     if app.json:
         return app.print_json(
@@ -90,7 +99,8 @@ def prune(app: App, max_size: str | None, keep_days: float | None, dry_run: bool
     verb = "would remove" if dry_run else "removed"
     for entry in pruned.removed:
         click.echo(f"{verb} {entry.key} ({format_bytes(entry.bytes)})")
-    return app.note(f"{verb} {len(pruned.removed)} datasets, {format_bytes(pruned.freed_bytes)}")
+    count = format_count(len(pruned.removed), "dataset")
+    return app.note(f"{verb} {count}, {format_bytes(pruned.freed_bytes)}")
 
 
 @cache.command("verify")
@@ -98,21 +108,22 @@ def prune(app: App, max_size: str | None, keep_days: float | None, dry_run: bool
 @click.option("--repair", is_flag=True, help="Fetch the damaged files again.")
 @common
 def verify(app: App, keys: Sequence[str], repair: bool) -> int:
-    """Compare files with the digests of the ready marker; all datasets without KEYS.
+    """Check the files of datasets on this machine.
 
-    Exit code 8 when damage is found and not repaired.
+    Compares them with the digests in the ready marker. Without KEYS, checks all datasets. Exits
+    with 8 if damage is found and not repaired.
     """
-    here = _cache(app)
-    chosen = list(keys) or [entry.key for entry in here.entries()]
-    found = {key: here.verify(key) for key in chosen}
-    damaged = {key: damages for key, damages in found.items() if damages}
-    refused = _repair(app, here, damaged) if repair and damaged else {}
+    local = _cache(app)
+    checked = list(keys) or [entry.key for entry in local.entries()]
+    results = {key: local.verify(key) for key in checked}
+    damaged = {key: damages for key, damages in results.items() if damages}
+    refused = _repair(app, local, damaged) if repair and damaged else {}
     repaired = repair and bool(damaged) and not refused
     if app.json:
-        listed = {key: [damage._asdict() for damage in each] for key, each in found.items()}
+        listed = {key: [damage._asdict() for damage in each] for key, each in results.items()}
         app.print_json({"datasets": listed, "repaired": repaired, "refused": refused})
     else:
-        _show_damage(found, damaged.keys() - refused.keys() if repair else ())
+        _show_damage(results, damaged.keys() - refused.keys() if repair else ())
         for reason in refused.values():
             app.note(reason)
         if damaged and not repair:
@@ -124,7 +135,7 @@ def verify(app: App, keys: Sequence[str], repair: bool) -> int:
 @click.argument("keys", nargs=-1, required=True)
 @common
 def pin(app: App, keys: Sequence[str]) -> None:
-    """Keep datasets from being removed."""
+    """Protect datasets from being removed."""
     _each(app, keys, "pinned", _cache(app).pin)
 
 
@@ -132,7 +143,7 @@ def pin(app: App, keys: Sequence[str]) -> None:
 @click.argument("keys", nargs=-1, required=True)
 @common
 def unpin(app: App, keys: Sequence[str]) -> None:
-    """Let datasets be removed again."""
+    """Allow datasets to be removed again."""
     _each(app, keys, "unpinned", _cache(app).unpin)
 
 
@@ -142,20 +153,20 @@ def _cache(app: App) -> Cache:
     return Cache(app.config().home)
 
 
-def _each(app: App, keys: Sequence[str], done: str, act: Callable[[str], None]) -> None:
-    ready: list[str] = []
+def _each(app: App, keys: Sequence[str], participle: str, action: Callable[[str], None]) -> None:
+    done: list[str] = []
     try:
         for key in keys:
-            act(key)
-            ready.append(key)
-            app.note(f"{done} {key}")
-    finally:  # also when one of them was refused
+            action(key)
+            done.append(key)
+            app.note(f"{participle} {key}")
+    finally:  # also when one of them cannot be removed
         if app.json:
-            app.print_json({done: ready})
+            app.print_json({participle: done})
 
 
-def _repair(app: App, here: Cache, damaged: dict[str, list[Damage]]) -> dict[str, str]:
-    """Repair what can be; says for each of the others why not."""
+def _repair(app: App, local: Cache, damaged: dict[str, list[Damage]]) -> dict[str, str]:
+    """Repair the datasets; return the reason for each one that cannot be repaired."""
     from ..protocol.manifests import Live
     from ..protocol.markers import read_ready
     from ..store.s3 import Store
@@ -167,36 +178,36 @@ def _repair(app: App, here: Cache, damaged: dict[str, list[Damage]]) -> dict[str
         return store.presign_get(live.zip_key)
 
     def ready(key: str) -> Live:
-        found = read_ready(store, key)
-        if not isinstance(found, Live):
+        marker = read_ready(store, key)
+        if not isinstance(marker, Live):
             raise DatasetReplaced(f"{key} is not in the store")
-        return found
+        return marker
 
     for key, damages in damaged.items():
         try:
-            here.repair(
+            local.repair(
                 key,
                 url,
                 damaged=damages,
-                ready=partial(ready, here.key(key)),
-                waiting=lambda: app.note("another process is at it; waiting"),
+                ready=partial(ready, local.key(key)),
+                waiting=lambda: app.note("another process is downloading or repairing it; waiting"),
             )
         except DatasetReplaced:
             refused[key] = (
-                f"{key}: the store does not have these files any more, the dataset was retired; "
-                f"`dscache cache rm {key}`, then get it again"
+                f"{key}: the store no longer has these files because the dataset was retired; "
+                f"run `dscache cache rm {key}`, then get it again"
             )
         except UsageError as error:
             refused[key] = str(error)
     return refused
 
 
-def _show_damage(found: dict[str, list[Damage]], repaired: Collection[str]) -> None:
-    for key, damages in found.items():
+def _show_damage(results: dict[str, list[Damage]], repaired: Collection[str]) -> None:
+    for key, damages in results.items():
         click.echo(f"{key}: {'damaged' if damages else 'ok'}")
         for damage in damages:
-            done = " (repaired)" if key in repaired else ""
-            click.echo(f"  {damage.name}: {damage.problem}{done}")
+            suffix = " (repaired)" if key in repaired else ""
+            click.echo(f"  {damage.name}: {damage.problem}{suffix}")
 
 
 def _entry_json(entry: CachedDataset) -> dict[str, Any]:
@@ -204,26 +215,20 @@ def _entry_json(entry: CachedDataset) -> dict[str, Any]:
 
 
 def _row(entry: CachedDataset, now: float) -> tuple[str, ...]:
-    from ..units import format_bytes
+    from ..units import format_age, format_bytes
 
-    marks = {
+    flags = {
         "pinned": entry.pinned,
         "in use": entry.in_use,
         "partial": entry.partial,
         "damaged": entry.damaged,
     }
-    shown = ", ".join(mark for mark, there in marks.items() if there)
-    return (entry.key, format_bytes(entry.bytes), _ago(now - entry.used_at), shown)
+    shown = ", ".join(name for name, is_set in flags.items() if is_set)
+    return (entry.key, format_bytes(entry.bytes), format_age(now - entry.used_at), shown)
 
 
-def _ago(seconds: float) -> str:
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{int(seconds // size)} {unit} ago"
-    return "just now"
-
-
-def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Return the rows as lines with aligned columns."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

@@ -1,4 +1,4 @@
-"""Options every command has, and what they stand for."""
+"""The options that the commands share."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class App:
-    """What the common options say: `--profile`, `--json`, `-q`, `-v`."""
+    """The values of the shared options: `--profile`, `--json`, `-q`, `-v`."""
 
     profile: str | None = None
     json: bool = False
@@ -28,24 +28,24 @@ class App:
     verbose: bool = False
 
     def config(self) -> Config:
-        """The merged configuration. Raises ConfigError."""
+        """Load the configuration. Raises ConfigError."""
         from ..config import load
 
         return load(profile=self.profile)
 
     def client(self) -> Client:
-        """A client with that configuration."""
+        """Make a client with that configuration."""
         from ..client import Client
 
         return Client(self.config())
 
     def note(self, text: str) -> None:
-        """A line for people, on standard error; not with -q."""
+        """Print a message on standard error, unless -q was given."""
         if not self.quiet:
             click.echo(text, err=True)
 
     def print_json(self, document: Any) -> None:
-        """The result for machines, on standard output."""
+        """Print the result as JSON on standard output."""
         click.echo(json.dumps(document, indent=2, default=str))
 
 

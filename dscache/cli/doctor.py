@@ -1,4 +1,4 @@
-"""`dscache doctor`: find out what works between here and the store."""
+"""`dscache doctor`: check the configuration, the store and the local cache."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CLOCK_SKEW_S = 300.0
 
 @dataclass(frozen=True)
 class Finding:
-    """One check: what was looked at, whether it is as it should be, and what was seen."""
+    """The result of one check. `exit_code` is that of the command if this check fails first."""
 
     name: str
     ok: bool
@@ -36,7 +36,10 @@ class Finding:
 @click.command()
 @common
 def doctor(app: App) -> int:
-    """Check configuration, store, permissions, notifications and local cache."""
+    """Check the configuration, the store and the local cache.
+
+    Exits with 0 if every check passes.
+    """
     findings = []
     for finding in examine(app):
         findings.append(finding)
@@ -49,7 +52,7 @@ def doctor(app: App) -> int:
 
 
 def examine(app: App) -> Iterator[Finding]:
-    """Check one thing after another; stop where the rest cannot work."""
+    """Run the checks in order; stop at one without which the others cannot work."""
     try:
         client = app.client()
         endpoint = client.config.require_endpoint()
@@ -59,15 +62,15 @@ def examine(app: App) -> Iterator[Finding]:
     profile = f" (profile {client.config.profile})" if client.config.profile else ""
     yield Finding("configuration", True, f"{endpoint}, bucket {client.config.bucket}{profile}")
     for check in (_read, _request):
-        finding = _guarded(client, check)
+        finding = _run_check(client, check)
         yield finding
         if not finding.ok:
             return
     for check in (_notifications, _clock, _cache):
-        yield _guarded(client, check)
+        yield _run_check(client, check)
 
 
-def _guarded(client: Client, check: Callable[[Client], Finding]) -> Finding:
+def _run_check(client: Client, check: Callable[[Client], Finding]) -> Finding:
     try:
         return check(client)
     except DscacheError as error:
@@ -78,16 +81,16 @@ def _read(client: Client) -> Finding:
     from ..protocol import layout
 
     started = time.monotonic()
-    client.store.get(f"{layout.DATASETS}.doctor")
+    client.store.get(f"{layout.DATASETS}.doctor")  # does not exist
     milliseconds = (time.monotonic() - started) * 1000
-    return Finding("read", True, f"datasets/ can be read ({milliseconds:.0f} ms)")
+    return Finding("read", True, f"datasets/ is readable ({milliseconds:.0f} ms)")
 
 
 def _request(client: Client) -> Finding:
     from ..protocol.selftest import check_conditional_create
 
     check_conditional_create(client.store, secrets.token_hex(8))
-    return Finding("request", True, "requests/ can be written, conditional writes hold")
+    return Finding("request", True, "requests/ is writable; conditional writes work")
 
 
 def _notifications(client: Client) -> Finding:
@@ -101,8 +104,8 @@ def _notifications(client: Client) -> Finding:
         except queue.Empty:
             signal = None
     if isinstance(signal, Connected):
-        return Finding("notifications", True, "the store streams notifications")
-    reason = getattr(signal, "reason", f"silent for {LISTEN_S:g} s")
+        return Finding("notifications", True, "the store sends notifications")
+    reason = getattr(signal, "reason", f"no answer in {LISTEN_S:g} s")
     return Finding(
         "notifications", False, f"no notifications ({reason}); dscache polls every few seconds"
     )
@@ -111,20 +114,20 @@ def _notifications(client: Client) -> Finding:
 def _clock(client: Client) -> Finding:
     ahead_s = client.store.now() - time.time()
     ok = abs(ahead_s) < CLOCK_SKEW_S
-    return Finding("clock", ok, f"the store's clock is {ahead_s:+.0f} s from this one's")
+    return Finding("clock", ok, f"the store's clock differs by {round(ahead_s):+d} s")
 
 
 def _cache(client: Client) -> Finding:
     from ..folder.filesystems import network_type
 
     home = client.config.home
-    place = next(folder for folder in (home, *home.parents) if folder.is_dir())
-    free = shutil.disk_usage(place).free
+    existing = next(folder for folder in (home, *home.parents) if folder.is_dir())
+    free = shutil.disk_usage(existing).free
     kind = network_type(home)
-    note = f"; on {kind}: other machines do not see who reads here" if kind else ""
+    note = f"; on {kind}: locks are not visible to other machines" if kind else ""
     missing = [str(path) for path in client.config.shared_homes if not path.is_dir()]
     if missing:
-        return Finding("cache", False, f"{', '.join(missing)} (shared_homes): no such folder")
+        return Finding("cache", False, f"shared_homes: no such folder: {', '.join(missing)}")
     limit = client.config.cache_limit
-    limited = "" if limit is None else f", limited to {format_bytes(limit)}"
-    return Finding("cache", True, f"{home} ({format_bytes(free)} free{limited}{note})")
+    limit_note = "" if limit is None else f", limited to {format_bytes(limit)}"
+    return Finding("cache", True, f"{home} ({format_bytes(free)} free{limit_note}{note})")

@@ -1,4 +1,4 @@
-"""`dscache get`, `request`, `wait` and `run`: from a config to a path."""
+"""`dscache get`, `request`, `wait` and `run`: request, build and download datasets."""
 
 from __future__ import annotations
 
@@ -28,25 +28,32 @@ PRIORITY = click.option(
     type=click.IntRange(MIN_PRIORITY, MAX_PRIORITY),
     default=DEFAULT_PRIORITY,
     show_default=True,
+    help="Requests with a higher priority are built first.",
+)
+TIMEOUT = click.option(
+    "--timeout", type=float, metavar="SECONDS", help="Exit with 4 after waiting this long."
+)
+GET_OPTIONS = (
+    click.option(
+        "--split", "splits", multiple=True, metavar="NAME", help="Get only this split; repeatable."
+    ),
+    click.option("--shards", metavar="0-3,7", help="Get only these shards of each split."),
+    click.option("--no-build", is_flag=True, help="Exit with 5 instead of requesting a build."),
+    click.option("--retry", is_flag=True, help="Request it again even if it failed before."),
+    PRIORITY,
+    TIMEOUT,
+    click.option(
+        "-j",
+        "--parallel",
+        type=click.IntRange(1, 8),
+        help="Number of download connections.  [default: adapted to the network]",
+    ),
 )
 
 
 def fetching(command: F) -> F:
-    """The options of commands that get a dataset."""
-    for option in (
-        click.option("--retry", is_flag=True, help="Ask again even if it failed before."),
-        click.option("--no-build", is_flag=True, help="Exit with 5 rather than have it built."),
-        click.option("--timeout", type=float, metavar="SECONDS", help="Wait no longer than this."),
-        PRIORITY,
-        click.option("--split", "splits", multiple=True, help="Fetch only this split; repeatable."),
-        click.option(
-            "-j",
-            "--parallel",
-            type=click.IntRange(1, 8),
-            help="Download over so many connections; without it dscache finds out what helps.",
-        ),
-        click.option("--shards", metavar="0-3,7", help="Fetch only these shards of each split."),
-    ):
+    """Add the options of the commands that get a dataset."""
+    for option in reversed(GET_OPTIONS):
         command = option(command)
     return command
 
@@ -55,13 +62,13 @@ def fetching(command: F) -> F:
 @click.argument("config")
 @fetching
 @common
-def get(app: App, config: str, **how: Any) -> None:
-    """Print the local path of the dataset that CONFIG describes; have it built if need be.
+def get(app: App, config: str, **options: Any) -> None:
+    """Print the local path of a dataset.
 
-    CONFIG is a JSON file (or the key of a dataset that exists). The path is all that is printed on
-    standard output.
+    Builds and downloads the dataset if necessary. CONFIG is a JSON file, or the key of a dataset
+    that exists. Only the path is printed on standard output.
     """
-    dataset = _get(app, config, **how)
+    dataset = _get(app, config, **options)
     if app.json:
         app.print_json({"key": dataset.key, "path": str(dataset.path), "info": dataset.info})
     else:
@@ -73,9 +80,9 @@ def get(app: App, config: str, **how: Any) -> None:
 @PRIORITY
 @common
 def request(app: App, config: str, priority: int) -> None:
-    """Ask for the dataset that CONFIG describes and return at once.
+    """Request a dataset and return immediately.
 
-    Prints the topic, which `dscache wait` and `dscache cancel` take.
+    Prints the topic of the request, for `dscache wait` and `dscache cancel`. CONFIG is a JSON file.
     """
     topic = app.client().request(config, priority=priority)
     if app.json:
@@ -86,12 +93,13 @@ def request(app: App, config: str, priority: int) -> None:
 
 @click.command()
 @click.argument("config")
-@click.option("--timeout", type=float, metavar="SECONDS", help="Wait no longer than this.")
+@TIMEOUT
 @common
 def wait(app: App, config: str, timeout: float | None) -> None:
-    """Wait until a dataset is ready, without downloading it; prints its key.
+    """Wait until a dataset is ready, and print its key.
 
-    CONFIG is a topic that `dscache request` printed, or a JSON file (then it is asked for).
+    CONFIG is a topic that `dscache request` printed, or a JSON file, which is then requested.
+    Nothing is downloaded.
     """
     display = Display(quiet=app.quiet)
     try:
@@ -111,32 +119,33 @@ def wait(app: App, config: str, timeout: float | None) -> None:
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @fetching
 @common
-def run(app: App, config: str, command: tuple[str, ...], **how: Any) -> int:
-    """Get the dataset, then become COMMAND, with {path} replaced by the dataset's path.
+def run(app: App, config: str, command: tuple[str, ...], **options: Any) -> int:
+    """Get a dataset, then run COMMAND on it.
 
-    So signals reach COMMAND, and its exit code is that of this. Nobody can remove the dataset while
-    it runs. Example: dscache run cfg.json -- python train.py {path}
+    {path} in COMMAND is replaced by the dataset's path. COMMAND replaces the dscache process, so it
+    receives all signals and its exit code is the result. The dataset cannot be removed while
+    COMMAND runs. Example: dscache run cfg.json -- python train.py {path}
     """
     if not any("{path}" in word for word in command):
         raise UsageError(
-            "the command has no {path}; write for example: "
+            "the command does not contain {path}; for example: "
             "dscache run cfg.json -- python train.py {path}"
         )
-    dataset = _get(app, config, **how)
-    words = [word.replace("{path}", str(dataset.path)) for word in command]
+    dataset = _get(app, config, **options)
+    argv = [word.replace("{path}", str(dataset.path)) for word in command]
     with dataset.hold() as lock:
         lock.keep_over_exec()
         try:
-            _become(words)
+            _exec(argv)
         except OSError as error:
-            click.echo(f"dscache: cannot run {words[0]!r}: {error.strerror}", err=True)
+            click.echo(f"dscache: cannot run {argv[0]!r}: {error.strerror}", err=True)
             return COULD_NOT_START
 
 
-def _become(words: list[str]) -> NoReturn:
+def _exec(argv: list[str]) -> NoReturn:
     sys.stdout.flush()
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and exec keeps that
-    os.execvp(words[0], words)
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and exec would keep that
+    os.execvp(argv[0], argv)
 
 
 def _get(
@@ -173,13 +182,13 @@ def _get(
 
 def _interrupted(display: Display) -> None:
     display.close()
-    rest = (
-        "what has arrived is kept (`dscache get` again fetches the rest)"
+    remedy = (
+        "the downloaded part is kept; run `dscache get` again to fetch the rest"
         if display.downloading
-        else "a build that has begun goes on (`dscache cancel` stops it, "
-        "`dscache get` again picks it up)"
+        else "a build that has started continues; run `dscache get` again to wait for it, or "
+        "`dscache cancel` to stop it"
     )
-    click.echo(f"dscache: interrupted; {rest}", err=True)
+    click.echo(f"dscache: interrupted; {remedy}", err=True)
     sys.exit(EXIT_INTERRUPTED)
 
 
@@ -187,12 +196,12 @@ def parse_shards(text: str) -> list[int]:
     """`0-3,7` -> [0, 1, 2, 3, 7]. Raises UsageError."""
     numbers: set[int] = set()
     for piece in text.split(","):
-        found = SHARDS.fullmatch(piece.strip())
-        if found is None:
+        match = SHARDS.fullmatch(piece.strip())
+        if match is None:
             raise UsageError(f"--shards {text!r}: {piece!r} is not a number or a range like 0-3")
-        first, last = int(found[1]), int(found[2] or found[1])
+        first, last = int(match[1]), int(match[2] or match[1])
         if not first <= last <= MAX_SHARD:
-            why = "a range begins with the smaller number" if first > last else "is too large"
+            why = "a range starts with the smaller number" if first > last else "is too large"
             raise UsageError(f"--shards {text!r}: {piece!r}: {why}")
         numbers.update(range(first, last + 1))
     return sorted(numbers)

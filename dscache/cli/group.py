@@ -1,4 +1,4 @@
-"""The click group. A command's module is imported when it is called."""
+"""The `dscache` command group. A command's module is imported when the command runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import click
 from .. import __version__
 from ..errors import EXIT_INTERRUPTED, BuildFailed, DscacheError
 
-# command: the module that has it
+# command: its module
 COMMANDS = {
     "get": "get",
     "request": "get",
@@ -34,13 +34,14 @@ COMMANDS = {
 }
 
 EPILOG = (
-    "Exit codes: 0 ok, 1 unexpected, 2 usage or config, 3 build failed, 4 timed out waiting, "
-    "5 not cached (--no-build), 6 access denied, 7 store unreachable, 8 integrity, 130 interrupted."
+    "Exit codes: 0 success, 1 unexpected error, 2 usage or configuration, 3 build failed, "
+    "4 timed out waiting, 5 not cached (--no-build), 6 access denied, 7 store unreachable, "
+    "8 integrity, 130 interrupted."
 )
 
 
 class LazyGroup(click.Group):
-    """Imports the module of a command when it is asked for."""
+    """Import the module of a command only when the command is needed."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return list(COMMANDS)
@@ -63,19 +64,19 @@ class LazyGroup(click.Group):
         except click.UsageError as error:
             import difflib
 
-            close = difflib.get_close_matches(args[0], COMMANDS, 1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
+            similar = difflib.get_close_matches(args[0], COMMANDS, 1)
+            hint = f" Did you mean {similar[0]!r}?" if similar else ""
             raise click.UsageError(f"{error.message}{hint}", ctx) from None
 
 
 @click.group(cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="dscache")
 def cli() -> None:
-    """Machine-learning datasets, built once near the raw data and cached in an object store."""
+    """Build machine-learning datasets on demand and cache them in an object store."""
 
 
 def run() -> None:
-    """Run a command: errors are one line on standard error, and the exit code tells their kind."""
+    """Run a command. An error is one line on standard error, and its class sets the exit code."""
     try:
         result = cli.main(prog_name="dscache", standalone_mode=False)
         sys.exit(result if isinstance(result, int) else 0)
@@ -94,15 +95,15 @@ def run() -> None:
         click.echo(f"dscache: {error}", err=True)
         sys.exit(error.exit_code)
     except OSError as error:
-        end_of(error)
+        exit_with(error)
 
 
-def end_of(error: OSError) -> NoReturn:
-    """End with what the operating system said, and where."""
+def exit_with(error: OSError) -> NoReturn:
+    """Print the operating system's error and exit with 1; with 0 after a broken pipe."""
     broken_pipe = isinstance(error, BrokenPipeError)  # `dscache ls | head`
     if not broken_pipe:
         where = f": {error.filename}" if error.filename else ""
         click.echo(f"dscache: {error.strerror or error}{where}", err=True)
-    with contextlib.suppress(OSError):  # or what is left in the buffer would fail once more
+    with contextlib.suppress(OSError):  # or flushing the rest of the buffer would fail again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(0 if broken_pipe else 1)

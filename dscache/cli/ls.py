@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import datetime
 import time
 from typing import TYPE_CHECKING
 
 import click
 
 from ..errors import UsageError
-from ..units import format_bytes
+from ..units import format_age, format_bytes
 from .common import App, common
 
 if TYPE_CHECKING:
@@ -21,50 +20,51 @@ SHOWN = 50
 
 
 @click.command("ls")
-@click.option("--name", help="Only this dataset_name.")
+@click.option("--name", metavar="NAME", help="List only the datasets with this dataset_name.")
 @click.option(
     "-n",
     "--limit",
     type=click.IntRange(min=1),
     metavar="N",
-    help=f"Show the N newest.  [default: {SHOWN}, with --json all]",
+    help=f"Show only the N newest.  [default: {SHOWN}; with --json, all]",
 )
-@click.option("-a", "--all", "everything", is_flag=True, help="Show all of them.")
-@click.option("--keys", is_flag=True, help="Print nothing but the keys of all ready datasets.")
+@click.option("-a", "--all", "everything", is_flag=True, help="Show all datasets.")
+@click.option("--keys", is_flag=True, help="Print only the keys of the ready datasets; fast.")
 @common
 def list_(app: App, name: str | None, limit: int | None, everything: bool, keys: bool) -> None:
-    """List the datasets in the bucket, newest first, and what is being built.
+    """List the datasets in the bucket.
 
-    Each line takes a request to the store; --keys takes one for a thousand objects.
+    Shows the ready datasets, newest first, and what is being built. Each dataset shown costs one
+    request to the store; --keys costs one per thousand objects.
     """
     from ..catalog import live_datasets, live_keys, outstanding
 
     if limit is not None and (everything or keys):
         raise UsageError(f"--limit {limit} and {'--all' if everything else '--keys'}: choose one")
     client = app.client()
-    found = live_keys(client.store, name)
+    ready_keys = live_keys(client.store, name)
     if keys:
-        return _print_keys(app, found)
+        return _print_keys(app, ready_keys)
     if limit is None and not (everything or app.json):
         limit = SHOWN
-    live = live_datasets(client.store, found, limit)
-    waiting = outstanding(client.store, name)
+    live = live_datasets(client.store, ready_keys, limit)
+    unfinished = outstanding(client.store, name)
     if app.json:
-        return _print_json(app, client, live, waiting, len(found))
-    _print(app, client, live, waiting)
-    if limit is not None and len(live) == limit < len(found):
-        app.note(f"the {limit} newest of {len(found)}; see --all, --limit, --name and --keys")
+        return _print_json(app, client, live, unfinished, len(ready_keys))
+    _print(app, client, live, unfinished)
+    if limit is not None and len(live) == limit < len(ready_keys):
+        app.note(f"the {limit} newest of {len(ready_keys)}; see --all, --limit, --name and --keys")
     return None
 
 
 def line(live: Live, local: bool) -> str:
-    """One dataset on one line."""
+    """Return the line that describes one dataset."""
     examples = sum(live.splits.values())
-    here = "  here" if local else ""
+    cached = "  here" if local else ""
     bad = f"  {len(live.bad_samples)} left out" if live.bad_samples else ""
     return (
         f"{live.spec.key}  {examples:>8} examples  {format_bytes(live.zip_size):>10}  "
-        f"{_age(time.time() - live.timings.finished_at)} ago{bad}{here}"
+        f"{format_age(time.time() - live.timings.finished_at)}{bad}{cached}"
     )
 
 
@@ -76,7 +76,7 @@ def _print_keys(app: App, keys: list[str]) -> None:
 
 
 def _print_json(
-    app: App, client: Client, live: list[Live], waiting: list[Status], total: int
+    app: App, client: Client, live: list[Live], unfinished: list[Status], total: int
 ) -> None:
     from ..catalog import raw_changed, raw_revisions, summary
 
@@ -93,27 +93,19 @@ def _print_json(
         {
             "datasets": datasets,
             "total": total,
-            "waiting": [found.as_dict() for found in waiting],
+            "waiting": [status.as_dict() for status in unfinished],
         }
     )
 
 
-def _print(app: App, client: Client, live: list[Live], waiting: list[Status]) -> None:
+def _print(app: App, client: Client, live: list[Live], unfinished: list[Status]) -> None:
     from ..catalog import raw_changed, raw_revisions
 
-    if not live and not waiting:
-        app.note(f"nothing in bucket {client.config.bucket!r} yet")
-    for found in waiting:
-        click.echo(f"{found.key}  {found.state.value}  {found.requests} waiting")
+    if not live and not unfinished:
+        app.note(f"no datasets in bucket {client.config.bucket!r} yet")
+    for status in unfinished:
+        click.echo(f"{status.key}  {status.state.value}  {status.requests} waiting")
     raw = raw_revisions(client.store, [marker.spec.dataset_name for marker in live])
     for marker in live:
-        stale = "  raw data changed since" if raw_changed(marker, raw) else ""
+        stale = "  raw data has changed" if raw_changed(marker, raw) else ""
         click.echo(f"{line(marker, client.cache.has(marker.spec.key))}{stale}")
-
-
-def _age(seconds: float) -> str:
-    span = datetime.timedelta(seconds=max(seconds, 0))
-    if span.days:
-        return f"{span.days} d"
-    hours, rest = divmod(span.seconds, 3600)
-    return f"{hours} h" if hours else f"{rest // 60} min" if rest >= 60 else f"{rest} s"

@@ -1,4 +1,4 @@
-"""What the waiting terminal shows: one bar on standard error, plain lines where there is none."""
+"""Progress on standard error: a bar on a terminal, otherwise a line every 10 seconds."""
 
 from __future__ import annotations
 
@@ -14,11 +14,16 @@ if TYPE_CHECKING:
 
 LINE_EVERY_S = 10.0
 BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {rate_fmt} {remaining} left"
-BUILD_BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}"  # the builder's times
+BUILD_BAR = (
+    "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}"  # the builder estimates
+)
 
 
 class Display:
-    """Shows the builder's progress, then the download's. `close` when it is over."""
+    """Shows the progress of a build, then of the download. Call `close` at the end.
+
+    `downloading` says whether the download has started.
+    """
 
     def __init__(
         self, *, quiet: bool = False, stream: TextIO | None = None,
@@ -34,30 +39,30 @@ class Display:
         self.downloading = False
 
     def note(self, text: str) -> None:
-        """A line for people."""
+        """Print a message."""
         if not self._quiet:
             self._end_bar()
             print(f"dscache: {text}", file=self._stream, flush=True)
 
     def progress(self, progress: Progress) -> None:
-        """The builder's numbers."""
+        """Show the progress of the build."""
         if self._quiet:
             return
         suffix = ", ".join(filter(None, (
             format_bytes(progress.bytes) if progress.bytes else "",
-            _left(progress.remaining_s),
+            _remaining(progress.remaining_s),
             f"{progress.bad} left out" if progress.bad else "",
         )))  # fmt: skip
         self._show(progress.phase, progress.done, progress.total, "ex", suffix)
 
     def transferred(self, done: int, total: int) -> None:
-        """Bytes of the download."""
+        """Show the progress of the download, in bytes."""
         self.downloading = True
         if not self._quiet:
             self._show("downloading", done, total, "B", f"{format_bytes(total)}")
 
     def close(self) -> None:
-        """Leave the terminal tidy."""
+        """Remove the bar."""
         self._end_bar()
 
     def _show(self, phase: str, done: int, total: int, unit: str, suffix: str) -> None:
@@ -68,8 +73,8 @@ class Display:
         if phase != self._phase or now - self._line_at >= LINE_EVERY_S:
             self._phase, self._line_at = phase, now
             share = f" {100 * done // total} %" if total else ""
-            more = f" ({suffix})" if suffix else ""
-            print(f"dscache: {phase}{share}{more}", file=self._stream, flush=True)
+            details = f" ({suffix})" if suffix else ""
+            print(f"dscache: {phase}{share}{details}", file=self._stream, flush=True)
 
     def _draw(self, phase: str, done: int, total: int, unit: str, suffix: str) -> None:
         if self._bar is None or phase != self._phase:
@@ -79,7 +84,7 @@ class Display:
             self._phase = phase
             self._bar = tqdm(
                 total=total or None, desc=phase, unit=unit, unit_scale=True, file=self._stream,
-                initial=done if unit == "B" else 0,  # it was there: no time has passed for it
+                initial=done if unit == "B" else 0,  # bytes from an earlier download have no rate
                 leave=False, dynamic_ncols=True, unit_divisor=1024 if unit == "B" else 1000,
                 bar_format=BAR if unit == "B" else BUILD_BAR, miniters=1,
             )  # fmt: skip
@@ -87,7 +92,7 @@ class Display:
             self._bar.total = total
         if unit != "B":
             self._bar.set_postfix_str(suffix, refresh=False)
-        if done > self._bar.n:  # an update by nothing would count as no time in the rate
+        if done > self._bar.n:  # an update by 0 would distort the rate
             self._bar.update(done - self._bar.n)
         else:
             self._bar.refresh()
@@ -98,7 +103,7 @@ class Display:
             self._bar = None
 
 
-def _left(remaining_s: float) -> str:
+def _remaining(remaining_s: float) -> str:
     if remaining_s < 0:
         return ""
     minutes, seconds = divmod(round(remaining_s), 60)

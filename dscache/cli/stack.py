@@ -1,4 +1,4 @@
-"""`dscache up` and `dscache down`: a local store and builder."""
+"""`dscache up` and `dscache down`: start and stop a local store and builder."""
 
 from __future__ import annotations
 
@@ -16,29 +16,35 @@ if TYPE_CHECKING:
 DIRECTORY = click.option(
     "--directory",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Directory of the stack: data, credentials, logs.  [default: under $XDG_STATE_HOME]",
+    help="Directory for data, credentials and logs.  [default: $XDG_STATE_HOME/dscache/stack]",
 )
-AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
 
 
 @click.command("up")
 @DIRECTORY
-@click.option("--no-builder", is_flag=True, help="Start the store alone.")
+@click.option("--no-builder", is_flag=True, help="Start only the store.")
 @click.option(
     "--raw",
     multiple=True,
     metavar="NAME=DIR",
-    help="Serve dataset_name NAME from the raw data in DIR. May be repeated.",
+    help="Build dataset NAME from the raw data in DIR; repeatable.",
 )
-@click.option("--profile", default="local", show_default=True, help="Profile to write.")
+@click.option(
+    "--profile",
+    default="local",
+    show_default=True,
+    metavar="NAME",
+    help="Profile to write to the configuration file.",
+)
 @AS_JSON
 def up(
     directory: Path | None, no_builder: bool, raw: tuple[str, ...], profile: str, as_json: bool
 ) -> None:
-    """Start a local store and builder, and configure this user for them.
+    """Start a local store and builder, and write a profile for them.
 
-    Uses the configured store if one answers. May be run again at any time: it starts what is
-    missing and changes nothing else.
+    If a configured store answers, it is used instead of a local one. Running the command again
+    starts only what is not running.
     """
     from ..devstack import extra
 
@@ -53,37 +59,40 @@ def up(
     )
     report = stack.up(options, os.environ, lambda line: click.echo(line, err=True))
     if as_json:
-        click.echo(json.dumps(_facts(report), indent=2))
+        click.echo(json.dumps(_report_json(report), indent=2))
     else:
         custom = options.directory != folder.default(os.environ).resolve()
-        click.echo("\n".join(_lines(report, custom=custom, terminal=sys.stdout.isatty())))
+        click.echo("\n".join(_report_lines(report, custom=custom, terminal=sys.stdout.isatty())))
 
 
 @click.command("down")
 @DIRECTORY
-@click.option("--delete", is_flag=True, help="Delete its data and the profile as well.")
+@click.option("--delete", is_flag=True, help="Also delete the data and the profile.")
 @AS_JSON
 def down(directory: Path | None, delete: bool, as_json: bool) -> None:
-    """Stop what `dscache up` started. Data stays unless --delete is given."""
+    """Stop what `dscache up` started.
+
+    The data is kept unless --delete is given.
+    """
     from ..devstack import extra
 
     extra.require_installed(builder=False)
     from ..devstack import folder, takedown
 
-    place = (directory or folder.default(os.environ)).resolve()
-    done = takedown.down(place, os.environ, delete=delete)
+    stack_directory = (directory or folder.default(os.environ)).resolve()
+    done = takedown.down(stack_directory, os.environ, delete=delete)
     if as_json:
-        click.echo(json.dumps({"directory": str(place), "done": done}, indent=2))
+        click.echo(json.dumps({"directory": str(stack_directory), "done": done}, indent=2))
     else:
         click.echo("\n".join(done or ["nothing was running"]))
 
 
-def _lines(report: StackReport, *, custom: bool, terminal: bool) -> list[str]:
-    """What a person wants to know. The password is shown on a terminal only."""
+def _report_lines(report: StackReport, *, custom: bool, terminal: bool) -> list[str]:
+    """Return the report as text. The password is shown only on a terminal."""
     place, directory = report.place, report.directory
-    where = f" --directory {directory}" if custom else ""
+    option = f" --directory {directory}" if custom else ""
     lines = [
-        *(f"{change}" for change in report.changed or ["all of it was running already"]),
+        *(report.changed or ["everything was already running"]),
         "",
         f"store    {place.client.endpoint}  bucket {place.client.bucket}{_store_note(report)}",
     ]
@@ -101,19 +110,21 @@ def _lines(report: StackReport, *, custom: bool, terminal: bool) -> list[str]:
     if place.own:
         lines.append(f"profile  {report.profile!r} in {report.user_file}")
         if not report.default:
-            lines.append(f"         not the default one here: set DSCACHE_PROFILE={report.profile}")
+            lines.append(
+                f"         not the default here; to use it, set DSCACHE_PROFILE={report.profile}"
+            )
     if place.own or report.builder_pid:
-        lines += ["", f"stop it with: dscache down{where}"]
+        lines += ["", f"to stop it: dscache down{option}"]
     return lines
 
 
 def _store_note(report: StackReport) -> str:
     own = report.place.own
-    return f"  (process {own.pid})" if own else "  (configured; none was started)"
+    return f"  (process {own.pid})" if own else "  (configured, not started here)"
 
 
-def _facts(report: StackReport) -> dict[str, Any]:
-    """The same for programs; no secrets."""
+def _report_json(report: StackReport) -> dict[str, Any]:
+    """Return the report as a JSON document, without secrets."""
     client, own = report.place.client, report.place.own
     return {
         "endpoint": client.endpoint,

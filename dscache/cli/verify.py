@@ -1,4 +1,4 @@
-"""`dscache verify`: is what is stored what the ready marker says?"""
+"""`dscache verify`: compare a stored dataset with its ready marker."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import IntegrityError, NotCached, UsageError
-from ..units import format_bytes
+from ..units import format_bytes, format_count
 from .bucket import status_of
 from .common import App, common
 
 if TYPE_CHECKING:
     from ..verify.verify import VerifyReport
 
-TELL_EVERY_S = 5.0
+REPORT_S = 5.0
 
 
 @click.command()
@@ -24,32 +24,32 @@ TELL_EVERY_S = 5.0
 @click.option(
     "--rebuild-shard",
     metavar="N|random",
-    help="Build a shard again and compare: only the builder can; prints the command to run there.",
+    help="Rebuild a shard and compare it. Only a builder can; prints the command to run there.",
 )
 @common
 def verify(app: App, config: str, rebuild_shard: str | None) -> int:
-    """Read a stored dataset again and check all of it; nothing is kept on this disk.
+    """Read a stored dataset again and check every byte.
 
-    KEY, or a JSON file. Checked are the zip's structure, CRC-32 and BLAKE3 of every file, the
-    checksums of every record, the numbers of records, and that dataset_info.json and features.json
-    agree with the ready marker. Prints a line for each problem and exits with 8 when there is one.
+    Checks the zip's structure, CRC-32 and BLAKE3 of every file, the checksum of every record, the
+    number of records, and that dataset_info.json and features.json agree with the ready marker.
+    Prints a line for each problem, and exits with 8 if there is one. Nothing is kept on disk.
     """
     from ..protocol.manifests import Live
-    from ..verify.verify import verify as read_again
+    from ..verify.verify import verify as verify_stored
 
     client = app.client()
-    found = status_of(client, config)
+    current = status_of(client, config)
     if rebuild_shard is not None:
-        raise UsageError(_run_there(found.key, rebuild_shard))
-    if not isinstance(found.ready, Live):
-        raise NotCached(f"{found.key} is {found.state.value}; see `dscache status`")
-    live = found.ready
-    report = read_again(
+        raise UsageError(_rebuild_message(current.key, rebuild_shard))
+    if not isinstance(current.ready, Live):
+        raise NotCached(f"{current.key} is {current.state.value}; see `dscache status`")
+    live = current.ready
+    report = verify_stored(
         client.store,
         live,
         lambda: client.store.presign_get(live.zip_key),
-        key=found.key,
-        progress=_Telling(app),
+        key=current.key,
+        progress=_ProgressNotes(app),
     )
     if app.json:
         app.print_json(report.as_dict())
@@ -58,37 +58,34 @@ def verify(app: App, config: str, rebuild_shard: str | None) -> int:
     return IntegrityError.exit_code if report.problems else 0
 
 
-class _Telling:
-    """Says now and then how far it is."""
+class _ProgressNotes:
+    """Prints the progress every 5 seconds."""
 
     def __init__(self, app: App) -> None:
         self._app = app
-        self._told_at = time.monotonic()
+        self._reported_at = time.monotonic()
 
     def __call__(self, done: int, total: int) -> None:
         now = time.monotonic()
-        if now - self._told_at >= TELL_EVERY_S:
-            self._told_at = now
+        if now - self._reported_at >= REPORT_S:
+            self._reported_at = now
             self._app.note(f"verifying: {100 * done // max(total, 1)} % of {format_bytes(total)}")
 
 
 def _print(report: VerifyReport) -> None:
     for problem in report.problems:
         click.echo(str(problem))
-    read = (
-        f"{report.shards} shards, {report.records} records, {format_bytes(report.bytes)} read "
-        f"in {report.seconds:.1f} s"
-    )
+    counts = f"{format_count(report.shards, 'shard')}, {format_count(report.records, 'record')}"
+    summary = f"{counts}, {format_bytes(report.bytes)} read in {report.seconds:.1f} s"
     if report.problems:
-        count = len(report.problems)
-        click.echo(f"{report.key}: {count} problem{'s' if count > 1 else ''}; {read}")
+        click.echo(f"{report.key}: {format_count(len(report.problems), 'problem')}; {summary}")
     else:
-        click.echo(f"{report.key}: ok; {read}")
+        click.echo(f"{report.key}: ok; {summary}")
 
 
-def _run_there(key: str, shard: str) -> str:
+def _rebuild_message(key: str, shard: str) -> str:
     command = ["dscache-builder", "--config", "builder.toml", "verify", key]
     return (
-        "--rebuild-shard needs the raw data and the handler, which the builder has; run there: "
+        "--rebuild-shard needs the raw data and the handler; run this where the builder runs: "
         f"{shlex.join([*command, '--rebuild-shard', shard])}"
     )

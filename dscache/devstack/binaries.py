@@ -1,4 +1,4 @@
-"""Which server program a stack runs: one on PATH that does what is needed, or one built here."""
+"""Choose the server program of a stack: a suitable one on PATH, or one built here."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ PROGRAMS = ("minio", "silo")
 
 
 def choose(record: Record, environ: Mapping[str, str], say: Callable[[str], None]) -> Path:
-    """The program to run, noted in the record (the caller writes it). Raises StackError.
+    """Return the program to run, and note it in `record`, which the caller writes.
 
-    Programs on PATH are tried once and remembered by path, size and time; the cached build was
-    tried when it was made.
+    Programs on PATH are probed once and remembered by path, size and modification time; the cached
+    build was probed when it was made. Raises StackError.
     """
     for program in PROGRAMS:
-        found = shutil.which(program, path=environ.get("PATH", ""))
-        if found and _usable(Path(found).resolve(), record, say):
-            return Path(found).resolve()
+        installed = shutil.which(program, path=environ.get("PATH", ""))
+        if installed and _is_usable(Path(installed).resolve(), record, say):
+            return Path(installed).resolve()
     return build.ensure_binary(environ, say)
 
 
-def _usable(program: Path, record: Record, say: Callable[[str], None]) -> bool:
+def _is_usable(program: Path, record: Record, say: Callable[[str], None]) -> bool:
     identity = probe.identity(program)
     if identity == record.binary or identity in record.rejected:
         return identity == record.binary
     try:
         probe.check(program)
     except StackError as error:
-        say(f"not used: {error}")
+        say(f"not using it: {error}")
         record.rejected.append(identity)
         return False
     record.binary = identity

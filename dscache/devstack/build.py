@@ -1,8 +1,8 @@
-"""Build the store's server once per machine: `python -m dscache.devstack.build` prints its path.
+"""Build the store's server once per machine; `python -m dscache.devstack.build` prints its path.
 
-The module's directory is copied out of the module cache, the file of our own is added, and the copy
-is built. The binary appears in the cache in one step, after it has been tried, and under a lock:
-whoever comes second waits and finds it.
+The module's source is copied from the Go module cache, our file is added, and the copy is built.
+The binary appears in the cache atomically after it has been probed. A lock makes a second process
+wait and use the first one's binary.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from . import probe, recipe
 from .errors import StackError, with_tail
 from .toolchain import find_go
 
-USUAL_MIN = 5  # on two cores, with nothing downloaded yet
+USUAL_MIN = 5  # on two cores, downloads included
 REPORT_S = 15.0
 Say = Callable[[str], None]
 
 
 def ensure_binary(environ: Mapping[str, str], say: Say) -> Path:
-    """Path of the built server, building it if this machine has none yet. Raises StackError."""
+    """Return the path of the built server; build it if necessary. Raises StackError."""
     binary = recipe.binary(environ)
     if binary.is_file():
         return binary
@@ -44,29 +44,29 @@ def ensure_binary(environ: Mapping[str, str], say: Say) -> Path:
 def _build(folder: Path, binary: Path, environ: Mapping[str, str], say: Say) -> None:
     log = folder / "build.log"
     log.unlink(missing_ok=True)
-    say(f"building the object store {recipe.VERSION}, once per machine; log: {log}")
+    say(f"building the object store {recipe.VERSION} (once per machine); log: {log}")
     go = find_go(environ, say, log)
     with tempfile.TemporaryDirectory(prefix="build-", dir=folder) as scratch:
         source = Path(scratch) / "source"
         _copy_source(_download(go, Path(scratch), environ, log), source)
         built = Path(scratch) / "minio"
         _compile(go, source, built, environ, log, say)
-        say("trying the new store: do notifications arrive?")
+        say("checking that the new store sends notifications")
         probe.check(built)
         built.replace(binary)
     say(f"built {binary}")
 
 
 def _download(go: Path, scratch: Path, environ: Mapping[str, str], log: Path) -> Path:
-    """The module's directory in the module cache."""
+    """Download the module; return its directory in the module cache."""
     argv = [str(go), "mod", "download", "-json", f"{recipe.MODULE}@{recipe.VERSION}"]
-    answer = scratch / "download.json"
-    _run(argv, scratch, environ, log, lambda: None, output=answer)
-    return Path(msgspec.json.decode(answer.read_bytes())["Dir"])
+    description = scratch / "download.json"
+    _run(argv, scratch, environ, log, lambda: None, output=description)
+    return Path(msgspec.json.decode(description.read_bytes())["Dir"])
 
 
 def _copy_source(module: Path, source: Path) -> None:
-    """A copy that can be written to (the module cache is read-only), with our file added."""
+    """Copy the source and add our file; the module cache itself is read-only."""
     shutil.copytree(module, source, copy_function=shutil.copyfile)
     for folder in (source, *(path for path in source.rglob("*") if path.is_dir())):
         folder.chmod(0o755)
@@ -100,33 +100,33 @@ def _run(
     *,
     output: Path | None = None,
 ) -> None:
-    """Run a Go command, both outputs to the log, or standard output to `output`."""
+    """Run a Go command; its output goes to the log, or standard output to `output`."""
     settings = {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOWORK": "off"}
     with log.open("ab") as errors, (output or log).open("ab") as out:
-        running = subprocess.Popen(
+        command = subprocess.Popen(
             argv, cwd=cwd, env={**environ, **settings}, stdout=out, stderr=errors
         )
         try:
-            while running.poll() is None:
+            while command.poll() is None:
                 report()
-                _wait_a_second(running)
+                _wait_a_second(command)
         except BaseException:
-            running.kill()  # Ctrl-C: a compiler that goes on would hold both cores
-            running.wait()
+            command.kill()  # on Ctrl-C the compiler would keep running
+            command.wait()
             raise
-    if running.returncode != 0:
+    if command.returncode != 0:
         raise StackError(with_tail(f"`{' '.join(argv[:3])} …` failed", log))
 
 
-def _wait_a_second(running: subprocess.Popen[bytes]) -> None:
+def _wait_a_second(command: subprocess.Popen[bytes]) -> None:
     try:
-        running.wait(timeout=1.0)
+        command.wait(timeout=1.0)
     except subprocess.TimeoutExpired:
         return
 
 
 def main() -> int:
-    """Build if need be, print the path of the binary. Messages go to standard error."""
+    """Build the server if necessary, and print its path. Messages go to standard error."""
     try:
         binary = ensure_binary(os.environ, lambda line: print(line, file=sys.stderr, flush=True))  # noqa: T201
     except StackError as error:

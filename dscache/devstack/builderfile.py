@@ -1,6 +1,6 @@
-"""The builder.toml of a local stack: written once, then the user's to edit.
+"""The builder.toml of a local stack: written once, then edited by the user.
 
-Later runs only append datasets that are not in it yet, and follow the store when its port changes.
+Later runs only append missing datasets, and update the endpoint when the store's port changes.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from ..spec import DATASET_NAME
 
 SOURCE = "dataset-handlers=={version}"
 HEADER = """\
-# Written once by `dscache up`; change it as you like, then run `dscache down` and `dscache up`.
-# Each [datasets.<dataset_name>] says which handler turns which raw data into that dataset:
+# Written once by `dscache up`. After editing it, run `dscache down` and `dscache up`.
+# Each [datasets.<dataset_name>] names the handler that turns raw data into that dataset:
 #
 #   [datasets.photos]
 #   handler = "photos"
@@ -31,18 +31,20 @@ HEADER = """\
 """
 
 
-def parse_raw(words: tuple[str, ...]) -> dict[str, Path]:
-    """`NAME=DIR` words as name → absolute directory. Raises UsageError naming the word."""
-    found: dict[str, Path] = {}
-    for word in words:
-        name, mark, directory = word.partition("=")
+def parse_raw(arguments: tuple[str, ...]) -> dict[str, Path]:
+    """Parse `NAME=DIR` arguments to name → absolute directory. Raises UsageError."""
+    raw: dict[str, Path] = {}
+    for argument in arguments:
+        name, equals, directory = argument.partition("=")
         path = Path(directory).expanduser().resolve()
-        if not mark or not directory or not DATASET_NAME.fullmatch(name):
-            raise UsageError(f"--raw {word}: expected NAME=DIR, as in photos=/srv/raw/photos")
+        if not equals or not directory or not DATASET_NAME.fullmatch(name):
+            raise UsageError(
+                f"--raw {argument}: expected NAME=DIR, for example photos=/srv/raw/photos"
+            )
         if not path.is_dir():
-            raise UsageError(f"--raw {word}: {path} is not a directory")
-        found[name] = path
-    return found
+            raise UsageError(f"--raw {argument}: {path} is not a directory")
+        raw[name] = path
+    return raw
 
 
 def write_new(path: Path, *, state: Path, wheels: Path | None, store: Config) -> None:
@@ -62,9 +64,9 @@ def write_new(path: Path, *, state: Path, wheels: Path | None, store: Config) ->
 
 
 def add_datasets(path: Path, raw: Mapping[str, Path]) -> bool:
-    """Append the datasets that are not there yet; whether there were any.
+    """Append the missing datasets; return whether there were any.
 
-    Raises UsageError when one is there with other raw data.
+    Raises UsageError if the file has one of them with other raw data.
     """
     known = datasets(path)
     for name in known.keys() & raw.keys():
@@ -81,21 +83,21 @@ def add_datasets(path: Path, raw: Mapping[str, Path]) -> bool:
 
 
 def datasets(path: Path) -> dict[str, dict[str, Any]]:
-    """The `[datasets.…]` tables. Raises ConfigError."""
+    """Return the `[datasets.…]` tables. Raises ConfigError."""
     try:
-        found: dict[str, dict[str, Any]] = tomllib.loads(path.read_text()).get("datasets", {})
+        tables: dict[str, dict[str, Any]] = tomllib.loads(path.read_text()).get("datasets", {})
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path}: {error}") from None
-    return found
+    return tables
 
 
-def follow(path: Path, before: str, now: str) -> bool:
-    """Replace the store's former endpoint wherever it stands; whether anything changed."""
+def replace_endpoint(path: Path, old: str, new: str) -> bool:
+    """Replace the store's old endpoint everywhere; return whether anything changed."""
     text = path.read_text()
-    quoted = f'"{before}"'
-    if before == now or quoted not in text:
+    quoted = f'"{old}"'
+    if old == new or quoted not in text:
         return False
-    write_file(path, text.replace(quoted, f'"{now}"').encode(), mode=PRIVATE)
+    write_file(path, text.replace(quoted, f'"{new}"').encode(), mode=PRIVATE)
     return True
 
 

@@ -1,4 +1,4 @@
-"""A store that is configured already and answers: then none is started."""
+"""Find a store that is already configured, which `dscache up` then uses."""
 
 from __future__ import annotations
 
@@ -8,39 +8,43 @@ from urllib.parse import urlsplit
 
 from .. import config as configuration
 from ..config import Config
-from ..errors import ConfigError
+from ..errors import ConfigError, UnknownProfile
 from ..protocol.layout import DATASETS
 from ..store.s3 import Store
 
-ANSWER_S = 3.0
+TIMEOUT_S = 3.0
 
 
 def configured(profile: str, own_endpoint: str, environ: Mapping[str, str]) -> Config | None:
-    """The configuration of a store that is not this stack's and answers, else None.
+    """Return the configuration of another store than the stack's, if it answers; else None.
 
-    `profile` is the stack's own. Raises AccessDenied or BucketMissing when that store cannot be
-    worked with as it is configured.
+    Args:
+        profile: the profile that the stack writes.
+        own_endpoint: the endpoint of the stack's store.
+        environ: environment variables.
+
+    Raises AccessDenied or BucketMissing if the configuration does not work with that store.
     """
     try:
-        found = configuration.load(environ=environ)
-    except ConfigError as error:
-        if str(error).startswith(f"profile {profile!r}"):
-            return None  # the default profile is the one that is about to be written
-        raise
-    from_own_profile = found.origin.get("endpoint", "").endswith(f"[profiles.{profile}]")
-    if not found.endpoint or found.endpoint == own_endpoint or from_own_profile:
+        config = configuration.load(environ=environ)
+    except UnknownProfile as error:
+        if error.profile != profile:
+            raise
+        return None  # it is the default profile, and about to be written
+    from_own_profile = config.origin.get("endpoint", "").endswith(f"[profiles.{profile}]")
+    if not config.endpoint or config.endpoint == own_endpoint or from_own_profile:
         return None
-    if not answers(found.require_endpoint()):
+    if not answers(config.require_endpoint()):
         return None
-    next(Store(found).entries(DATASETS), None)
-    return found
+    next(Store(config).entries(DATASETS), None)
+    return config
 
 
 def answers(endpoint: str) -> bool:
-    """Whether anything speaks HTTP at the endpoint."""
+    """Whether an HTTP server answers at the endpoint."""
     parts = urlsplit(endpoint)
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = kind(parts.netloc, timeout=ANSWER_S)
+    connect = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    connection = connect(parts.netloc, timeout=TIMEOUT_S)
     try:
         connection.request("GET", "/")
         connection.getresponse()
@@ -52,7 +56,7 @@ def answers(endpoint: str) -> bool:
 
 
 def is_default(endpoint: str, environ: Mapping[str, str]) -> bool:
-    """Whether plain `dscache get` talks to this endpoint."""
+    """Whether `dscache get` without options uses this endpoint."""
     try:
         return configuration.load(environ=environ).endpoint == endpoint
     except ConfigError:

@@ -1,4 +1,4 @@
-"""What can go wrong with a local store or builder."""
+"""Errors of a local store or builder."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class StackError(DscacheError):
 
 
 def with_tail(message: str, log: Path, since: int = 0) -> str:
-    """The message, the last lines of a log file from byte `since` on, and where the log is."""
+    """Append the last lines of a log file, from byte `since` on, and its path to a message."""
     try:
         lines = log.read_bytes()[since:].decode(errors="replace").splitlines()[-TAIL_LINES:]
     except OSError:
         return message
-    return "\n".join([message, *(f"  | {line}" for line in lines), f"whole log: {log}"])
+    return "\n".join([message, *(f"  | {line}" for line in lines), f"full log: {log}"])

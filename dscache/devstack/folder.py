@@ -1,4 +1,4 @@
-"""The directory of a stack: where it is by default, who works in it, and how it is emptied."""
+"""The directory of a stack: its default path, its lock, and deleting what is in it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from . import record
 from .errors import StackError
 
-LOCK_S = 900.0  # whoever comes first may be building the server
+LOCK_S = 900.0  # another process may be building the server
 LOCK_FILE = ".lock"
 BUILDER_FILE = "builder.toml"
 BUILDER_LOG = "builder.log"
@@ -21,7 +21,10 @@ WHEELS_LOG = "wheels.log"
 OWNED = (
     *("data", ".minio", "home", "wheels", "builder"),
     *(BUILDER_FILE, BUILDER_LOG, WHEELS_LOG, "store.log"),
-    *(record.CREDENTIALS_FILE, record.STACK_FILE),  # last: without it nothing is deleted again
+    *(
+        record.CREDENTIALS_FILE,
+        record.STACK_FILE,
+    ),  # last, so that an interrupted deletion can be repeated
 )
 
 
@@ -34,17 +37,17 @@ def default(environ: Mapping[str, str]) -> Path:
 
 @contextlib.contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """Be alone in the directory, which is created if need be. Raises StackError."""
+    """Lock the directory, which is created if necessary. Raises StackError."""
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     try:
         with FileLock(directory / LOCK_FILE, timeout=LOCK_S):
             yield
     except Timeout:
-        raise StackError(f"another `dscache up` or `down` is at work in {directory}") from None
+        raise StackError(f"another `dscache up` or `down` is running in {directory}") from None
 
 
 def delete(directory: Path) -> None:
-    """Remove everything a stack puts into its directory, and nothing else that may be there."""
+    """Delete the files of a stack from its directory, and nothing else."""
     for name in OWNED:
         path = directory / name
         if path.is_dir() and not path.is_symlink():
@@ -55,14 +58,14 @@ def delete(directory: Path) -> None:
 
 
 def remove_if_empty(directory: Path) -> None:
-    """Remove the lock file, and the directory unless somebody else's files are in it."""
+    """Delete the lock file, and the directory if it is empty then."""
     (directory / LOCK_FILE).unlink(missing_ok=True)
     with contextlib.suppress(OSError):
         directory.rmdir()
 
 
 def _make_writable(top: Path) -> None:
-    """Environments may hold read-only folders, whose entries cannot be removed."""
+    """Make all folders writable: entries of read-only folders cannot be removed."""
     top.chmod(0o700)
     for parent, folders, _ in os.walk(top):
         for folder in folders:

@@ -1,4 +1,4 @@
-"""A store of one's own on this machine, for `dscache up`, tests and the demo."""
+"""An object store on this machine, for `dscache up`, the tests and the demo."""
 
 from __future__ import annotations
 
@@ -15,13 +15,18 @@ PORT_ATTEMPTS = 3
 
 
 class LocalStore:
-    """The store whose data, credentials and log are in `directory`, run by the server `binary`.
+    """The store whose data, credentials and log are in `directory`. Not thread-safe.
 
-    `start` brings up what does not run yet and returns when bucket, users and policies are there;
-    ports and credentials stay the same from one start to the next. The server outlives this object
-    unless it is stopped. As a context manager it is started and stopped. Not for several threads.
+    `start` returns once the server runs and the bucket, users and policies exist. Ports and
+    credentials stay the same from one start to the next. The server outlives this object unless it
+    is stopped. As a context manager, the store is started and stopped.
 
-    `buckets` is the bucket name, or the pattern of names (`t-*`), that both users may work in.
+    Args:
+        directory: the directory.
+        binary: the server program.
+        bucket: name of the bucket to create.
+        buckets: a bucket name or pattern of names (`t-*`) that both users may use; None means
+            `bucket`.
     """
 
     def __init__(
@@ -51,12 +56,12 @@ class LocalStore:
 
     @property
     def pid(self) -> int | None:
-        """Process id of the server, None when it does not run."""
+        """Process id of the server; None if it does not run."""
         return self._record.server.pid if self.running and self._record.server else None
 
     @property
     def running(self) -> bool:
-        """Whether the server that was started here runs."""
+        """Whether the server that was started in this directory runs."""
         return process.alive(self._record.server)
 
     @property
@@ -75,28 +80,28 @@ class LocalStore:
         return self._config(self._credentials.builder)
 
     def start(self) -> LocalStore:
-        """Start the server unless it runs, then create bucket, users and policies.
+        """Start the server unless it runs, then create the bucket, users and policies.
 
-        Raises StackError, with the end of the server's log where that helps.
+        Raises StackError, with the end of the server's log if that helps.
         """
         if not self.running:
             self._start_server()
-        if not self._record.provisioned:  # or the start before this one was interrupted
+        if not self._record.provisioned:  # also after an interrupted start
             self._provision()
         return self
 
     def create_bucket(self, bucket: str) -> None:
-        """Create a bucket if it is not there; the users may work in it if `buckets` covers it."""
+        """Create a bucket if it does not exist; the users may use it if `buckets` matches it."""
         users.create_bucket(self.endpoint, self._credentials.root, bucket)
 
     def stop(self) -> bool:
-        """Stop the server in an orderly way. False if it did not run."""
+        """Stop the server gracefully. Returns False if it did not run."""
         stopped = process.stop(self._record.server, grace_s=GRACE_S)
         self._remember(None)
         return stopped
 
     def kill(self) -> None:
-        """End the server by SIGKILL, as a crash would."""
+        """Kill the server with SIGKILL, as in a crash."""
         process.kill(self._record.server)
         self._remember(None)
 
@@ -127,7 +132,7 @@ class LocalStore:
                 self._start_on(ports)
                 return
             except StackError:
-                # somebody may have taken a port since it was looked for
+                # another process may have taken a port since it was found to be free
                 taken = server.free_ports(ports) != ports
                 if not taken or attempt == PORT_ATTEMPTS - 1:
                     raise
@@ -162,7 +167,7 @@ class LocalStore:
         )
 
 
-def _with_ports(kept: record.Record, ports: list[int]) -> record.Record:
-    """The record with other ports and everything else kept."""
-    kept.api_port, kept.console_port = ports
-    return kept
+def _with_ports(stored: record.Record, ports: list[int]) -> record.Record:
+    """Return the record with these ports."""
+    stored.api_port, stored.console_port = ports
+    return stored

@@ -1,7 +1,7 @@
-"""Whether a server program does what the protocol needs: stream events, refuse a second create.
+"""Check that a server program sends notifications and honours `If-None-Match`.
 
-Published builds of the server accept a listener and then send it nothing; old ones ignore
-`If-None-Match`. Both look healthy, so the program is run once and tried.
+Published builds of the server accept listeners but send them nothing, and old ones ignore
+`If-None-Match`. Both report that they are healthy, so the program is run and tested.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from .errors import StackError
 from .localstore import LocalStore
 from .record import Binary
 
-PATIENCE_S = 12.0
-NAME = f"{DATASETS}probe.ready"
+EVENT_TIMEOUT_S = 12.0
+OBJECT = f"{DATASETS}probe.ready"
 
 
 def identity(binary: Path) -> Binary:
-    """The program as it is now; the same again means that it need not be tried again."""
+    """Return the program's identity; while it is the same, the result of `check` holds."""
     status = binary.stat()
     return Binary(str(binary), status.st_size, status.st_mtime_ns)
 
 
 def check(binary: Path) -> None:
-    """Run the program on an empty directory and try it. Raises StackError saying what is wrong."""
+    """Run the program in an empty directory and test it. Raises StackError."""
     with tempfile.TemporaryDirectory(prefix="dscache-probe-") as scratch:
         store = LocalStore(Path(scratch), binary)
         try:
@@ -38,19 +38,20 @@ def check(binary: Path) -> None:
                 _check_events(store)
                 _check_conditions(Store(store.config))
         except DscacheError as error:
-            raise StackError(f"{binary} cannot be used as the store: {error}") from error
+            raise StackError(f"{binary} is not usable as the store: {error}") from error
 
 
 def _check_events(store: LocalStore) -> None:
     signals: queue.Queue[Signal] = queue.Queue()
     with Listener(store.client_config, DATASETS, signals.put):
-        _await(signals, Connected, "it accepts listeners but sends them nothing")
-        Store(store.builder_config).put(NAME, b"{}", if_none_match=True)
-        _await(signals, Created, "it sends no event when an object is written")
+        _expect(signals, Connected, "it accepts listeners but sends them nothing")
+        Store(store.builder_config).put(OBJECT, b"{}", if_none_match=True)
+        _expect(signals, Created, "it sends no notification when an object is written")
 
 
-def _await(signals: queue.Queue[Signal], kind: type[Signal], problem: str) -> None:
-    deadline = time.monotonic() + PATIENCE_S
+def _expect(signals: queue.Queue[Signal], kind: type[Signal], problem: str) -> None:
+    """Wait for a signal of this kind; raise StackError with `problem` if none comes."""
+    deadline = time.monotonic() + EVENT_TIMEOUT_S
     while (left_s := deadline - time.monotonic()) > 0:
         try:
             signal = signals.get(timeout=left_s)
@@ -65,7 +66,7 @@ def _await(signals: queue.Queue[Signal], kind: type[Signal], problem: str) -> No
 
 def _check_conditions(store: Store) -> None:
     try:
-        store.put(NAME, b"[]", if_none_match=True)
+        store.put(OBJECT, b"[]", if_none_match=True)
     except PreconditionFailed:
         return
-    raise StackError("it overwrites an object in spite of If-None-Match")
+    raise StackError("it overwrites an object despite If-None-Match")

@@ -1,7 +1,7 @@
-"""Processes that outlive the command which started them, and are found again without mistakes.
+"""Start processes that outlive the command, find them again, and stop them.
 
-A process is known by its id, its start time and the machine's boot id: ids are used again, the
-three together are not. Nothing is ever looked up or stopped by name.
+A process is identified by its id, its start time and the machine's boot id: ids are reused, the
+three together are not. Processes are never looked up or stopped by name.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Process(msgspec.Struct, frozen=True):
-    """Identity of a process: `started` is field 22 of /proc/<pid>/stat, in clock ticks."""
+    """Identity of a process. `started` is field 22 of /proc/<pid>/stat, in clock ticks."""
 
     pid: int
     started: int
@@ -29,9 +29,9 @@ class Process(msgspec.Struct, frozen=True):
 
 
 def spawn(argv: Sequence[str], *, environ: Mapping[str, str], log: Path) -> Process:
-    """Start a program in a session of its own, both outputs appended to `log` (mode 0600).
+    """Start a program in its own session; its output is appended to `log` (mode 0600).
 
-    `argv[0]` is a path. Raises StackError when the program cannot be executed.
+    `argv[0]` is a path. Raises StackError if the program cannot be executed.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
@@ -41,18 +41,18 @@ def spawn(argv: Sequence[str], *, environ: Mapping[str, str], log: Path) -> Proc
         (os.POSIX_SPAWN_DUP2, 1, 2),
     ]
     try:
-        # not subprocess: a Popen that is forgotten while its program runs warns when collected
+        # not Popen, which warns when it is garbage-collected while the program runs
         pid = os.posix_spawn(argv[0], list(argv), environ, file_actions=actions, setsid=True)
     except OSError as error:
         raise StackError(f"{argv[0]} cannot be started: {error.strerror}") from None
     started = _started(pid)
     if started is None:
-        raise StackError(f"{argv[0]} exited at once; see {log}")
+        raise StackError(f"{argv[0]} exited immediately; see {log}")
     return Process(pid, started, _boot())
 
 
 def alive(process: Process | None) -> bool:
-    """Whether exactly this process still runs (a zombie does not)."""
+    """Whether exactly this process is running; a zombie is not."""
     if process is None or process.boot != _boot():
         return False
     return _started(process.pid) == process.started and not _reaped(process.pid)
@@ -61,7 +61,10 @@ def alive(process: Process | None) -> bool:
 def stop(
     process: Process | None, *, grace_s: float, clock: Callable[[], float] = time.monotonic
 ) -> bool:
-    """SIGTERM, wait up to `grace_s`, then SIGKILL to its whole session. False if it did not run."""
+    """Stop a process: SIGTERM, and after `grace_s` SIGKILL to its whole session.
+
+    Returns False if it did not run. Raises StackError if it does not end.
+    """
     if process is None or not alive(process):
         return False
     os.kill(process.pid, signal.SIGTERM)
@@ -71,12 +74,12 @@ def stop(
 
 
 def kill(process: Process | None) -> None:
-    """SIGKILL to the process and everything in its session, and wait until it is gone."""
+    """Send SIGKILL to the process and its session, and wait for its end. Raises StackError."""
     if process is None or not alive(process):
         return
     os.killpg(process.pid, signal.SIGKILL)
     if not wait_until(lambda: not alive(process), timeout_s=10.0):
-        raise StackError(f"process {process.pid} does not end, not even by SIGKILL")
+        raise StackError(f"process {process.pid} does not end after SIGKILL")
 
 
 def wait_until(
@@ -86,7 +89,7 @@ def wait_until(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> bool:
-    """Whether the condition came true in time."""
+    """Poll a condition; return whether it became true before the timeout."""
     deadline = clock() + timeout_s
     while not condition():
         if clock() >= deadline:
@@ -96,14 +99,14 @@ def wait_until(
 
 
 def _started(pid: int) -> int | None:
-    """Start time of a running process, or None when it is gone or a zombie."""
+    """Return the start time of a process; None if it has ended or is a zombie."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    fields = text.rpartition(")")[2].split()  # the name before it may hold blanks and brackets
+    fields = text.rpartition(")")[2].split()  # the name before it may contain spaces and ")"
     state, threads, started = fields[0], int(fields[17]), int(fields[19])
-    # the first thread can be a zombie while others still hold files and ports
+    # the main thread may be a zombie while others still hold files and ports
     return None if state in "ZX" and threads <= 1 else started
 
 
@@ -111,7 +114,7 @@ def _reaped(pid: int) -> bool:
     try:
         return os.waitpid(pid, os.WNOHANG)[0] == pid
     except ChildProcessError:
-        return False  # started by an earlier command: its parent is init by now
+        return False  # started by an earlier command, so it is a child of init
 
 
 def _boot() -> str:

@@ -1,4 +1,4 @@
-"""The profile that makes `dscache get` work with the local store at once."""
+"""The profile that makes `dscache get` use the local store."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ LOOPBACK = ("http://127.0.0.1:", "http://localhost:", "http://[::1]:")
 
 
 def ensure(path: Path, name: str, client: Config) -> bool:
-    """Write the profile into the user file unless it is there already; whether it was written.
+    """Write the profile to the user file; return whether that was necessary.
 
-    Raises UsageError rather than replace a profile for a store elsewhere.
+    Raises UsageError if a profile of that name is for a store on another machine.
     """
     settings = {
         "endpoint": client.endpoint,
@@ -29,15 +29,15 @@ def ensure(path: Path, name: str, client: Config) -> bool:
         return False
     if existing and not str(existing.get("endpoint", "")).startswith(LOOPBACK):
         raise UsageError(
-            f"{path}: profile {name!r} is for {existing.get('endpoint')!r} and would be lost; "
-            "choose another name with --profile"
+            f"{path}: profile {name!r} is for {existing.get('endpoint')!r} and would be "
+            "overwritten; choose another name with --profile"
         )
     write_profile(path, name, settings)
     return True
 
 
 def remove(path: Path, name: str, endpoint: str) -> bool:
-    """Remove the profile if it is still for this endpoint; whether it was."""
+    """Remove the profile if it is for this endpoint; return whether it was."""
     if read(path, name).get("endpoint") != endpoint:
         return False
     remove_profile(path, name)
@@ -45,7 +45,7 @@ def remove(path: Path, name: str, endpoint: str) -> bool:
 
 
 def read(path: Path, name: str) -> dict[str, Any]:
-    """The profile's settings, empty when there is none. Raises ConfigError."""
+    """Return the profile's settings; {} if there is none. Raises ConfigError."""
     try:
         profiles = tomllib.loads(path.read_text()).get("profiles", {})
     except FileNotFoundError:

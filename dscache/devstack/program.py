@@ -1,4 +1,4 @@
-"""The builder as a program of the local stack: it is started, never imported."""
+"""Start and stop the builder of a local stack, as a program: it is never imported."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ from .errors import StackError, with_tail
 from .process import Process
 
 READY_S = 20.0
-GRACE_S = 40.0  # the builder itself releases its claims within 30 s
+GRACE_S = 40.0  # the builder releases its claims within 30 s
 POLL_S = 0.2
-OURS = ("DSCACHE_", "AWS_", "NOTIFY_SOCKET", "WATCHDOG_")
+REMOVED = ("DSCACHE_", "AWS_", "NOTIFY_SOCKET", "WATCHDOG_")
 
 
 def start(
     config: Path, log: Path, environ: Mapping[str, str], remember: Callable[[Process], None]
 ) -> bool:
-    """Start the builder and wait for it; whether it has said that it is ready.
+    """Start the builder and wait until it is ready; return whether it is.
 
-    `remember` gets the process before the wait, so that a Ctrl-C loses nothing. Raises StackError
-    with the end of the log when the builder ends instead.
+    `remember` is called with the process before the wait, so that it is recorded even after Ctrl-C.
+    Raises StackError with the end of the log if the builder exits instead.
     """
     argv = [sys.executable, "-m", "dscache_builder", "--config", str(config)]
     since = log.stat().st_size if log.is_file() else 0
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifications:
         name = f"dscache-{secrets.token_hex(8)}"
         notifications.bind(f"\0{name}")
-        settings = {k: v for k, v in environ.items() if not k.startswith(OURS)}
+        settings = {k: v for k, v in environ.items() if not k.startswith(REMOVED)}
         settings["NOTIFY_SOCKET"] = f"@{name}"
         started = process.spawn(argv, environ=settings, log=log)
         remember(started)
         ready = _wait_ready(notifications, started)
     if not ready and not process.alive(started):
-        raise StackError(with_tail("the builder ended at once", log, since))
+        raise StackError(with_tail("the builder exited immediately", log, since))
     return ready
 
 
 def stop(started: Process | None) -> bool:
-    """Stop the builder; it releases its claims first. False if it did not run."""
+    """Stop the builder, which releases its claims first. Returns False if it did not run."""
     return process.stop(started, grace_s=GRACE_S)
 
 

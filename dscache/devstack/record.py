@@ -1,4 +1,4 @@
-"""What a stack's directory says about itself: `stack.json` and `credentials.json`, mode 0600."""
+"""Read and write a stack's `stack.json` and `credentials.json` (mode 0600)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SECRET_BYTES = 24
 
 
 class Binary(msgspec.Struct, frozen=True):
-    """A server program that was seen to stream notifications, as it was then."""
+    """Identity of a server program that was probed."""
 
     path: str
     size: int
@@ -25,9 +25,9 @@ class Binary(msgspec.Struct, frozen=True):
 
 
 class Record(msgspec.Struct):
-    """What belongs to this directory: ports, programs that were started, the profile written.
+    """The state of a stack: its ports, the processes that were started, the profile written.
 
-    `binary` passed the probe; `rejected` did not, and are not tried again.
+    `binary` passed the probe; `rejected` failed it and are not probed again.
     """
 
     schema: int = 1
@@ -53,7 +53,7 @@ class Login(msgspec.Struct, frozen=True):
 
 
 class Credentials(msgspec.Struct, frozen=True):
-    """The three users of a local store."""
+    """The logins of the three users of a local store."""
 
     root: Login
     client: Login
@@ -61,32 +61,36 @@ class Credentials(msgspec.Struct, frozen=True):
 
 
 def read_record(directory: Path) -> Record:
-    """The record of a directory, an empty one when there is none. Raises StackError."""
+    """Read the record of a directory; an empty one if there is none. Raises StackError."""
     path = directory / STACK_FILE
     try:
         return msgspec.json.decode(path.read_bytes(), type=Record)
     except FileNotFoundError:
         return Record()
     except (msgspec.DecodeError, OSError) as error:
-        raise StackError(f"{path}: {error}; move it away and run `dscache up` again") from None
+        raise StackError(
+            f"{path}: {error}; move the file away and run `dscache up` again"
+        ) from None
 
 
 def write_record(directory: Path, record: Record) -> None:
-    """Replace the record in one step."""
+    """Replace the record atomically."""
     write_file(directory / STACK_FILE, _encoded(record), mode=PRIVATE)
 
 
 def credentials(directory: Path) -> Credentials:
-    """The directory's credentials; made up at random the first time. Raises StackError."""
+    """Read the credentials of a directory; create random ones the first time. Raises StackError."""
     path = directory / CREDENTIALS_FILE
     try:
         return msgspec.json.decode(path.read_bytes(), type=Credentials)
     except FileNotFoundError:
-        made = Credentials(*(_login(role) for role in ("root", "client", "builder")))
-        write_file(path, _encoded(made), mode=PRIVATE)
-        return made
+        created = Credentials(*(_login(role) for role in ("root", "client", "builder")))
+        write_file(path, _encoded(created), mode=PRIVATE)
+        return created
     except (msgspec.DecodeError, OSError) as error:
-        raise StackError(f"{path}: {error}; restore it, or `dscache down --delete`") from None
+        raise StackError(
+            f"{path}: {error}; restore the file, or run `dscache down --delete`"
+        ) from None
 
 
 def _encoded(structure: msgspec.Struct) -> bytes:

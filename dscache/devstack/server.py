@@ -1,4 +1,4 @@
-"""The object store's server as a process: on loopback, in a clean environment."""
+"""Run the object store's server as a process on loopback, in a clean environment."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ from .record import Login
 
 HOST = "127.0.0.1"
 START_S = 60.0
-STALE_UPLOADS_EXPIRY = "168h"  # the server's own 24 h would end a paused build (docs/operations.md)
+STALE_UPLOADS_EXPIRY = (
+    "168h"  # the default of 24 h would delete the parts of a paused build (docs/operations.md)
+)
 
 
 def start(
     binary: Path, directory: Path, *, root: Login, api_port: int, console_port: int
 ) -> Process:
-    """Start the server on `directory`/data, without waiting for it (`wait_healthy` does)."""
+    """Start the server on `directory`/data; `wait_healthy` waits until it is ready."""
     data = directory / "data"
     data.mkdir(parents=True, exist_ok=True)
     argv = [
@@ -37,24 +39,24 @@ def start(
 
 
 def log_path(directory: Path) -> Path:
-    """Where the server's output goes."""
+    """Return the path of the server's log."""
     return directory / "store.log"
 
 
 def wait_healthy(
     process: Process, directory: Path, api_port: int, *, timeout_s: float = START_S
 ) -> None:
-    """Return once the server takes requests. Raises StackError with the end of its log."""
+    """Wait until the server accepts requests. Raises StackError with the end of its log."""
     wait_until(lambda: not alive(process) or healthy(api_port), timeout_s=timeout_s)
     if not alive(process):
-        raise StackError(with_tail("the store's server ended at once", log_path(directory)))
+        raise StackError(with_tail("the store's server exited immediately", log_path(directory)))
     if not healthy(api_port):
         message = f"the store's server is not healthy after {timeout_s:.0f} s"
         raise StackError(with_tail(message, log_path(directory)))
 
 
 def healthy(api_port: int) -> bool:
-    """Whether the server on this port says that it can read and write."""
+    """Whether the server on this port reports that it can read and write."""
     connection = http.client.HTTPConnection(HOST, api_port, timeout=5.0)
     try:
         connection.request("GET", "/minio/health/cluster")
@@ -66,14 +68,14 @@ def healthy(api_port: int) -> bool:
 
 
 def free_ports(wanted: Sequence[int]) -> list[int]:
-    """A port for each wanted one: itself where it is free, another where it is 0 or taken."""
+    """Return a free port for each wanted one: another only if it is 0 or taken."""
     with ExitStack() as held:
         return [_bind(held, port) for port in wanted]
 
 
 def _bind(held: ExitStack, port: int) -> int:
     listener = held.enter_context(socket.socket())
-    # as the server does itself; otherwise a port of a moment ago counts as taken
+    # as the server does: otherwise a recently closed port counts as taken
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((HOST, port))
@@ -83,10 +85,10 @@ def _bind(held: ExitStack, port: int) -> int:
 
 
 def _environ(directory: Path, root: Login) -> dict[str, str]:
-    """Nothing of the caller's: with CI set, for one, the server shrinks its buffer pools."""
+    """Return the server's environment. The caller's is left out: CI, for one, shrinks buffers."""
     return {
         "PATH": os.defpath,
-        "HOME": str(directory),  # where it looks for TLS certificates
+        "HOME": str(directory),  # searched for TLS certificates
         "MINIO_ROOT_USER": root.access_key,
         "MINIO_ROOT_PASSWORD": root.secret_key,
         "MINIO_API_STALE_UPLOADS_EXPIRY": STALE_UPLOADS_EXPIRY,

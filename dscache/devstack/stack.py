@@ -1,7 +1,7 @@
-"""Bring a local store and builder up.
+"""Start a local store and builder.
 
-Everything a stack owns is in one directory: data, credentials, logs, the builder's state, and the
-record of what was started.
+Everything that belongs to a stack is in one directory: data, credentials, logs, the builder's
+state, and the record of what was started.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class StackOptions:
-    """What `dscache up` was asked for. `raw` is dataset_name → directory."""
+    """The options of `dscache up`. `raw` is dataset_name → directory."""
 
     directory: Path
     profile: str = "local"
@@ -29,7 +29,7 @@ class StackOptions:
 
 @dataclass(frozen=True)
 class Place:
-    """The store of a stack: as clients and the builder see it, and `own` when it was started."""
+    """The store of a stack: configurations of its users, and `own` if it is the stack's own."""
 
     client: Config
     builder: Config
@@ -38,9 +38,17 @@ class Place:
 
 @dataclass(frozen=True)
 class StackReport:
-    """What runs after `up`. `changed` says what this run did; empty when all was there already.
+    """What runs after `up`.
 
-    `builder` is its state in words. `default` tells whether plain `dscache get` uses this store.
+    Attributes:
+        directory: the stack's directory.
+        place: the store.
+        profile: name of the profile for the store.
+        user_file: the configuration file.
+        builder: state of the builder, in words.
+        builder_pid: process id of the builder; None if it does not run.
+        default: whether `dscache get` without options uses this store.
+        changed: what this run did; empty if everything was running already.
     """
 
     directory: Path
@@ -54,7 +62,7 @@ class StackReport:
 
 
 def up(options: StackOptions, environ: Mapping[str, str], say: Say) -> StackReport:
-    """Start whatever does not run yet and say what runs. Safe to repeat. Raises DscacheError."""
+    """Start what is not running, and report what runs. Safe to repeat. Raises DscacheError."""
     changed: list[str] = []
     with folder.locked(options.directory):
         place = _store(options, environ, say, changed)
@@ -77,33 +85,33 @@ def up(options: StackOptions, environ: Mapping[str, str], say: Say) -> StackRepo
 def _store(
     options: StackOptions, environ: Mapping[str, str], say: Say, changed: list[str]
 ) -> Place:
-    """The configured store where one answers, else the stack's own, started if need be."""
+    """Return the configured store if it answers, else the stack's own, started if necessary."""
     own = LocalStore(options.directory, Path())
-    found = elsewhere.configured(options.profile, own.endpoint, environ)
-    if found:
-        return Place(found, found, None)
-    before = own.endpoint
-    kept = record.read_record(options.directory)
-    kept.profile = options.profile
+    configured = elsewhere.configured(options.profile, own.endpoint, environ)
+    if configured:
+        return Place(configured, configured, None)
+    old_endpoint = own.endpoint
+    stored = record.read_record(options.directory)
+    stored.profile = options.profile
     if not own.running:
-        own.binary = binaries.choose(kept, environ, say)
+        own.binary = binaries.choose(stored, environ, say)
         changed.append("store started")
-    record.write_record(options.directory, kept)
+    record.write_record(options.directory, stored)
     own.start()
     file = options.directory / folder.BUILDER_FILE
-    if file.is_file() and builderfile.follow(file, before, own.endpoint):
-        changed.append(f"{file} follows the store to {own.endpoint}")
+    if file.is_file() and builderfile.replace_endpoint(file, old_endpoint, own.endpoint):
+        changed.append(f"{file}: endpoint changed to {own.endpoint}")
     return Place(own.client_config, own.builder_config, own)
 
 
 def _builder(
     options: StackOptions, store: Config, environ: Mapping[str, str], say: Say, changed: list[str]
 ) -> str:
-    """Start the builder if it is wanted and does not run; its state in words."""
+    """Start the builder if it is wanted and not running; return its state in words."""
     directory, file = options.directory, options.directory / folder.BUILDER_FILE
-    kept = record.read_record(directory)
+    stored = record.read_record(directory)
     if not options.builder:
-        return "running" if process.alive(kept.builder) else "not wanted"
+        return "running" if process.alive(stored.builder) else "not started (--no-builder)"
     projects = wheels.projects()
     if not file.is_file():
         builderfile.write_new(
@@ -114,11 +122,11 @@ def _builder(
         )
     added = builderfile.add_datasets(file, options.raw)
     if not builderfile.datasets(file):
-        return "not started: no raw data yet; run `dscache up --raw photos=DIR`"
-    if process.alive(kept.builder) and not added:
+        return "not started: no raw data yet; run `dscache up --raw NAME=DIR`"
+    if process.alive(stored.builder) and not added:
         return "running"
-    if program.stop(kept.builder):
-        say("the builder is started again, to know the new datasets")
+    if program.stop(stored.builder):
+        say("restarting the builder, which has new datasets")
     wheels.build(projects, directory / "wheels", environ, directory / folder.WHEELS_LOG)
     changed.append("builder started")
     return _start_builder(directory, file, environ)
@@ -128,9 +136,9 @@ def _start_builder(directory: Path, file: Path, environ: Mapping[str, str]) -> s
     log = directory / folder.BUILDER_LOG
 
     def remember(started: process.Process) -> None:
-        kept = record.read_record(directory)
-        kept.builder = started
-        record.write_record(directory, kept)
+        stored = record.read_record(directory)
+        stored.builder = started
+        record.write_record(directory, stored)
 
     ready = program.start(file, log, environ, remember)
     return "running" if ready else f"started, but not ready yet; see {log}"

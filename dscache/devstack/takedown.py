@@ -1,4 +1,4 @@
-"""Take a stack down: exactly what its record says was started, and nothing by name."""
+"""Stop a stack: exactly the processes in its record, and none by name."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from .localstore import LocalStore
 
 
 def down(directory: Path, environ: Mapping[str, str], *, delete: bool = False) -> list[str]:
-    """Stop builder and store, the builder first; what was done, in words.
+    """Stop the builder, then the store; return what was done, in words.
 
-    Data stays, unless `delete`: then data, credentials, logs and the profile go too. Raises
-    StackError when the directory holds no stack.
+    With `delete`, also delete data, credentials, logs and the profile. Raises StackError if the
+    directory does not contain a stack.
     """
     if not (directory / record.STACK_FILE).is_file():
-        raise StackError(f"{directory} holds no stack; name its directory with --directory")
+        raise StackError(f"no stack in {directory}; name its directory with --directory")
     with folder.locked(directory):
         done = _stop(directory)
         if delete:
@@ -29,23 +29,23 @@ def down(directory: Path, environ: Mapping[str, str], *, delete: bool = False) -
 
 
 def _stop(directory: Path) -> list[str]:
-    kept = record.read_record(directory)
+    stored = record.read_record(directory)
     done = []
-    if program.stop(kept.builder):
+    if program.stop(stored.builder):
         done.append("builder stopped")
-    kept.builder = None
-    record.write_record(directory, kept)
+    stored.builder = None
+    record.write_record(directory, stored)
     if LocalStore(directory, Path()).stop():
         done.append("store stopped")
     return done
 
 
 def _delete(directory: Path, environ: Mapping[str, str]) -> list[str]:
-    kept = record.read_record(directory)
+    stored = record.read_record(directory)
     endpoint = LocalStore(directory, Path()).endpoint
     path = user_file(environ)
     done = []
-    if kept.profile and profile.remove(path, kept.profile, endpoint):
-        done.append(f"profile {kept.profile!r} removed from {path}")
+    if stored.profile and profile.remove(path, stored.profile, endpoint):
+        done.append(f"profile {stored.profile!r} removed from {path}")
     folder.delete(directory)
     return [*done, f"data deleted from {directory}"]

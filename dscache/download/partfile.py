@@ -1,4 +1,4 @@
-"""One member on its way to the disk: `<name>.part`, checked while it is written."""
+"""Write one member to `<name>.part`, and check it while it is written."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import NoSpace
-from ..folder.checksums import CHUNK_BYTES, Sums
+from ..folder.checksums import CHUNK_BYTES, Checksums
 from ..folder.contents import PART_SUFFIX
 from ..protocol.manifests import Member
 from ..units import format_bytes
@@ -22,11 +22,11 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 class PartFile:
     """The file `<name>.part` in `folder`; `publish` turns it into `<name>`.
 
-    Several threads may write to different places. Sums are rolled while bytes come in order; what
-    came otherwise is read back at the end, from the page cache.
+    Several threads may write to different places. Checksums are updated while bytes arrive in
+    order; the rest is read back at the end, from the page cache.
 
-    What an earlier process left is hashed again when it is opened and never trusted: a finished
-    file goes back to being a `.part` until its sums have been compared once more.
+    Files of an earlier process are hashed again and never trusted: a finished file becomes a
+    `.part` again until its checksums have been compared.
     """
 
     def __init__(self, folder: Path, member: Member) -> None:
@@ -36,71 +36,78 @@ class PartFile:
         if self._path.exists():
             self._path.replace(self._part)
         self._file = os.open(self._part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        self._sums = Sums()
-        self._summed = 0
+        self._checksums = Checksums()
+        self._hashed_bytes = 0
 
     def resume(self) -> list[tuple[int, int]]:
-        """The stretches [start, stop) that are missing, in order; reserves space for them.
+        """Return the missing byte ranges [start, stop), in order, and reserve space for them.
 
         Raises NoSpace.
         """
         if os.fstat(self._file).st_size > self.member.size:
             os.ftruncate(self._file, 0)
         missing = gaps(_written(self._file), self.member.size)
-        self._sum_up(missing[0][0] if missing else self.member.size)
+        self._hash_up_to(missing[0][0] if missing else self.member.size)
         if missing and self.member.size >= RESERVED_FROM_BYTES:
-            from .reservation import reserve  # what is small needs no ctypes
+            from .reservation import reserve  # small files need no ctypes
 
-            with self._telling_no_space():
+            with self._translate_full_disk():
                 reserve(self._file, self.member.size)
         return missing
 
     def write(self, data: memoryview, at: int) -> None:
-        """Write at a place in the member. Raises NoSpace when the disk, the quota or a limit is
-        full."""
-        if at == self._summed:  # true for one thread at most: the others write elsewhere
-            self._sums.update(data)
-            self._summed += len(data)
-        with self._telling_no_space():
+        """Write `data` at an offset in the member.
+
+        Raises NoSpace when the disk is full or a quota or file size limit is reached.
+        """
+        if at == self._hashed_bytes:  # true in one thread at most: the others write elsewhere
+            self._checksums.update(data)
+            self._hashed_bytes += len(data)
+        with self._translate_full_disk():
             while data:
                 written = os.pwrite(self._file, data, at)
                 at += written
                 data = data[written:]
 
     def check(self) -> bool:
-        """Compare size and sums with the member table; when they are wrong the file is emptied."""
-        self._sum_up(self.member.size)
-        if os.fstat(self._file).st_size == self.member.size and self._sums.match(self.member):
+        """Compare size and checksums with the member table; if they differ, empty the file."""
+        self._hash_up_to(self.member.size)
+        if os.fstat(self._file).st_size == self.member.size and self._checksums.match(self.member):
             return True
         os.ftruncate(self._file, 0)
-        self._sums, self._summed = Sums(), 0
+        self._checksums, self._hashed_bytes = Checksums(), 0
         return False
 
     def publish(self) -> None:
-        """Give a checked file its own name, once it is on the disk: after a power cut a name must
-        not stand for zeros. Raises NoSpace, which some file systems find out only now."""
-        with self._telling_no_space():
+        """Sync a checked file and give it its final name.
+
+        Synced first, so that after a power cut the name does not belong to zeros. Raises NoSpace,
+        which some file systems detect only now.
+        """
+        with self._translate_full_disk():
             os.fdatasync(self._file)
         self.close()
         self._part.replace(self._path)
 
     def close(self) -> None:
-        """Close the file and leave it for a later `resume`; closing twice is fine."""
+        """Close the file, to be resumed later; closing twice is fine."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
 
-    def _sum_up(self, stop: int) -> None:
-        """Roll the sums over what is in the file, up to `stop`."""
-        if self._summed == stop:
+    def _hash_up_to(self, stop: int) -> None:
+        """Update the checksums from the file, up to `stop`."""
+        if self._hashed_bytes == stop:
             return
         buffer = memoryview(bytearray(CHUNK_BYTES))
-        while read := os.preadv(self._file, [buffer[: stop - self._summed]], self._summed):
-            self._sums.update(buffer[:read])
-            self._summed += read
+        while read := os.preadv(
+            self._file, [buffer[: stop - self._hashed_bytes]], self._hashed_bytes
+        ):
+            self._checksums.update(buffer[:read])
+            self._hashed_bytes += read
 
     @contextmanager
-    def _telling_no_space(self) -> Iterator[None]:
+    def _translate_full_disk(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
@@ -111,35 +118,35 @@ class PartFile:
             written = format_bytes(os.fstat(self._file).st_size)
             raise NoSpace(
                 f"{self._part}: {error.strerror} after {written} of "
-                f"{format_bytes(self.member.size)} ({available} free); free space or raise the "
-                "limit (`dscache cache prune` removes old datasets) and get it again: it goes on "
-                "from here"
+                f"{format_bytes(self.member.size)} ({available} free); free some space "
+                "(`dscache cache prune` removes old datasets) or raise the limit, then get the "
+                "dataset again: the download resumes here"
             ) from error
 
 
 def _written(file: int) -> list[tuple[int, int]]:
-    """The stretches of a file that were written, as the file system tells (lseek, SEEK_DATA).
+    """Return the byte ranges of a file that were written (lseek with SEEK_DATA).
 
-    One that knows no holes says all of it; then the sums are wrong in the end.
+    A file system without holes reports the whole file; then the checksums differ in the end.
     """
-    found: list[tuple[int, int]] = []
+    written: list[tuple[int, int]] = []
     size, at = os.fstat(file).st_size, 0
     while at < size:
         try:
             start = os.lseek(file, at, os.SEEK_DATA)
         except OSError as error:
-            if error.errno == errno.ENXIO:  # nothing but a hole to the end
-                return found
+            if error.errno == errno.ENXIO:  # only a hole up to the end
+                return written
             raise
         at = os.lseek(file, start, os.SEEK_HOLE)
-        found.append((start, min(at, size)))
-    return found
+        written.append((start, min(at, size)))
+    return written
 
 
 def gaps(written: list[tuple[int, int]], size: int) -> list[tuple[int, int]]:
-    """What is missing of `size` bytes, given the stretches that were written. Pure.
+    """Return the byte ranges missing of `size` bytes, given those that were written. Pure.
 
-    The last block before a hole may have been begun only, the file system tells whole blocks: it
+    The file system reports whole blocks, and the last block before a hole may be incomplete: it
     counts as missing.
     """
     missing: list[tuple[int, int]] = []

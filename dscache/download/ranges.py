@@ -1,13 +1,14 @@
-"""Ranged GETs of one zip over presigned URLs, on a keep-alive connection per thread.
+"""Ranged GETs of one zip over presigned URLs, on one keep-alive connection per thread.
 
-http.client with a reused buffer: it costs a third of boto3's CPU time per byte
-(docs/benchmarks.md), and nothing between the socket and the buffer copies.
+Uses http.client with a reused buffer: a third of boto3's CPU time per byte (docs/benchmarks.md),
+and no copy between the socket and the buffer.
 """
 
 from __future__ import annotations
 
 import contextlib
 import http.client
+import logging
 import os
 import re
 import socket
@@ -29,42 +30,43 @@ from ..folder.checksums import CHUNK_BYTES
 from ..store.s3errors import parse_error
 
 CONNECT_TIMEOUT_S = 5.0
+_log = logging.getLogger(__name__)
 _RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
 _ERROR_BODY_BYTES = 16 << 10
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
 
 class Interrupted(Exception):
-    """The range broke off or was not answered; asking again may help (internal)."""
+    """A range broke off or was not answered; a retry may help (internal)."""
 
 
 class Source:
-    """The zip: where it is, and what it must be. Shared by all threads.
+    """The zip: its URL and its expected etag and size. Thread-safe.
 
-    `url` gives a fresh presigned URL each time it is called, and is called by one thread at a time.
-    URLs carry a signature, so they never appear in messages.
+    `url` returns a fresh presigned URL each time; only one thread at a time calls it. URLs contain
+    a signature, so they never appear in messages.
     """
 
     def __init__(self, url: Callable[[], str], *, name: str, etag: str, size: int) -> None:
         self.name, self.etag, self.size = name, etag, size
-        self._fresh = url
+        self._presign = url
         self._lock = threading.Lock()
         self._url = ""
 
     def url(self, stale: str = "") -> str:
-        """The URL to use; another one than `stale`, which was refused."""
+        """Return the URL to use; not `stale`, which was refused."""
         with self._lock:
             if self._url == stale:
-                self._url = self._fresh()
+                self._url = self._presign()
             return self._url
 
 
 class _Response(http.client.HTTPResponse):
-    """An answer that hands over what has arrived instead of waiting for a full buffer, so that
-    nothing is lost when the connection breaks."""
+    """A response that returns the bytes received so far instead of waiting for a full buffer, so
+    that none are lost when the connection breaks."""
 
     def receive(self, buffer: memoryview) -> int:
-        """Read once, at most to the end of the body; 0 at its end or when the peer closed."""
+        """Read once into `buffer`; return the number of bytes, 0 at the end."""
         left = self.length or 0
         read = self.fp.readinto1(buffer[:left]) if left else 0
         self.length = left - read
@@ -72,12 +74,18 @@ class _Response(http.client.HTTPResponse):
 
 
 class RangeReader:
-    """Reads ranges of a source. One thread reads; another may `abort`.
+    """Reads ranges of a source. One thread reads; another may call `abort`.
 
-    `answer_s` is the time its last request took until the head of the answer was there.
+    Proxy variables of the environment are ignored.
 
-    `stall_s`: a chunk of 256 KiB that has not arrived by then counts as a broken connection, which
-    also ends a peer that drips. Proxy variables of the environment are not followed.
+    Args:
+        source: the zip.
+        stall_s: a chunk of 256 KiB that takes longer counts as a broken connection, even if single
+            bytes keep arriving.
+
+    Attributes:
+        response_s: time from the last request to the headers of its response.
+        buffer: holds the last piece that was read.
     """
 
     def __init__(self, source: Source, stall_s: float) -> None:
@@ -87,15 +95,15 @@ class RangeReader:
         self._socket: socket.socket | None = None
         self._host = ("", "")
         self._aborted = False
-        self.answer_s = 0.0
+        self.response_s = 0.0
         self.buffer = memoryview(bytearray(CHUNK_BYTES))
 
     def read(self, start: int, stop: int) -> Generator[memoryview, None, None]:
-        """Yield the bytes [start, stop) in order, in pieces of the one buffer: use each before the
-        next is asked for.
+        """Yield the bytes [start, stop) in order. The pieces share a buffer: use each before
+        requesting the next.
 
-        Raises Interrupted (everything received was yielded before), AccessDenied, DatasetReplaced,
-        StoreError.
+        Raises Interrupted (after everything received was yielded), AccessDenied, DatasetReplaced,
+        StoreError, StoreUnreachable (the certificate is not trusted).
         """
         complete = False
         try:
@@ -106,8 +114,8 @@ class RangeReader:
             complete = True
         except ssl.SSLCertVerificationError as error:
             raise StoreUnreachable(
-                f"{self._host[1]}: its certificate is not trusted ({error.verify_message}); "
-                "set AWS_CA_BUNDLE to the file with its authority's certificate"
+                f"{self._host[1]}: the certificate is not trusted ({error.verify_message}); "
+                "set AWS_CA_BUNDLE to a file with the certificate of its authority"
             ) from error
         except (OSError, http.client.HTTPException) as error:
             raise Interrupted(f"{self._host[1]}: {_cause(error)}") from error
@@ -116,12 +124,12 @@ class RangeReader:
                 self.close()
 
     def abort(self) -> None:
-        """Make a read in another thread end at once; the reader is of no use afterwards."""
+        """End a read in another thread immediately. The reader cannot be used again."""
         self._aborted = True
         open_socket = self._socket
         if open_socket is not None:
-            with contextlib.suppress(OSError):  # it may be closed meanwhile
-                # not the method of an SSL socket, which pulls the rug from under a reading thread
+            with contextlib.suppress(OSError):  # another thread may close it
+                # not SSLSocket.shutdown, which discards the TLS state that the reading thread uses
                 socket.socket.shutdown(open_socket, socket.SHUT_RDWR)
 
     def close(self) -> None:
@@ -140,7 +148,10 @@ class RangeReader:
             size -= filled
 
     def _fill(self, response: _Response, wanted: int) -> tuple[int, OSError | None]:
-        """Fill the buffer with `wanted` bytes; fewer, and why, when the connection breaks."""
+        """Fill the buffer with `wanted` bytes.
+
+        Returns the number of bytes, and the error if the connection broke before.
+        """
         deadline = time.monotonic() + self._stall_s
         filled = 0
         while filled < wanted:
@@ -156,7 +167,7 @@ class RangeReader:
         return filled, None
 
     def _open(self, start: int, stop: int) -> _Response:
-        """Ask for the range. A refused URL is renewed once: it may just have expired."""
+        """Request the range. A refused URL is renewed once: it may have expired."""
         url = self._source.url()
         for renewed in (False, True):
             response = self._request(url, start, stop)
@@ -167,6 +178,11 @@ class RangeReader:
             self.close()
             if renewed or not isinstance(error, AccessDenied):
                 raise error
+            _log.debug(
+                "%s: the URL was refused (%d); signing a new one",
+                self._source.name,
+                response.status,
+            )
             url = self._source.url(stale=url)
         return response
 
@@ -177,9 +193,9 @@ class RangeReader:
         connection.putheader("Range", f"bytes={start}-{stop - 1}")
         connection.putheader("If-Match", f'"{self._source.etag}"')
         connection.endheaders()
-        asked_at = time.monotonic()
+        sent_at = time.monotonic()
         response = connection.getresponse()
-        self.answer_s = time.monotonic() - asked_at
+        self.response_s = time.monotonic() - sent_at
         assert isinstance(response, _Response)
         return response
 
@@ -193,50 +209,53 @@ class RangeReader:
         connection.connect()
         connection.sock.settimeout(self._stall_s)
         self._socket = connection.sock
-        if self._aborted:  # looked at after the socket can be seen by `abort`
+        if self._aborted:  # checked only now, when `abort` can see the socket
             raise ConnectionError("aborted")
         return connection
 
     def _check(self, response: _Response, start: int, stop: int) -> None:
-        """The answer must be this range of this zip, whatever stands between us and the store."""
-        found = response.getheader("Content-Range", "")
-        match = _CONTENT_RANGE.fullmatch(found)
+        """Check that the response is this range of this zip: a proxy may ignore the headers."""
+        content_range = response.getheader("Content-Range", "")
+        match = _CONTENT_RANGE.fullmatch(content_range)
         if match is None or (int(match[1]), int(match[2])) != (start, stop - 1):
             raise StoreError(
-                f"{self._source.name}: asked for bytes {start}-{stop - 1}, the answer says "
-                f"{found or 'nothing'!r}; does a proxy stand between here and the store?"
+                f"{self._source.name}: requested bytes {start}-{stop - 1}, but Content-Range is "
+                f"{content_range or 'missing'!r}; is there a proxy in front of the store?"
             )
         if response.length != stop - start:
-            raise StoreError(f"{self._source.name}: a range of {response.length} bytes was sent")
+            raise StoreError(
+                f"{self._source.name}: requested {stop - start} bytes, but Content-Length is "
+                f"{response.length}"
+            )
         etag = response.getheader("ETag", "").strip('"')
         if etag != self._source.etag or match[3] not in ("*", str(self._source.size)):
             raise _replaced(self._source, f"etag {etag}, {match[3]} bytes")
 
 
 def refusal(status: int, body: bytes, source: Source) -> Exception:
-    """The error of an answer that is not 206; Interrupted when asking again may help. Pure."""
+    """Return the error for a response that is not 206; Interrupted if a retry may help. Pure."""
     code, message = parse_error(body)
-    what = f"{source.name}: {code or 'HTTP'} ({status})"
+    prefix = f"{source.name}: {code or 'HTTP'} ({status})"
     if status in _RETRIED:
-        return Interrupted(what)
+        return Interrupted(prefix)
     if status in (401, 403):
         return AccessDenied(
-            f"{what}: a fresh URL was refused: {message or 'no reason given'}; check the "
+            f"{prefix}: a fresh URL was refused: {message or 'no reason given'}; check the "
             "profile's credentials, the user's policy, and the clock of this machine"
         )
     if code == "NoSuchBucket":
-        return BucketMissing(f"{what}: the bucket does not exist")
+        return BucketMissing(f"{prefix}: the bucket does not exist")
     if status in (404, 412):
         return _replaced(source, code or str(status))
     if status == 416:
-        return IntegrityError(f"{what}: the zip is shorter than its ready marker says")
-    return StoreError(f"{what}: expected a partial answer (206)")
+        return IntegrityError(f"{prefix}: the zip is smaller than the ready marker says")
+    return StoreError(f"{prefix}: expected a partial response (206)")
 
 
 def _replaced(source: Source, found: str) -> DatasetReplaced:
     return DatasetReplaced(
-        f"{source.name} is gone or another one (expected etag {source.etag}, {source.size} bytes; "
-        f"found {found}): the dataset was retired meanwhile; get it again"
+        f"{source.name} was deleted or replaced (expected etag {source.etag}, {source.size} bytes; "
+        f"found {found}): the dataset was retired; get it again"
     )
 
 
@@ -248,12 +267,10 @@ def _connection(scheme: str, netloc: str) -> http.client.HTTPConnection:
     elif scheme == "http":
         connection = http.client.HTTPConnection(netloc, timeout=CONNECT_TIMEOUT_S)
     else:
-        raise StoreError(f"{scheme}://{netloc}: not an HTTP address")
+        raise StoreError(f"{scheme}://{netloc}: not an HTTP URL")
     connection.response_class = _Response
     return connection
 
 
 def _cause(error: Exception) -> str:
-    if isinstance(error, TimeoutError):
-        return f"nothing arrived in time ({error})"
     return str(error) or type(error).__name__

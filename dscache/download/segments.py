@@ -1,8 +1,8 @@
-"""Segments of the zip on their way to the disk: each is fetched by one worker.
+"""Segments of the zip, each fetched by one worker, and the runs of members that they belong to.
 
-A run (see `plan_runs`) begins as one segment: several small members in a row, or one
-member. A large member is shared by cutting its segment in two, and what an interrupted download
-left of one begins as several. Not for several threads but where it says so.
+A run (see `plan_runs`) starts as one segment: several small neighbouring members, or one member. A
+large member is shared between workers by cutting its segment in two; one that an interrupted
+download left incomplete starts as several segments. Not thread-safe except where stated.
 """
 
 from __future__ import annotations
@@ -16,27 +16,29 @@ from ..protocol.manifests import Member
 from .partfile import BLOCK_BYTES, PartFile
 
 OnComplete = Callable[[PartFile], None]
-MAX_GAP_BYTES = 64 << 10  # read and dropped rather than asked around: headers, a skipped tiny shard
+MAX_GAP_BYTES = 64 << 10  # read and dropped, as another request costs more: headers, tiny shards
 MIN_RUN_BYTES = 4 << 20
 MAX_RUN_BYTES = 64 << 20
 TARGET_RUNS = 16
 
 
 class Segment:
-    """The bytes [position, stop) of the zip; `position` moves on as they come."""
+    """The bytes [position, stop) of the zip; `position` advances as they arrive."""
 
     def __init__(self, run: Run, position: int, stop: int) -> None:
         self.run, self.position, self.stop = run, position, stop
 
     @property
     def left(self) -> int:
-        """Bytes still to come."""
+        """Number of missing bytes."""
         return self.stop - self.position
 
 
 class Run(ABC):
-    """Members that lie together in the zip, and their files. Each file whose member has come as a
-    whole is handed to `on_complete`."""
+    """Neighbouring members of the zip and their files.
+
+    `on_complete` is called with the file of each member that has arrived completely.
+    """
 
     shareable = False  # whether a segment can be cut
 
@@ -46,52 +48,57 @@ class Run(ABC):
 
     @abstractmethod
     def open(self) -> tuple[int, list[Segment]]:
-        """Bytes that are there already, and the segments to fetch, in order. Raises NoSpace."""
+        """Return the number of bytes already on disk, and the segments to fetch, in order.
+
+        Raises NoSpace.
+        """
 
     @abstractmethod
     def write(self, data: memoryview, position: int) -> int:
-        """Take the bytes of the zip at `position`; how many of them belong to members.
+        """Write the bytes of the zip at `position`; return how many of them belong to members.
 
-        From several threads for different segments. Raises NoSpace.
+        Several threads may write different segments. Raises NoSpace.
         """
 
     def cut(self, segment: Segment, size: int) -> Segment:
-        """Leave about the first `size` bytes to a segment and give the rest away, as a new one;
-        where runs are `shareable`."""
+        """Shorten a segment to about `size` bytes and return the rest as a new segment.
+
+        Only for runs that are `shareable`.
+        """
         raise NotImplementedError(f"{self!r}, {segment!r}, {size}")
 
     @abstractmethod
-    def ended(self) -> bool:
-        """Note that a segment has come to its end; whether it was the last one."""
+    def end_segment(self) -> bool:
+        """Note that a segment has arrived completely; return whether it was the last one."""
 
     @abstractmethod
     def finish(self) -> None:
-        """All has come."""
+        """Complete the run, once all its segments have arrived."""
 
     def close(self) -> None:
-        """Close what is open, and leave it for a later `open`."""
+        """Close the open file, to be resumed later."""
         if self._part is not None:
             self._part.close()
             self._part = None
 
 
 class SingleMemberRun(Run):
-    """One member, of which something may be there; several workers may write to it."""
+    """One member, possibly incomplete on disk; several workers may write to it."""
 
     shareable = True
 
     def __init__(self, folder: Path, on_complete: OnComplete, member: Member) -> None:
         super().__init__(folder, on_complete)
         self._member = member
-        self._stretches = 0
+        self._open_segments = 0
 
     def open(self) -> tuple[int, list[Segment]]:
         self._part = PartFile(self._folder, self._member)
-        begin = self._member.offset
+        offset = self._member.offset
         missing = [
-            Segment(self, begin + start, begin + stop) for start, stop in self._part.resume()
+            Segment(self, offset + start, offset + stop) for start, stop in self._part.resume()
         ]
-        self._stretches = len(missing)
+        self._open_segments = len(missing)
         return self._member.size - sum(segment.left for segment in missing), missing
 
     def write(self, data: memoryview, position: int) -> int:
@@ -100,16 +107,16 @@ class SingleMemberRun(Run):
         return len(data)
 
     def cut(self, segment: Segment, size: int) -> Segment:
-        at = segment.position + size
-        at -= (at - self._member.offset) % BLOCK_BYTES
-        later = Segment(self, at, segment.stop)
-        segment.stop = at
-        self._stretches += 1
+        cut = segment.position + size
+        cut -= (cut - self._member.offset) % BLOCK_BYTES
+        later = Segment(self, cut, segment.stop)
+        segment.stop = cut
+        self._open_segments += 1
         return later
 
-    def ended(self) -> bool:
-        self._stretches -= 1
-        return self._stretches == 0
+    def end_segment(self) -> bool:
+        self._open_segments -= 1
+        return self._open_segments == 0
 
     def finish(self) -> None:
         assert self._part is not None
@@ -118,37 +125,37 @@ class SingleMemberRun(Run):
 
 
 class MultiMemberRun(Run):
-    """Small members, of which nothing is there; bytes between them are dropped."""
+    """Small members, none of them on disk yet; bytes between them are dropped."""
 
     def __init__(self, folder: Path, on_complete: OnComplete, members: Sequence[Member]) -> None:
         super().__init__(folder, on_complete)
-        self._left = deque(members)
+        self._missing = deque(members)
 
     def open(self) -> tuple[int, list[Segment]]:
-        first, last = self._left[0], self._left[-1]
+        first, last = self._missing[0], self._missing[-1]
         return 0, [Segment(self, first.offset, last.offset + last.size)]
 
     def write(self, data: memoryview, position: int) -> int:
-        taken = 0
+        member_bytes = 0
         while data:
-            member = self._left[0]
-            between = min(member.offset - position, len(data))
-            if between > 0:
-                position += between
-                data = data[between:]
+            member = self._missing[0]
+            gap = min(member.offset - position, len(data))
+            if gap > 0:
+                position += gap
+                data = data[gap:]
                 continue
             wanted = data[: member.offset + member.size - position]
             self._write(member, wanted, position - member.offset)
-            taken += len(wanted)
+            member_bytes += len(wanted)
             position += len(wanted)
             data = data[len(wanted) :]
-        return taken
+        return member_bytes
 
-    def ended(self) -> bool:
+    def end_segment(self) -> bool:
         return True
 
     def finish(self) -> None:
-        """Each member was settled when it ended."""
+        """Do nothing: each member was completed when its last byte arrived."""
 
     def _write(self, member: Member, data: memoryview, at: int) -> None:
         if self._part is None:
@@ -156,12 +163,12 @@ class MultiMemberRun(Run):
         self._part.write(data, at)
         if at + len(data) == member.size:
             part, self._part = self._part, None
-            self._left.popleft()
+            self._missing.popleft()
             self._on_complete(part)
 
 
 def make_run(folder: Path, on_complete: OnComplete, members: Sequence[Member]) -> Run:
-    """The run of these members, whose files are or will be in `folder`."""
+    """Make the run of these members, whose files are in `folder`."""
     if len(members) == 1:
         return SingleMemberRun(folder, on_complete, members[0])
     return MultiMemberRun(folder, on_complete, members)
@@ -170,9 +177,9 @@ def make_run(folder: Path, on_complete: OnComplete, members: Sequence[Member]) -
 def plan_runs(members: Sequence[Member], alone: Collection[str] = ()) -> list[list[Member]]:
     """Group members, given in zip order, so that each group can be read as one range.
 
-    Small neighbours share a range, so a small dataset costs one round trip; a run stays small
-    enough that several connections get equal shares. Names in `alone` (half-fetched members, which
-    do not begin at their beginning) and empty members get a run of their own.
+    Small neighbours share a range, so a small dataset costs one round trip; runs are small enough
+    that several connections get equal shares. Members named in `alone` (which may be incomplete on
+    disk) and empty members get a run of their own.
     """
     total = sum(member.size for member in members)
     run_bytes = min(max(total // TARGET_RUNS, MIN_RUN_BYTES), MAX_RUN_BYTES)

@@ -1,7 +1,8 @@
-"""What a fetch has still to bring, and which worker brings what.
+"""Distribute the bytes to fetch among the workers.
 
-Runs wait in the order of the zip. One that is opened becomes segments; a worker takes the first
-that waits, else opens the next run, else takes the later half of what a slow neighbour has left.
+Runs are queued in zip order. Opening a run yields segments. A worker takes the first queued
+segment; if there is none it opens the next run; if there is none it takes the second half of what
+a slow worker has left.
 """
 
 from __future__ import annotations
@@ -15,15 +16,17 @@ from .segments import Run, Segment
 
 
 class WorkQueue:
-    """The segments of some runs, for several threads. `changed` is its lock, and is notified when
-    something waits for a worker.
+    """The segments of some runs. Thread-safe.
 
-    `share_bytes`: larger segments are cut into equal ones before they begin; None cuts none.
+    Args:
+        runs: the runs to fetch, in zip order.
+        changed: used as the lock, and notified when a segment is ready for a worker.
+        share_bytes: larger segments are cut into equal parts before they start; None cuts none.
 
     Attributes:
-        done: bytes of members that are on the disk, what was there before included.
-        received: bytes that have come.
-        range_bytes_per_s: what one range brings; None while that is not known.
+        done: bytes of members on disk, including those that were there before.
+        received: bytes received.
+        range_bytes_per_s: throughput of one range; None while unknown.
     """
 
     def __init__(
@@ -31,80 +34,80 @@ class WorkQueue:
     ) -> None:
         self._changed = changed
         self._share_bytes = share_bytes
-        self._queue = deque(runs)
-        self._open: set[Run] = set()
-        self._waiting: deque[Segment] = deque()  # for a worker
-        self._active: list[Segment] = []  # with one
-        self._ended = False
+        self._unopened = deque(runs)
+        self._open_runs: set[Run] = set()
+        self._ready: deque[Segment] = deque()
+        self._active: list[Segment] = []
+        self._stopped = False
         self.done = self.received = 0
         self.range_bytes_per_s: float | None = None
 
     @property
-    def waiting(self) -> bool:
-        """Whether something waits for a worker."""
-        return not self._ended and bool(self._waiting or self._queue)
+    def has_work(self) -> bool:
+        """Whether a run or segment has no worker yet."""
+        return not self._stopped and bool(self._ready or self._unopened)
 
     def openings(self) -> int:
-        """How many more workers would find something to do."""
+        """Return the number of additional workers that would have something to do."""
         with self._changed:
-            if self._ended:
+            if self._stopped:
                 return 0
-            shared = sum(map(self._may_share, self._active))
-            return len(self._queue) + len(self._waiting) + shared
+            shareable = sum(map(self._may_share, self._active))
+            return len(self._unopened) + len(self._ready) + shareable
 
     def next(self) -> Segment | None:
-        """What a worker fetches next; None when there is nothing left for it. Raises NoSpace."""
+        """Return the next segment for a worker; None if there is none left. Raises NoSpace."""
         while True:
             with self._changed:
-                if self._ended:
+                if self._stopped:
                     return None
-                if self._waiting or not self._queue:
-                    segment = self._waiting.popleft() if self._waiting else self._share()
+                if self._ready or not self._unopened:
+                    segment = self._ready.popleft() if self._ready else self._share()
                     if segment is not None:
                         self._active.append(segment)
                     return segment
-                run = self._queue.popleft()
-                self._open.add(run)
-            self._begin(run)
+                run = self._unopened.popleft()
+                self._open_runs.add(run)
+            self._open_run(run)
 
     def advance(self, segment: Segment, received: int, kept: int) -> None:
-        """So many bytes of the segment have come, of which members `kept` some."""
+        """Note that bytes of a segment were received, of which `kept` belong to members."""
         with self._changed:
             segment.position += received
             self.received += received
             self.done += kept
 
     def end(self, segment: Segment) -> None:
-        """The segment has come as a whole. Raises what settling its members raises."""
+        """Note that a segment has arrived completely. Raises the errors of `Run.finish`."""
         with self._changed:
             self._active.remove(segment)
-            last = segment.run.ended()
-        if last:
+            is_last = segment.run.end_segment()
+        if is_last:
             self._finish(segment.run)
 
-    def again(self, run: Run, size: int) -> None:
-        """Fetch a run once more, of which `size` bytes were done."""
+    def requeue(self, run: Run, size: int) -> None:
+        """Fetch a run again, `size` bytes of which counted as done."""
         with self._changed:
             self.done -= size
-            self._queue.appendleft(run)
+            self._unopened.appendleft(run)
 
     def stop(self) -> None:
-        """Give out nothing from now on."""
+        """Hand out no more segments."""
         with self._changed:
-            self._ended = True
+            self._stopped = True
 
     def close(self) -> None:
-        """Close the files that are open, once no worker writes any more."""
-        for run in self._open:
+        """Close the open files; only when no worker is writing."""
+        for run in self._open_runs:
             run.close()
 
-    def _begin(self, run: Run) -> None:
-        there, segments = run.open()
+    def _open_run(self, run: Run) -> None:
+        present_bytes, segments = run.open()
         if self._share_bytes is not None and run.shareable:
-            segments = [cut for whole in segments for cut in _split(whole, self._share_bytes)]
+            segments = [part for segment in segments for part in _split(segment, self._share_bytes)]
         with self._changed:
-            self.done += there
-            self._waiting.extend(segments)
+            self.done += present_bytes
+            self._ready.extend(segments)
             self._changed.notify_all()
         if not segments:
             self._finish(run)
@@ -112,11 +115,14 @@ class WorkQueue:
     def _finish(self, run: Run) -> None:
         run.finish()
         with self._changed:
-            self._open.discard(run)
+            self._open_runs.discard(run)
 
     def _share(self) -> Segment | None:
-        """Half of what the worker with most to do has left, if it is slow. Under the lock, like
-        every advance: what it is receiving ends long before the cut."""
+        """Return half of what the worker with the most missing bytes has left, if it is slow.
+
+        Called with the lock held, as `advance` is: what that worker is receiving now ends long
+        before the cut.
+        """
         shareable = filter(self._may_share, self._active)
         longest = max(shareable, key=lambda segment: segment.left, default=None)
         return None if longest is None else longest.run.cut(longest, longest.left // 2)
@@ -126,10 +132,10 @@ class WorkQueue:
         return rate is not None and segment.run.shareable and worth_sharing(segment.left, rate)
 
 
-def _split(whole: Segment, share_bytes: int) -> list[Segment]:
-    """A segment that has not begun in equal pieces of about `share_bytes`, in order."""
-    divided = [whole]
-    for count in range(piece_count(whole.left, share_bytes), 1, -1):
-        last = divided[-1]
-        divided.append(last.run.cut(last, last.left // count))
-    return divided
+def _split(segment: Segment, share_bytes: int) -> list[Segment]:
+    """Cut a segment that has not started into equal parts of about `share_bytes`, in order."""
+    parts = [segment]
+    for count in range(piece_count(segment.left, share_bytes), 1, -1):
+        last = parts[-1]
+        parts.append(last.run.cut(last, last.left // count))
+    return parts

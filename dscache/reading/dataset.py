@@ -1,4 +1,4 @@
-"""What `get` returns: a dataset folder on this machine."""
+"""A dataset folder on this machine: what `get` returns."""
 
 from __future__ import annotations
 
@@ -25,29 +25,33 @@ FEATURES_FILE = "features.json"
 
 
 class Dataset(Examples):
-    """A downloaded dataset: where it is, what is in it, and its examples.
+    """A downloaded dataset: its path, metadata and examples.
 
-    `os.fspath(dataset)` is the folder, whose layout is that of TFDS. A copy of some splits or
-    shards gives what it has. Iterating yields the examples of all splits. A folder of the local
-    cache is not removed before this process ends, or every object of it was closed.
+    `os.fspath(dataset)` is the folder, which has the TFDS layout. A partial copy gives the splits
+    and shards that it has. Iterating yields the examples of all splits. A folder in the local cache
+    cannot be removed until this process ends or all its Dataset objects are closed.
 
-    `lock` is the file to lock against that; True looks whether the path is one of a cache, None
-    takes no lock: in a cache that is not to be written to.
+    Everything except the path is read when it is first used.
 
-    Everything but the path is read when it is asked for. Raises IntegrityError when the folder is
-    no dataset, then or later when its manifest is damaged.
+    Args:
+        path: the folder.
+        lock: the lock file that protects the folder from being removed. True finds it if the folder
+            is in a cache; None takes no lock, for a cache that must not be written to.
+
+    Raises IntegrityError if the folder is not a dataset, and from any attribute or method if its
+    manifest is damaged.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, lock: Path | bool | None = True) -> None:
         self.path = Path(path).absolute()
         self._lock = readers_lock_of(self.path) if lock is True else lock or None
-        self._kept = self._lock is not None
+        self._is_locked = self._lock is not None
         if self._lock is not None:
             locks.retain(self._lock)
         if not contents.usable(self.path):
             self.close()
             raise IntegrityError(
-                f"{self.path}: is no dataset (no {contents.MANIFEST} in it, or an unfinished one); "
+                f"{self.path}: not a dataset (its {contents.MANIFEST} is missing or incomplete); "
                 "expected a folder that `dscache get` made"
             )
 
@@ -60,7 +64,7 @@ class Dataset(Examples):
 
     @property
     def key(self) -> str:
-        """The key it was built under (the resolved one, with the handler's defaults)."""
+        """The key of the resolved spec, which includes the handler's defaults."""
         return self.spec.key
 
     @property
@@ -80,23 +84,24 @@ class Dataset(Examples):
 
     @cached_property
     def info(self) -> dict[str, Any]:
-        """What is known about the dataset, JSON-able:
+        """Facts about the dataset, as a JSON document:
 
-        `splits` records per split of the whole dataset; `held` the same of the files that are here
-        (fewer in a partial copy); `bytes` of those files; `features` as in features.json;
-        `raw_revision` of the raw data; `bad_samples` that were left out, each with `sample` and
-        `error`; `repeatable`; `built_at` Unix time.
+        `splits`: number of records per split of the whole dataset; `held`: the same for the files
+        in this folder (fewer in a partial copy); `bytes`: size of these files; `features`: as in
+        features.json; `raw_revision`: revision of the raw data; `bad_samples`: the samples that
+        were skipped, each with `sample` and `error`; `repeatable`: whether a rebuild gives the same
+        bytes; `built_at`: Unix time.
         """
         live = self._live
-        here = [member for member in live.members if member.name in self._held]
+        members = [member for member in live.members if member.name in self._held]
         held: dict[str, int] = {}
-        for member in here:
+        for member in members:
             if member.split:
                 held[member.split] = held.get(member.split, 0) + member.records
         return {
             "splits": live.splits,
             "held": held,
-            "bytes": sum(member.size for member in here),
+            "bytes": sum(member.size for member in members),
             "features": live.features,
             "raw_revision": live.raw_revision,
             "bad_samples": [{"sample": bad.sample, "error": bad.error} for bad in live.bad_samples],
@@ -115,14 +120,14 @@ class Dataset(Examples):
         except FileNotFoundError:
             if not self._live.features:
                 raise IntegrityError(
-                    f"{path} is missing; remove the folder, get it again"
+                    f"{path} is missing; remove the folder and get the dataset again"
                 ) from None
             return features_from_json(json.dumps(self._live.features))
 
     def files(self, split: str | None = None) -> list[str]:
-        """Paths of the record files of a split (None: of all), in order.
+        """Return the paths of the record files of a split (None: of all splits), in order.
 
-        Raises UsageError for a split that does not exist or is not in this partial copy.
+        Raises UsageError if the split does not exist or is not in this partial copy.
         """
         return [str(self.path / member.name) for member in self._shards(split)]
 
@@ -132,31 +137,33 @@ class Dataset(Examples):
         return share_of(self.files(split), index, count)
 
     def hold(self) -> HeldLock:
-        """One more lock against removal, to be used in a `with` block or released."""
+        """Take another lock against removal, for a `with` block or an explicit `release`."""
         return HeldLock(None) if self._lock is None else acquire_shared(self._lock)
 
     def close(self) -> None:
-        """Let the folder be removed again (by `dscache cache rm` and `prune`), once every object of
-        it in this process is closed; closing twice is fine."""
-        kept, self._kept = self._kept, False
-        if kept and self._lock is not None:
+        """Allow the folder to be removed, once all its Dataset objects in this process are closed.
+
+        Closing twice is fine.
+        """
+        was_locked, self._is_locked = self._is_locked, False
+        if was_locked and self._lock is not None:
             locks.release(self._lock)
 
     def _shards(self, split: str | None) -> list[Member]:
         splits = self._live.splits
         if split is not None and split not in splits:
-            there = ", ".join(sorted(splits)) or "none"
+            available = ", ".join(sorted(splits)) or "none"
             raise UsageError(
-                f"no split {split!r} in {self._live.spec.dataset_name}; there are: {there}"
+                f"no split {split!r} in {self._live.spec.dataset_name}; available: {available}"
             )
-        found = [
+        shards = [
             shard
             for shard in self._live.shards
             if shard.name in self._held and split in (None, shard.split)
         ]
-        if split is not None and not found:
+        if split is not None and not shards:
             raise UsageError(
                 f"split {split!r} is not in this partial copy ({self.path}); "
                 "get the dataset with that split"
             )
-        return found
+        return shards

@@ -1,4 +1,4 @@
-"""Read the examples of a dataset, or of one worker's part of it: numpy, tf.data, PyTorch."""
+"""Read the examples of a dataset or of one worker's part of it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Examples(ABC):
-    """What can be read. Iterating yields the examples of all splits."""
+    """A source of examples. Iterating yields the examples of all splits."""
 
     @property
     @abstractmethod
@@ -35,38 +35,43 @@ class Examples(ABC):
 
     @abstractmethod
     def _files_for_worker(self, split: str | None = None, index: int = 0, count: int = 1) -> Share:
-        """The files (and records) that worker `index` of `count` reads here.
+        """Return the files (and the share of records) that worker `index` of `count` reads.
 
-        Raises UsageError for the split or the worker.
+        Raises UsageError for an invalid split or worker.
         """
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return self.examples()
 
     def shard(self, index: int, count: int) -> Portion:
-        """What worker `index` (from 0) of `count` reads; disjoint, and together complete.
+        """Return the part of worker `index` (from 0) of `count`. Parts are disjoint and complete.
 
-        Every worker gets equally many record files; of the files that are left over, and of all
-        when there are fewer files than workers, each reads every `count`-th example. So all have
-        the same number of examples, give or take one file's difference in size. Raises UsageError.
+        Every worker gets the same number of record files. Of the remaining files (all of them, if
+        there are fewer files than workers) each worker reads every `count`-th example. So the
+        numbers of examples differ only as much as the sizes of the files do. Raises UsageError.
         """
         return Portion(self, index, count)
 
     def examples(
         self, split: str | None = None, *, shuffle: int | None = None, seed: int | None = None
     ) -> Iterator[dict[str, Any]]:
-        """The examples of a split (None: of all), decoded to numpy, without TensorFlow: pictures as
-        uint8 [h, w, c], text as str, boxes as float32 [n, 4].
+        """Yield the examples of a split (None: of all splits), decoded to numpy.
 
-        `shuffle` is the number of examples held back for it (decoded, so in memory); the same
-        `seed` gives the same order. Raises UsageError at once; dscache_sdk.RecordError when a
-        damaged file is met.
+        Images are uint8 [h, w, c], text is str, boxes are float32 [n, 4]. Needs no TensorFlow.
+
+        Args:
+            split: the split.
+            shuffle: size of the shuffle buffer, in decoded examples; None keeps the order.
+            seed: the same seed gives the same order.
+
+        Raises UsageError immediately, and dscache_sdk.RecordError during iteration if a file is
+        damaged.
         """
         from dscache_sdk.reading import iter_examples, shuffled
 
         _check_count("shuffle", shuffle)
-        found = iter_examples(self._files_for_worker(split), self.features)
-        return found if shuffle is None else shuffled(found, shuffle, random.Random(seed))
+        examples = iter_examples(self._files_for_worker(split), self.features)
+        return examples if shuffle is None else shuffled(examples, shuffle, random.Random(seed))
 
     def tfdata(
         self,
@@ -77,21 +82,22 @@ class Examples(ABC):
         seed: int | None = None,
         handler: bool = True,
     ) -> tf.data.Dataset:
-        """A tf.data.Dataset of dicts, one epoch; batches need pictures of one size.
+        """Return a tf.data.Dataset of dicts, one epoch long.
 
-        Where the handler's package is installed at the version of the dataset and has a
-        `tf_records_mapper` of its own, that decides what the elements are.
+        If the handler's package is installed at the dataset's version and has its own
+        `tf_records_mapper`, that mapper makes the elements.
 
         Args:
-            split: None gives all of them.
-            batch_size: examples in an element; None gives single ones.
-            shuffle: the number of records held back for shuffling; None keeps the order.
-            decode: False leaves pictures as JPEG or PNG (and the handler out of it).
-            seed: the same one gives the same order, a new one in each epoch.
-            handler: False never uses the handler's own mapper.
+            split: the split; None means all.
+            batch_size: number of examples in a batch, whose images must have one size; None makes
+                no batches.
+            shuffle: size of the shuffle buffer, in records; None keeps the order.
+            decode: False leaves images encoded as JPEG or PNG, and does not use the handler.
+            seed: the same seed gives the same order, which differs between epochs.
+            handler: False never uses the handler's mapper.
 
-        Raises UsageError for the split or a number below 1, DscacheError when TensorFlow is not
-        installed.
+        Raises UsageError for an invalid split or a number below 1, DscacheError if TensorFlow is
+        not installed.
         """
         _check_count("batch_size", batch_size)
         _check_count("shuffle", shuffle)
@@ -101,9 +107,9 @@ class Examples(ABC):
 
             from .handler_mapper import installed_handler, mapped_dataset
 
-            own = installed_handler(self.spec) if handler and decode else None
-            if own is not None:
-                return mapped_dataset(own, share, batch_size, shuffle, seed)
+            custom = installed_handler(self.spec) if handler and decode else None
+            if custom is not None:
+                return mapped_dataset(custom, share, batch_size, shuffle, seed)
             return tfdata(share, self.features, batch_size, shuffle, decode, seed)
         except ModuleNotFoundError as error:
             raise _missing(error, "tensorflow", "tf", "tfdata() needs TensorFlow") from error
@@ -111,17 +117,21 @@ class Examples(ABC):
     def torch(
         self, split: str | None = None, *, shuffle: int | None = None, seed: int = 0
     ) -> torch.utils.data.IterableDataset[dict[str, Any]]:
-        """A torch IterableDataset of the same examples as `examples`, for a DataLoader.
+        """Return a torch IterableDataset of the examples that `examples` yields, for a DataLoader.
 
-        Its worker processes divide the examples among themselves; several machines or GPUs take
-        `shard(rank, world_size).torch(…)`, all with the same `num_workers`. `shuffle` as in
-        `examples`; epochs differ, and follow from `seed` (see `TorchExamples.set_epoch`).
+        The DataLoader's worker processes divide the examples among themselves. Several machines or
+        GPUs use `shard(rank, world_size).torch(…)`, all with the same `num_workers`.
 
-        Raises UsageError for the split or a number below 1, DscacheError when PyTorch is not
+        Args:
+            split: the split; None means all.
+            shuffle: size of the shuffle buffer, in decoded examples; None keeps the order.
+            seed: the order depends on it and on the epoch (see `TorchExamples.set_epoch`).
+
+        Raises UsageError for an invalid split or a number below 1, DscacheError if PyTorch is not
         installed.
         """
         _check_count("shuffle", shuffle)
-        self._files_for_worker(split)  # to raise UsageError now rather than in a worker
+        self._files_for_worker(split)  # raises UsageError here instead of in a worker
         try:
             from .torchdata import TorchExamples
         except ModuleNotFoundError as error:
@@ -158,7 +168,7 @@ class Portion(Examples):
         return self._whole.spec
 
     def _files_for_worker(self, split: str | None = None, index: int = 0, count: int = 1) -> Share:
-        # the workers of this worker: numbers of one row, in which ours are next to each other
+        # nested workers are numbered consecutively: those of worker 0, then those of worker 1, …
         return self._whole._files_for_worker(
             split, self._index * count + index, self._count * count
         )
@@ -170,11 +180,11 @@ def _check_count(name: str, value: int | None) -> None:
 
 
 def _missing(
-    error: ModuleNotFoundError, module: str, extra: str, what: str
+    error: ModuleNotFoundError, module: str, extra: str, problem: str
 ) -> ModuleNotFoundError | DscacheError:
     if (error.name or "").partition(".")[0] != module:
         return error
     return DscacheError(
-        f"{what}, which is not installed: `pip install dscache[{extra}]`; "
-        "examples() gives the same as numpy without it"
+        f"{problem}, which is not installed: `pip install dscache[{extra}]`; "
+        "examples() yields the same examples as numpy arrays without it"
     )

@@ -1,4 +1,4 @@
-"""The handler's own `tf_records_mapper`, where its package is installed at the right version."""
+"""Use the handler's own `tf_records_mapper`, if its package is installed at the right version."""
 
 from __future__ import annotations
 
@@ -22,19 +22,20 @@ if TYPE_CHECKING:
 
     from ..spec import Spec
 
-NO_RAW_DATA = "/nonexistent"  # a mapper reads record files, and nothing else is here
+NO_RAW_DATA = "/nonexistent"  # a mapper reads only record files
 
 
 def installed_handler(spec: Spec) -> Any:
-    """The handler of a dataset if it reads records in a way of its own, else None.
+    """Return the handler of a dataset if it has its own `tf_records_mapper`, else None.
 
-    It is the entry point with the name of the dataset, in a package of the handler's version.
+    The handler is the entry point with the dataset's name, in a package of the handler's version.
+    Raises DscacheError if it cannot be loaded.
     """
     points = metadata.entry_points(group=ENTRY_POINT_GROUP, name=spec.dataset_name)
     for point in points:
         if point.dist is None or point.dist.version != spec.handler_version:
             continue
-        with _naming_a_way_out(f"the handler {spec.dataset_name}"):
+        with _as_dscache_error(f"the handler {spec.dataset_name}"):
             kind = checked_class(point.load(), spec.dataset_name)
             if kind.tf_records_mapper is not DatasetHandler.tf_records_mapper:
                 return kind(spec.dataset_config, NO_RAW_DATA)
@@ -44,10 +45,10 @@ def installed_handler(spec: Spec) -> Any:
 def mapped_dataset(
     handler: Any, share: Share, batch_size: int | None, shuffle: int | None, seed: int | None
 ) -> tf.data.Dataset:
-    """What the handler makes of the files; shuffled and put into batches after that.
+    """Return the dataset that the handler makes of the files, then shuffled and batched.
 
-    A mapper may shuffle, so one of several workers gets whole files only, and may have one more
-    than another. Raises UsageError when there are fewer files than workers.
+    A mapper may shuffle, so each worker gets whole files, and some workers one more than others.
+    Raises UsageError if there are fewer files than workers, DscacheError if the mapper fails.
     """
     files = [*share.files, *share.shared[share.index :: share.count]]
     if not files and share.count > 1:
@@ -58,25 +59,25 @@ def mapped_dataset(
         )
     if shuffle is not None:
         random.Random(seed).shuffle(files)
-    examples = _called(handler, files)
+    examples = _call_mapper(handler, files)
     if shuffle is not None:
         examples = examples.shuffle(shuffle, seed=seed)
     return examples if batch_size is None else examples.batch(batch_size)
 
 
-def _called(handler: Any, files: list[str]) -> tf.data.Dataset:
-    where = inspect.getsourcefile(type(handler))
-    with _naming_a_way_out(f"tf_records_mapper of {type(handler).__name__} ({where})"):
+def _call_mapper(handler: Any, files: list[str]) -> tf.data.Dataset:
+    source = inspect.getsourcefile(type(handler))
+    with _as_dscache_error(f"tf_records_mapper of {type(handler).__name__} ({source})"):
         return handler.tf_records_mapper(files)
 
 
 @contextmanager
-def _naming_a_way_out(what: str) -> Iterator[None]:
+def _as_dscache_error(subject: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError:
-        raise  # TensorFlow itself: the caller tells
+        raise  # TensorFlow itself: the caller explains
     except (HandlerError, AttributeError, ImportError, OSError, TypeError, ValueError) as error:
         raise DscacheError(
-            f"{what} failed: {type(error).__name__}: {error}; tfdata(handler=False) does without it"
+            f"{subject} failed: {type(error).__name__}: {error}; tfdata(handler=False) avoids it"
         ) from error

@@ -1,4 +1,4 @@
-"""Examples as a torch IterableDataset. The only module that imports PyTorch."""
+"""Wrap examples as a torch IterableDataset. The only module that imports PyTorch."""
 
 from __future__ import annotations
 
@@ -28,12 +28,13 @@ class TorchExamples(torch.utils.data.IterableDataset):  # type: ignore[misc]  # 
     ) -> None:
         super().__init__()
         self._read, self._shuffle, self._seed = read, shuffle, seed
-        # the next epoch of each worker, in memory that they share with the process that made this:
-        # a DataLoader makes new ones every epoch, or keeps them, when they see no change here
+        # The next epoch of each worker, in memory shared with the process that created this. A
+        # DataLoader starts new workers in each epoch, which would restart a count of their own, or
+        # keeps them, and then they see no attribute that is changed here.
         self._epochs = torch.zeros(MAX_WORKERS, dtype=torch.int64).share_memory_()
 
     def set_epoch(self, epoch: int) -> None:
-        """Say which epoch comes next, for its order. Without it they are counted from 0."""
+        """Set the next epoch, which determines the order. By default epochs are counted from 0."""
         self._epochs.fill_(epoch)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:

@@ -1,8 +1,7 @@
-"""Read a stored dataset again and compare everything with its ready marker.
+"""Read a stored dataset again and compare all of it with its ready marker.
 
-The zip is read once, by ranges and in order; nothing is kept on disk, and memory holds the member
-table and one chunk. A zip that is not the one the marker describes is read all the same, so that
-its problems can be told.
+The zip is read once, in order; nothing is kept on disk, and memory holds only the member table and
+one chunk. A zip with another etag than the marker's is read too, so that all problems are reported.
 """
 
 from __future__ import annotations
@@ -14,13 +13,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import blake3
-from isal import isal_zlib
-
 from dscache_sdk.tfds import FEATURES_FILE_NAME, INFO_FILE_NAME, dataset_info_json
 
 from ..download.ranges import Interrupted, RangeReader, Source
 from ..errors import IntegrityError, StoreUnreachable
+from ..folder.checksums import Checksums
 from ..folder.contents import check_members
 from ..protocol import layout
 from ..protocol.manifests import Live, Member
@@ -28,29 +25,29 @@ from ..store.objects import Objects
 from .recordcheck import RecordCheck
 from .zipcheck import MAX_HEADER_BYTES, directory_problems, largest_directory, local_problems
 
-RANGE_BYTES = 256 << 20  # one GET: a broken connection costs a part of that at most
+RANGE_BYTES = 256 << 20  # of one GET
 MAX_DOCUMENT_BYTES = 16 << 20  # dataset_info.json, features.json
 RETRY_PAUSES_S = (0.2, 1.0, 5.0)
 STALL_S = 30.0
-MARKER = "ready marker"  # a problem there: the zip cannot be read along its member table
+MARKER = "ready marker"  # with a problem there, the zip is not read: its member table is wrong
 
 Read = Callable[[int, int], Iterator[memoryview]]
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that is not as the ready marker says; `where` is a member, or the object."""
+    """A difference from the ready marker. `where` is a member, an object, or the marker itself."""
 
     where: str
-    what: str
+    text: str
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.what}"
+        return f"{self.where}: {self.text}"
 
 
 @dataclass
 class VerifyReport:
-    """What was read and what was found."""
+    """What was read, and the problems."""
 
     key: str
     zip_key: str
@@ -61,8 +58,8 @@ class VerifyReport:
     problems: list[Problem] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-able, with stable names."""
-        problems = [{"where": problem.where, "problem": problem.what} for problem in self.problems]
+        """Return the report as a JSON document; its names are stable."""
+        problems = [{"where": problem.where, "problem": problem.text} for problem in self.problems]
         return {**vars(self), "problems": problems, "ok": not self.problems}
 
 
@@ -80,12 +77,12 @@ def verify(
     Args:
         store: where the zip is.
         live: the ready marker.
-        url: gives a fresh presigned URL of `live.zip_key`.
-        key: the key under which the marker was found.
-        progress: called with (bytes read, bytes in all) now and then.
-        sleep: for the pauses between attempts at a range that breaks off.
+        url: returns a fresh presigned URL of `live.zip_key`.
+        key: the key under which the marker is stored.
+        progress: called after each chunk with (bytes read, total bytes).
+        sleep: waits before a range is requested again.
 
-    Raises DatasetReplaced (retired while it was read), AccessDenied, StoreUnreachable, StoreError.
+    Raises DatasetReplaced (retired meanwhile), AccessDenied, StoreUnreachable, StoreError.
     """
     began = time.monotonic()
     report = VerifyReport(key, live.zip_key, shards=len(live.shards))
@@ -97,50 +94,50 @@ def verify(
     report.problems += _head_problems(live, head.etag, head.size)
     source = Source(url, name=live.zip_key, etag=head.etag, size=head.size)
     if not any(problem.where == MARKER for problem in report.problems):
-        _Pass(live, _reading(source, sleep), head.size, report, progress).run()
+        _Pass(live, _range_reader(source, sleep), head.size, report, progress).run()
     report.seconds = round(time.monotonic() - began, 3)
     return report
 
 
 def marker_problems(live: Live, key: str) -> Iterator[Problem]:
-    """What is wrong with the marker itself. Pure."""
-    where = MARKER
+    """Yield the problems of the marker itself. Pure."""
     if live.spec.key != key:
-        yield Problem(where, f"describes {live.spec.key}, but was found under {key}")
+        yield Problem(MARKER, f"describes {live.spec.key}, but is stored under {key}")
     expected = layout.archive(live.spec.key, live.generation)
     if live.zip_key != expected:
-        yield Problem(where, f"names {live.zip_key}; generation {live.generation} is {expected}")
+        yield Problem(MARKER, f"names {live.zip_key}; generation {live.generation} is {expected}")
     try:
         check_members(live)
     except IntegrityError as error:
-        yield Problem(where, str(error))
+        yield Problem(MARKER, str(error))
         return
-    at = 0
+    end = 0
     for member in live.members:
-        if not 0 < member.offset - at <= MAX_HEADER_BYTES:
-            yield Problem(where, f"{member.name} begins at byte {member.offset}, after byte {at}")
-        at = member.offset + member.size
+        if not 0 < member.offset - end <= MAX_HEADER_BYTES:
+            text = f"{member.name} begins at byte {member.offset}, after byte {end}"
+            yield Problem(MARKER, text)
+        end = member.offset + member.size
     names = {member.name for member in live.members}
     for name in sorted({INFO_FILE_NAME, FEATURES_FILE_NAME} - names):
         yield Problem(name, "is not in the ready marker")
 
 
 def document_problems(live: Live, documents: Mapping[str, bytes]) -> Iterator[Problem]:
-    """What dataset_info.json and features.json say otherwise than the marker. Pure."""
+    """Yield the differences of dataset_info.json and features.json from the marker. Pure."""
     for name, expected in ((INFO_FILE_NAME, info_of(live)), (FEATURES_FILE_NAME, live.features)):
         if name not in documents:
             continue
         try:
-            found = json.loads(documents[name])
+            actual = json.loads(documents[name])
         except ValueError as error:
             yield Problem(name, f"is not JSON: {error}")
             continue
-        for what in _differences(found, expected, ""):
-            yield Problem(name, what)
+        for difference in _differences(actual, expected, ""):
+            yield Problem(name, difference)
 
 
 def info_of(live: Live) -> Any:
-    """What dataset_info.json must say, by the marker."""
+    """Return the dataset_info.json that the marker implies."""
     splits: dict[str, tuple[list[int], int]] = {}
     for shard in live.shards:
         counts, size = splits.get(shard.split, ([], 0))
@@ -148,17 +145,18 @@ def info_of(live: Live) -> Any:
     return json.loads(dataset_info_json(live.spec.dataset_name, live.spec.handler_version, splits))
 
 
-def _differences(found: Any, expected: Any, at: str) -> Iterator[str]:
-    """The places where two JSON documents differ."""
-    if isinstance(found, dict) and isinstance(expected, dict):
-        for name in sorted({*found, *expected}):
-            yield from _differences(found.get(name), expected.get(name), f"{at}.{name}".lstrip("."))
-    elif isinstance(found, list) and isinstance(expected, list) and len(found) == len(expected):
-        for index, (one, other) in enumerate(zip(found, expected, strict=True)):
-            yield from _differences(one, other, f"{at}[{index}]")
-    elif found != expected:
-        says, by_marker = _short(found), _short(expected)
-        yield f"{at or 'it'} is {says}, but by the ready marker it must be {by_marker}"
+def _differences(actual: Any, expected: Any, path: str) -> Iterator[str]:
+    """Yield the differences between two JSON documents, each with its path."""
+    if isinstance(actual, dict) and isinstance(expected, dict):
+        for name in sorted({*actual, *expected}):
+            member_path = f"{path}.{name}".lstrip(".")
+            yield from _differences(actual.get(name), expected.get(name), member_path)
+    elif isinstance(actual, list) and isinstance(expected, list) and len(actual) == len(expected):
+        for index, (left, right) in enumerate(zip(actual, expected, strict=True)):
+            yield from _differences(left, right, f"{path}[{index}]")
+    elif actual != expected:
+        place = path or "the document"
+        yield f"{place} is {_short(actual)}, but the ready marker says {_short(expected)}"
 
 
 def _short(value: Any) -> str:
@@ -170,7 +168,7 @@ def _head_problems(live: Live, etag: str, size: int) -> Iterator[Problem]:
     if etag != live.zip_etag:
         yield Problem(
             live.zip_key,
-            f"is another object than the ready marker describes (etag {etag} instead of "
+            f"is not the object that the ready marker describes (etag {etag} instead of "
             f"{live.zip_etag})",
         )
     if size != live.zip_size:
@@ -178,7 +176,7 @@ def _head_problems(live: Live, etag: str, size: int) -> Iterator[Problem]:
 
 
 class _Pass:
-    """One pass over the zip, member by member."""
+    """Read the zip once, member by member, and report its problems."""
 
     def __init__(
         self,
@@ -196,7 +194,7 @@ class _Pass:
         self._documents: dict[str, bytes] = {}
 
     def run(self) -> None:
-        """Read to the end, or to where the zip ends too early."""
+        """Read to the end of the zip."""
         for member in self._live.members:
             self._add(member.name, local_problems(self._bytes_until(member.offset), member))
             self._add(member.name, self._data_problems(member))
@@ -206,19 +204,18 @@ class _Pass:
         self._report.bytes = self._stream.position
         self._progress(self._stream.position, self._size)
 
-    def _add(self, where: str, found: Iterator[str]) -> None:
-        self._report.problems += [Problem(where, what) for what in found]
+    def _add(self, where: str, problems: Iterator[str]) -> None:
+        self._report.problems += [Problem(where, text) for text in problems]
 
     def _bytes_until(self, stop: int) -> bytes:
         return b"".join(bytes(chunk) for chunk in self._stream.until(stop))
 
     def _data_problems(self, member: Member) -> Iterator[str]:
-        crc32, digest, size = 0, blake3.blake3(), 0
+        checksums, size = Checksums(), 0
         check = RecordCheck(member.size) if member.split else None
         document = bytearray()
         for chunk in self._stream.until(member.offset + member.size):
-            crc32 = isal_zlib.crc32(chunk, crc32)
-            digest.update(chunk)
+            checksums.update(chunk)
             size += len(chunk)
             if check is not None:
                 check.update(chunk)
@@ -227,10 +224,10 @@ class _Pass:
             self._progress(self._stream.position, self._size)
         if size != member.size:
             yield f"the zip ends after {size} of its {member.size} bytes"
-        if crc32 != member.crc32:
-            yield f"CRC-32 {crc32:08x} instead of {member.crc32:08x}"
-        if digest.hexdigest() != member.digest:
-            yield f"BLAKE3 {digest.hexdigest()} instead of {member.digest}"
+        if checksums.crc32 != member.crc32:
+            yield f"CRC-32 {checksums.crc32:08x} instead of {member.crc32:08x}"
+        if checksums.digest != member.digest:
+            yield f"BLAKE3 {checksums.digest} instead of {member.digest}"
         if check is not None:
             yield from self._record_problems(member, check)
         else:
@@ -246,38 +243,38 @@ class _Pass:
             yield f"{check.records} records instead of {member.records}"
 
     def _tail_problems(self, members: Sequence[Member]) -> Iterator[str]:
-        start, most = self._stream.position, largest_directory(members)
-        if self._size - start > most:
+        start, max_bytes = self._stream.position, largest_directory(members)
+        if self._size - start > max_bytes:
             yield (
-                f"{self._size - start} bytes follow the last member; a central directory of "
-                f"{len(members)} members takes at most {most}"
+                f"{self._size - start} bytes follow the last member; the central directory of "
+                f"{len(members)} members has at most {max_bytes}"
             )
             return
         yield from directory_problems(self._bytes_until(self._size), start, members)
 
 
 class _ZipStream:
-    """The zip as one stream that is read up to given places."""
+    """The zip as one stream, read up to given offsets."""
 
     def __init__(self, read: Read, size: int) -> None:
         self.position = 0
         self._size = size
         self._chunks = read(0, size)
-        self._rest = memoryview(b"")
+        self._unread = memoryview(b"")
 
     def until(self, stop: int) -> Iterator[memoryview]:
-        """The bytes from where we are up to `stop`, or to the zip's end if that comes first."""
+        """Yield the bytes from the position up to `stop`, or to the end of the zip."""
         while self.position < min(stop, self._size):
-            if not self._rest:
-                self._rest = next(self._chunks)
-            piece = self._rest[: stop - self.position]
-            self._rest = self._rest[len(piece) :]
+            if not self._unread:
+                self._unread = next(self._chunks)
+            piece = self._unread[: stop - self.position]
+            self._unread = self._unread[len(piece) :]
             self.position += len(piece)
             yield piece
 
 
-def _reading(source: Source, sleep: Callable[[float], object]) -> Read:
-    """Ranges of the source in order; one that breaks off is gone on with where it broke."""
+def _range_reader(source: Source, sleep: Callable[[float], object]) -> Read:
+    """Return a function that reads a range of the source, and resumes it when it breaks off."""
     reader = RangeReader(source, STALL_S)
 
     def read(start: int, stop: int) -> Iterator[memoryview]:
@@ -292,7 +289,8 @@ def _reading(source: Source, sleep: Callable[[float], object]) -> Read:
                 failures += 1
                 if failures > len(RETRY_PAUSES_S):
                     raise StoreUnreachable(
-                        f"{source.name}: {failures} attempts in a row brought nothing: {error}"
+                        f"{source.name}: {failures} consecutive attempts failed without receiving "
+                        f"data: {error}"
                     ) from error
                 sleep(RETRY_PAUSES_S[failures - 1] * random.uniform(0.5, 1.0))
         reader.close()

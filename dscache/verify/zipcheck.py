@@ -1,8 +1,8 @@
 """Check the structure of a stored zip against the member table of its ready marker. Pure.
 
-This is a reader of its own: it shares nothing with the builder's writer, so a mistake there does
-not hide itself. Format: PKWARE APPNOTE 6.3.10, sections 4.3.7 (local header), 4.3.12 (central
-directory header), 4.3.14–4.3.16 (zip64 and end records), 4.5.3 (zip64 extra field).
+This reader shares no code with the builder's writer, so that a mistake in one is not hidden by the
+same mistake in the other. Format: PKWARE APPNOTE 6.3.10, sections 4.3.7 (local header), 4.3.12
+(central directory header), 4.3.14–4.3.16 (zip64 and end records), 4.5.3 (zip64 extra field).
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ _LIMIT_32 = 0xFFFF_FFFF
 _LIMIT_16 = 0xFFFF
 _STORED = 0
 _ZIP64_EXTRA = 1
-_ENCRYPTED_OR_DESCRIPTOR = 0x0009  # flag bits 0 and 3: sizes would not be where we look
+_ENCRYPTED_OR_DESCRIPTOR = 0x0009  # flag bits 0 and 3; bit 3 would put the sizes after the data
 
-MAX_HEADER_BYTES = _LOCAL.size + 2 * 0xFFFF  # of a local header with its name and extra field
+MAX_HEADER_BYTES = _LOCAL.size + 2 * 0xFFFF  # a local header with its name and extra field
 _LARGEST_ENTRY_EXTRA_BYTES = 28  # zip64 extra field of a central header
 _LARGEST_END_BYTES = _END64.size + _END64_LOCATOR.size + _END.size
 
 
 class BadZip(Exception):
-    """What is wrong with the structure; the message is for people."""
+    """The zip's structure is invalid; the message says how."""
 
 
 @dataclass(frozen=True)
 class HeaderFields:
-    """What a header says of a member. `header_offset` is 0 for local headers."""
+    """The fields of a member's header. `header_offset` is 0 for local headers."""
 
     name: str
     crc32: int
@@ -52,26 +52,26 @@ class _End:
 
 
 def largest_directory(members: Sequence[Member]) -> int:
-    """The most bytes that central directory and end records of these members can take."""
+    """Return the maximum size of the central directory and end records of these members."""
     entry = _CENTRAL.size + _LARGEST_ENTRY_EXTRA_BYTES
     return sum(entry + len(member.name.encode()) for member in members) + _LARGEST_END_BYTES
 
 
 def local_problems(header: bytes, member: Member) -> Iterator[str]:
-    """What is wrong with the bytes between the previous member's data and this one's."""
+    """Yield the problems of the bytes between the previous member's data and this one's."""
     try:
-        found = _parse_local(header)
+        fields = _parse_local(header)
     except BadZip as problem:
         yield f"local header: {problem}"
         return
-    yield from (f"local header: {text}" for text in _field_problems(found, member))
+    yield from (f"local header: {text}" for text in _field_problems(fields, member))
 
 
 def directory_problems(tail: bytes, start: int, members: Sequence[Member]) -> Iterator[str]:
-    """What is wrong with the end of the zip.
+    """Yield the problems of the end of the zip.
 
     Args:
-        tail: everything behind the last member's data.
+        tail: all bytes after the last member's data.
         start: offset of `tail` in the zip, in bytes.
         members: the member table, in zip order.
     """
@@ -83,57 +83,57 @@ def directory_problems(tail: bytes, start: int, members: Sequence[Member]) -> It
     expected = {member.name: member for member in members}
     if [entry.name for entry in entries] != list(expected):
         yield from _name_problems([entry.name for entry in entries], list(expected))
-    ends = _ends_before(members)
+    offsets = _header_offsets(members)
     for entry in entries:
         member = expected.get(entry.name)
         if member is None:
             continue
         for text in _field_problems(entry, member):
             yield f"central directory: {entry.name}: {text}"
-        if entry.header_offset != ends[entry.name]:
+        if entry.header_offset != offsets[entry.name]:
             yield (
-                f"central directory: {entry.name}: its local header is said to be at byte "
-                f"{entry.header_offset}, but it is at {ends[entry.name]}"
+                f"central directory: {entry.name}: local header at byte {entry.header_offset} "
+                f"instead of {offsets[entry.name]}"
             )
 
 
-def _ends_before(members: Sequence[Member]) -> dict[str, int]:
-    """Where the local header of each member is: right behind the data of the one before."""
-    at, found = 0, {}
+def _header_offsets(members: Sequence[Member]) -> dict[str, int]:
+    """Return the offset of each member's local header: the end of the previous member's data."""
+    end, offsets = 0, {}
     for member in members:
-        found[member.name] = at
-        at = member.offset + member.size
-    return found
+        offsets[member.name] = end
+        end = member.offset + member.size
+    return offsets
 
 
-def _name_problems(found: Sequence[str], expected: Sequence[str]) -> Iterator[str]:
-    for name in sorted(set(expected) - set(found)):
-        yield f"central directory: {name}: missing, but the ready marker has it"
-    for name in sorted(set(found) - set(expected)):
+def _name_problems(actual: Sequence[str], expected: Sequence[str]) -> Iterator[str]:
+    for name in sorted(set(expected) - set(actual)):
+        yield f"central directory: {name}: missing, but in the ready marker"
+    for name in sorted(set(actual) - set(expected)):
         yield f"central directory: {name}: not in the ready marker"
-    if len(found) != len(set(found)):
+    if len(actual) != len(set(actual)):
         yield "central directory: a name appears twice"
-    elif set(found) == set(expected):
-        yield "central directory: the members are in another order than in the ready marker"
+    elif set(actual) == set(expected):
+        yield "central directory: the order of the members differs from the ready marker"
 
 
-def _field_problems(found: HeaderFields, member: Member) -> Iterator[str]:
-    if found.name != member.name:
-        yield f"is that of {found.name!r}"
-    if found.size != member.size:
-        yield f"size {found.size} instead of {member.size} bytes"
-    if found.crc32 != member.crc32:
-        yield f"CRC-32 {found.crc32:08x} instead of {member.crc32:08x}"
+def _field_problems(fields: HeaderFields, member: Member) -> Iterator[str]:
+    if fields.name != member.name:
+        yield f"belongs to {fields.name!r}"
+    if fields.size != member.size:
+        yield f"size {fields.size} instead of {member.size} bytes"
+    if fields.crc32 != member.crc32:
+        yield f"CRC-32 {fields.crc32:08x} instead of {member.crc32:08x}"
 
 
 def _parse_local(header: bytes) -> HeaderFields:
     if len(header) < _LOCAL.size:
-        raise BadZip(f"{len(header)} bytes are too few for one")
+        raise BadZip(f"{len(header)} bytes are too few")
     magic, _, flags, method, _, _, crc32, packed, size, name_bytes, extra_bytes = (
         _LOCAL.unpack_from(header)
     )
     if magic != b"PK\x03\x04":
-        raise BadZip("there is none where it should be")
+        raise BadZip("not found at the expected offset")
     if _LOCAL.size + name_bytes + extra_bytes != len(header):
         raise BadZip(
             f"{_LOCAL.size + name_bytes + extra_bytes} bytes long, but the data begins after "
@@ -150,7 +150,7 @@ def _parse_directory(tail: bytes, start: int) -> list[HeaderFields]:
     end = _parse_end(tail, start)
     if end.start != start or end.size + end.records_bytes != len(tail):
         raise BadZip(
-            f"said to be {end.size} bytes at byte {end.start}, but there are "
+            f"the end record says {end.size} bytes at byte {end.start}, but there are "
             f"{len(tail) - end.records_bytes} at byte {start}"
         )
     entries, at = [], 0
@@ -159,7 +159,7 @@ def _parse_directory(tail: bytes, start: int) -> list[HeaderFields]:
         entries.append(entry)
         at += length
     if len(entries) != end.count:
-        raise BadZip(f"{len(entries)} entries, but the end record counts {end.count}")
+        raise BadZip(f"{len(entries)} entries, but the end record says {end.count}")
     return entries
 
 
@@ -169,7 +169,7 @@ def _parse_end(tail: bytes, start: int) -> _End:
         raise BadZip("no end record at the end of the zip")
     _, _, _, _, count, size, offset, comment_bytes = _END.unpack_from(tail, at)
     if comment_bytes:
-        raise BadZip("the end record announces a comment, and there is none")
+        raise BadZip("the end record has a comment")
     if count != _LIMIT_16 and _LIMIT_32 not in (size, offset):
         return _End(count, size, offset, _END.size)
     return _parse_end64(tail, at - _END64_LOCATOR.size, start)
@@ -178,18 +178,18 @@ def _parse_end(tail: bytes, start: int) -> _End:
 def _parse_end64(tail: bytes, locator_at: int, start: int) -> _End:
     at = locator_at - _END64.size
     if at < 0 or tail[locator_at : locator_at + 4] != b"PK\x06\x07":
-        raise BadZip("no zip64 locator in front of the end record, which calls for one")
+        raise BadZip("no zip64 locator before the end record, which requires one")
     _, _, record_offset, _ = _END64_LOCATOR.unpack_from(tail, locator_at)
     if record_offset != start + at or tail[at : at + 4] != b"PK\x06\x06":
-        raise BadZip(f"no zip64 end record at byte {record_offset}, where the locator says")
+        raise BadZip(f"no zip64 end record at byte {record_offset}, to which the locator points")
     _, _, _, _, _, _, _, count, size, offset = _END64.unpack_from(tail, at)
     return _End(count, size, offset, len(tail) - at)
 
 
 def _parse_central(tail: bytes, at: int, stop: int) -> tuple[HeaderFields, int]:
-    """The entry at `at` of a directory that ends at `stop`, and its length in bytes."""
+    """Parse the entry at `at` of a directory that ends at `stop`; also return its size in bytes."""
     if stop - at < _CENTRAL.size or tail[at : at + 4] != b"PK\x01\x02":
-        raise BadZip("an entry does not begin where the one before ends")
+        raise BadZip("an entry does not start where the previous one ends")
     fields = _CENTRAL.unpack_from(tail, at)
     flags, method, crc32, packed, size = fields[3], fields[4], *fields[7:10]
     name_bytes, extra_bytes, comment_bytes, offset = *fields[10:13], fields[16]
@@ -206,14 +206,14 @@ def _parse_central(tail: bytes, at: int, stop: int) -> tuple[HeaderFields, int]:
 
 
 def _wide(extra: bytes, values: list[int]) -> list[int]:
-    """The values, with those that say "see the zip64 extra field" taken from there, in order."""
+    """Replace the values that refer to the zip64 extra field by its numbers, in order."""
     if _LIMIT_32 not in values:
         return values
-    found = iter(_zip64_numbers(extra))
+    numbers = iter(_zip64_numbers(extra))
     try:
-        return [next(found) if value == _LIMIT_32 else value for value in values]
+        return [next(numbers) if value == _LIMIT_32 else value for value in values]
     except (StopIteration, RuntimeError):
-        raise BadZip("a size or an offset is missing in the zip64 extra field") from None
+        raise BadZip("the zip64 extra field lacks a size or an offset") from None
 
 
 def _zip64_numbers(extra: bytes) -> tuple[int, ...]:
@@ -228,12 +228,14 @@ def _zip64_numbers(extra: bytes) -> tuple[int, ...]:
 
 def _check_stored(flags: int, method: int) -> None:
     if method != _STORED or flags & _ENCRYPTED_OR_DESCRIPTOR:
-        raise BadZip(f"compression method {method}, flags {flags:#06x}; members are stored plainly")
+        raise BadZip(
+            f"compression method {method}, flags {flags:#06x}; members must be stored uncompressed"
+        )
 
 
 def _check_sizes(size: int, packed: int) -> None:
     if size != packed:
-        raise BadZip(f"sizes {size} and {packed} differ, though the member is stored")
+        raise BadZip(f"sizes {size} and {packed} differ, although the member is uncompressed")
 
 
 def _text(name: bytes) -> str:

@@ -151,7 +151,7 @@ class TestFetch:
         assert note == f"removed {lives[1].spec.key} (2.0 MiB) to make room (cache_limit)"
         fetch(3)  # and 2 was handed out just now
         assert here() == [0, 2, 3]
-        assert "will hold 6.0 MiB, over its cache_limit of 5.0 MiB" in notes[-1]
+        assert "will hold 6.0 MiB, more than its cache_limit of 5.0 MiB" in notes[-1]
 
     @pytest.mark.parametrize("resumed", [False, True])
     def test_nothing_is_removed_for_what_can_never_fit(
@@ -173,7 +173,7 @@ class TestFetch:
         cache.fetch(large, url_of(via, large), note=notes.append)
         assert cache.has(small.spec.key) and cache.has(large.spec.key)
         (note,) = notes
-        assert note.startswith("6.0 MiB are more than the cache_limit of 5.0 MiB: nothing was")
+        assert note.startswith("the dataset (6.0 MiB) is larger than the cache_limit of 5.0 MiB: ")
 
     def test_nothing_is_removed_when_the_disk_is_too_small(
         self, store: Store, client_store: Store, client_config: Config

@@ -55,7 +55,7 @@ class TestCommands:
         assert code == 0 and output.split() == [
             live.spec.key, "1.0", "MiB", "just", "now", "pinned",
         ]  # fmt: skip
-        assert "1 datasets" in messages
+        assert "1 dataset, 1.0 MiB" in messages
         code, output, _ = run("ls", "--json")
         (listed,) = json.loads(output)
         assert listed["key"] == live.spec.key and listed["aliases"] == [ASKED]

@@ -64,7 +64,7 @@ class TestMend:
         self, live: Live, damaged: Path, cache: Cache, via: Store, proxy: FaultProxy
     ) -> None:
         (found,) = cache.verify(live.spec.key)
-        assert found.describes
+        assert found.is_description
         url = url_of(via, live)
         assert cache.repair(live.spec.key, lambda _: url(), ready=lambda: live) == [found]
         assert sorted(contents(damaged)) == sorted(self.FILES)[:3]
@@ -99,7 +99,7 @@ class TestRepair:
         found = cache.verify(live.spec.key)
         assert [damage.name for damage in found] == [names[0], names[1], names[3]]
         assert [damage.problem for damage in found] == [
-            "other bytes than the ready marker says",
+            "its bytes differ from the ready marker",
             "missing",
             "4 bytes instead of 0",
         ]

@@ -236,7 +236,7 @@ class TestWhatCameIsKept:
                 proxy.disable()
                 came = done
 
-        with pytest.raises(StoreUnreachable, match=r"9 attempts in a row.*refused.*get it again"):
+        with pytest.raises(StoreUnreachable, match=r"9 consecutive attempts.*refused.*resumes"):
             download(
                 live,
                 to,

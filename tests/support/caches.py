@@ -46,6 +46,6 @@ def put(home: Home, key: str = KEY, size: int = 100, used_at: float = NOW) -> Pa
     folder.mkdir()
     (folder / "x.tfrecord").write_bytes(bytes(size - 2))
     (folder / "manifest.json").write_bytes(b"{}")
-    home.marks.mark(key, create=True)
+    home.marks.mark_used(key, create=True)
     os.utime(home.directory / "used" / key, (used_at, used_at))
     return folder

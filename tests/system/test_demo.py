@@ -73,7 +73,7 @@ def bucket(environ: dict[str, str], minio_binary: Path) -> dict[str, ListedObjec
 def test_a_build_then_a_hit(environ: dict[str, str], minio_binary: Path) -> None:
     first = demo(environ, "--epochs", "2")
     assert first.returncode == 0, first.stdout + first.stderr
-    assert "fetched from the store and checked" in first.stdout
+    assert "downloaded and verified" in first.stdout
     accuracy, chance = re.findall(r"val accuracy (\S+) .*\(chance: (\S+)\)", first.stdout)[0]
     assert float(accuracy) > 3 * float(chance)
     assert re.search(r"^photos_[^_]+_[0-9a-f]{32} +3200 examples", first.stdout, re.MULTILINE)
@@ -131,9 +131,7 @@ def test_it_says_what_is_in_the_way(environ: dict[str, str], tmp_path: Path) -> 
     (folder_of_somebody / "mine.jpg").write_bytes(b"")
     done = demo(environ)
     assert done.returncode == 1
-    assert done.stderr == (
-        f"demo: {folder_of_somebody} is not the demo's; move it away, it would be replaced\n"
-    )
+    assert done.stderr == (f"demo: {folder_of_somebody} was not made by the demo; move it away\n")
     assert (folder_of_somebody / "mine.jpg").exists()
     assert not folder.default(environ).exists()
 
@@ -145,4 +143,4 @@ def test_a_command_that_fails_ends_it(environ: dict[str, str], tmp_path: Path) -
     done = demo(environ)
     assert done.returncode == 1
     assert f"{config}: not TOML" in done.stderr
-    assert "ended with exit code 2; see above" in done.stderr.splitlines()[-1]
+    assert "failed with exit code 2; see above" in done.stderr.splitlines()[-1]

@@ -195,7 +195,7 @@ def test_delete_removes_an_empty_directory(up: Up, environ: dict[str, str], tmp_
 
 
 def test_down_where_no_stack_is(environ: dict[str, str], tmp_path: Path) -> None:
-    with pytest.raises(StackError, match="holds no stack"):
+    with pytest.raises(StackError, match="no stack in"):
         takedown.down(tmp_path, environ, delete=True)
 
 
@@ -304,7 +304,7 @@ def test_a_builder_that_cannot_start_says_why(up: Up, tmp_path: Path) -> None:
     directory = tmp_path / "stack"
     up()
     (directory / "builder.toml").write_text("[datasets.photos]\nhandler = 3\n")
-    with pytest.raises(StackError, match="the builder ended at once") as caught:
+    with pytest.raises(StackError, match="the builder exited immediately") as caught:
         up(builder=True)
     assert "builder.toml" in str(caught.value)
     assert up().place.own is not None
@@ -326,7 +326,7 @@ def test_command_line(environ: dict[str, str], tmp_path: Path) -> None:
         secret = record.credentials(directory).client.secret_key
         assert secret not in shown  # standard output is no terminal here
         assert str(directory / "credentials.json") in shown
-        assert "stop it with: dscache down\n" in shown
+        assert "to stop it: dscache down\n" in shown
         facts = json.loads(run("up", "--no-builder", "--json", environ=environ))
         assert facts["endpoint"] in shown
         assert facts["console"] in shown

@@ -43,4 +43,4 @@ def test_ls_says_that_the_raw_data_changed(
     wait_until(lambda: listed()["raw_changed"] is False, "the revision it was built from is known")
     shutil.copy(pictures / "china.jpg", pictures / "another.jpg")
     wait_until(lambda: listed()["raw_changed"] is True, "the change is noticed")
-    assert "raw data changed since" in dscache(client_config, "ls").out
+    assert "raw data has changed" in dscache(client_config, "ls").out

@@ -36,14 +36,14 @@ class TestFind:
 
     def test_an_alias(self, cache: Cache, home: Home) -> None:
         folder = put(home, KEY)
-        home.link(OTHER, KEY)
+        home.add_alias(OTHER, KEY)
         assert cache.find(OTHER) == folder
         assert (home.datasets / OTHER).readlink() == Path(KEY)  # relative: the home can be moved
         assert [entry.aliases for entry in cache.entries()] == [(OTHER,)]
 
     def test_a_dangling_alias_is_a_miss(self, cache: Cache, home: Home) -> None:
         home.prepare()
-        home.link(OTHER, KEY)
+        home.add_alias(OTHER, KEY)
         assert cache.find(OTHER) is None
 
     def test_a_folder_without_manifest_is_a_miss(self, cache: Cache, home: Home) -> None:
@@ -169,7 +169,7 @@ class TestFind:
             cache.hold(KEY).release()
         finally:
             os.umask(before)
-        assert home.lock(KEY).stat().st_mode & 0o777 == 0o664
+        assert home.readers_lock(KEY).stat().st_mode & 0o777 == 0o664
 
     def test_a_hit_imports_next_to_nothing(self, home: Home) -> None:
         put(home, KEY)
@@ -293,7 +293,7 @@ class TestOpen:
 
     @pytest.mark.parametrize("how", ["opened", "by its path", "by an alias"])
     def test_it_is_not_removed(self, cache: Cache, home: Home, folder: Path, how: str) -> None:
-        home.link(OTHER, KEY)
+        home.add_alias(OTHER, KEY)
         if how == "opened":
             opened = cache.open(KEY)
         else:
@@ -306,7 +306,7 @@ class TestOpen:
 
     def test_every_object_of_it_counts(self, cache: Cache, home: Home) -> None:
         folder = put(home, KEY)
-        home.link(OTHER, KEY)
+        home.add_alias(OTHER, KEY)
         first, second, third = cache.open(KEY), Dataset(folder), Dataset(home.datasets / OTHER)
         assert first is not None
         for closed in (second, second, third):

@@ -14,7 +14,7 @@ import pytest
 
 from dscache import files
 from dscache.cache.cache import Cache
-from dscache.cache.eviction import DAY_S, CachedDataset, protection, victims
+from dscache.cache.eviction import DAY_S, CachedDataset, datasets_to_remove, reason_to_keep
 from dscache.cache.home import Home
 from dscache.errors import NotCached, UsageError
 from support.caches import KEY, NOW, OTHER, put
@@ -23,7 +23,7 @@ from support.caches import KEY, NOW, OTHER, put
 class TestRemove:
     def test_it_and_its_aliases_go(self, cache: Cache, home: Home) -> None:
         put(home, KEY, size=1234)
-        home.link(OTHER, KEY)
+        home.add_alias(OTHER, KEY)
         assert cache.remove(OTHER) == 1234
         assert list(home.datasets.iterdir()) == []
         assert cache.find(KEY) is None
@@ -39,7 +39,7 @@ class TestRemove:
             cache.remove(KEY)
         cache.remove(KEY, force=True)
         put(home, KEY)
-        assert not home.marks.pinned(KEY)
+        assert not home.marks.is_pinned(KEY)
 
     def test_a_reader_holds_until_it_is_forced(self, cache: Cache, home: Home) -> None:
         put(home, KEY)
@@ -217,12 +217,12 @@ class TestVictims:
     def test_table(
         self, max_bytes: int | None, keep_days: float | None, expected: list[str]
     ) -> None:
-        chosen = victims(self.ENTRIES, NOW, max_bytes=max_bytes, keep_days=keep_days)
+        chosen = datasets_to_remove(self.ENTRIES, NOW, max_bytes=max_bytes, keep_days=keep_days)
         assert [each.key for each in chosen] == expected
 
-    def test_protection_says_why(self) -> None:
-        why = {each.key: protection(each, NOW) for each in self.ENTRIES}
-        assert why == {
+    def test_reason_to_keep(self) -> None:
+        reasons = {each.key: reason_to_keep(each, NOW) for each in self.ENTRIES}
+        assert reasons == {
             "new": "handed out in the last 24 hours",
             "pinned": "pinned",
             "read": "in use",

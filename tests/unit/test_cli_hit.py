@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dscache.cli.get import parse_shards
-from dscache.cli.group import end_of
+from dscache.cli.group import exit_with
 from dscache.errors import UsageError
 from dscache.protocol import manifests
 from dscache.protocol.manifests import Live
@@ -150,7 +150,7 @@ def test_a_full_disk_at_the_other_end(
 
 def test_what_the_operating_system_refuses(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="1"):
-        end_of(PermissionError(13, "Permission denied", "/x/y"))
+        exit_with(PermissionError(13, "Permission denied", "/x/y"))
     assert capsys.readouterr().err == "dscache: Permission denied: /x/y\n"
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from dscache import config
 from dscache.config import Config
-from dscache.errors import ConfigError
+from dscache.errors import ConfigError, UnknownProfile
 
 
 @pytest.fixture
@@ -92,8 +92,9 @@ def test_the_project_may_name_the_profile(home: Path) -> None:
 )
 def test_a_profile_that_is_nowhere(home: Path, more: dict[str, str], asked_by: str) -> None:
     path = write_user_file(home, "[profiles.a]\n")
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(UnknownProfile) as caught:
         load(home, **more)
+    assert caught.value.profile == "x"
     assert "'x'" in str(caught.value)
     assert asked_by in str(caught.value)
     assert str(path) in str(caught.value)

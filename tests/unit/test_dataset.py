@@ -81,7 +81,7 @@ def test_examples(dataset: Dataset) -> None:
 
 def test_an_unknown_split_names_those_there_are(dataset: Dataset) -> None:
     for ask in (dataset.files, dataset.examples, dataset.tfdata):
-        with pytest.raises(UsageError, match="no split 'test' in photos; there are: train, val"):
+        with pytest.raises(UsageError, match="no split 'test' in photos; available: train, val"):
             ask("test")
 
 

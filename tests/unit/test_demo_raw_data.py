@@ -99,7 +99,7 @@ def test_another_recipe_replaces_it(raw_data: ModuleType, tmp_path: Path) -> Non
 def test_somebody_elses_folder_is_left_alone(raw_data: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "mine.jpg").write_bytes(b"")
-    with pytest.raises(raw_data.DemoError, match="is not the demo's; move it away"):
+    with pytest.raises(raw_data.DemoError, match="was not made by the demo; move it away"):
         raw_data.make(tmp_path / "photos")
     assert (tmp_path / "photos" / "mine.jpg").exists()
 

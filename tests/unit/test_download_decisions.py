@@ -35,7 +35,7 @@ from dscache.folder.contents import SplitContents, check_members, contents_of, h
 from dscache.folder.selection import Selection, select
 from dscache.protocol.manifests import Live, Member
 from dscache.spec import Spec
-from dscache.units import format_bytes, parse_bytes
+from dscache.units import format_age, format_bytes, format_count, parse_bytes
 
 DIGEST = "0" * 64
 MIB = 1 << 20
@@ -268,7 +268,7 @@ class TestRefusal:
             (404, xml("NoSuchBucket"), BucketMissing, "bucket"),
             (404, xml("NoSuchKey"), DatasetReplaced, "retired"),
             (412, xml("PreconditionFailed"), DatasetReplaced, "retired"),
-            (416, xml("InvalidRange"), IntegrityError, "shorter"),
+            (416, xml("InvalidRange"), IntegrityError, "smaller"),
             (200, b"all of it", StoreError, "206"),
             (307, b"", StoreError, "206"),
             (200, b"\xff\xfe", StoreError, "206"),
@@ -359,6 +359,23 @@ class TestUnits:
     )
     def test_format(self, size: int, text: str) -> None:
         assert format_bytes(size) == text
+
+    @pytest.mark.parametrize(
+        ("seconds", "text"),
+        [
+            (-5, "just now"),
+            (59.9, "just now"),
+            (60, "1 min ago"),
+            (7300, "2 h ago"),
+            (30 * 86400, "30 d ago"),
+        ],
+    )
+    def test_age(self, seconds: float, text: str) -> None:
+        assert format_age(seconds) == text
+
+    def test_count(self) -> None:
+        counts = [format_count(count, "problem") for count in (0, 1, 2)]
+        assert counts == ["0 problems", "1 problem", "2 problems"]
 
     @pytest.mark.parametrize(
         ("text", "size"),

@@ -66,7 +66,7 @@ def test_a_failure_shows_the_compilers_words_and_leaves_nothing(machine: Machine
     with pytest.raises(StackError, match="toxiproxy cannot be built: `go install ") as caught:
         machine.ensure()
     assert "main.go:1:1: syntax error" in str(caught.value)
-    assert "whole log: " in str(caught.value)
+    assert "full log: " in str(caught.value)
     kept = machine.folder / "cache/dscache/tools/toxiproxy-v2.5.0"
     assert sorted(path.name for path in kept.iterdir()) == [".lock", "build.log"]
     machine.compiler(fails=False)

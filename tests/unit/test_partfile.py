@@ -166,7 +166,7 @@ class TestSpace:
 
         monkeypatch.setattr(reservation, "reserve", full)
         part = PartFile(tmp_path, MEMBER)
-        with pytest.raises(NoSpace, match=r"No space left.*0 B of 3\.0 MiB.*goes on from here"):
+        with pytest.raises(NoSpace, match=r"No space left.*0 B of 3\.0 MiB.*resumes here"):
             part.resume()
         part.close()
 

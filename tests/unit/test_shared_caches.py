@@ -50,7 +50,7 @@ def test_a_shared_cache_is_used_in_place_and_never_written_to(
     cache: Cache, shared: Home, own: Home
 ) -> None:
     folder = put(shared)
-    shared.link(ALIAS, KEY)
+    shared.add_alias(ALIAS, KEY)
     before = files(shared.directory)
     assert cache.find(KEY) == cache.find(ALIAS) == folder
     assert cache.has(KEY)
@@ -182,8 +182,8 @@ def no_locks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_where_nothing_can_be_locked_everything_works(own: Home, no_locks: None) -> None:
     put(own, used_at=0.0)
-    with locks.acquire_shared(own.lock(KEY)), own.changing(KEY):
-        assert not locks.is_held(own.lock(KEY))
+    with locks.acquire_shared(own.readers_lock(KEY)), own.changing(KEY):
+        assert not locks.is_held(own.readers_lock(KEY))
     assert own.remove(KEY, force=False, unless_used_since=None) is not None
 
 
@@ -203,7 +203,7 @@ def test_where_nothing_can_be_locked_unfinished_downloads_stay_for_a_week(
 
 def test_a_look_at_the_same_moment_is_no_reader(own: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     put(own, used_at=0.0)
-    locks.acquire_shared(own.lock(KEY)).release()
+    locks.acquire_shared(own.readers_lock(KEY)).release()
     flock, asked = fcntl.flock, 0
 
     def busy_first(handle: int, how: int) -> None:
@@ -214,13 +214,13 @@ def test_a_look_at_the_same_moment_is_no_reader(own: Home, monkeypatch: pytest.M
         flock(handle, how)
 
     monkeypatch.setattr(fcntl, "flock", busy_first)
-    assert not locks.is_held(own.lock(KEY))
+    assert not locks.is_held(own.readers_lock(KEY))
     asked = 0
     assert own.remove(KEY, force=False, unless_used_since=None) is not None
 
 
 def test_a_lock_file_of_another_user(own: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    locks.acquire_shared(own.lock(KEY)).release()
+    locks.acquire_shared(own.readers_lock(KEY)).release()
     open_ = os.open
 
     def refuse_writing(path: str, flags: int, *mode: int) -> int:
@@ -229,12 +229,12 @@ def test_a_lock_file_of_another_user(own: Home, monkeypatch: pytest.MonkeyPatch)
         return open_(path, flags, *mode)
 
     monkeypatch.setattr(os, "open", refuse_writing)
-    with locks.acquire_shared(own.lock(KEY)):
-        assert locks.is_held(own.lock(KEY))
-        assert locks.try_acquire(own.lock(KEY)) is None
-    assert not locks.is_held(own.lock(KEY))
+    with locks.acquire_shared(own.readers_lock(KEY)):
+        assert locks.is_held(own.readers_lock(KEY))
+        assert locks.try_acquire(own.readers_lock(KEY)) is None
+    assert not locks.is_held(own.readers_lock(KEY))
     with pytest.raises(PermissionError):
-        locks.try_acquire(own.lock("other"))
+        locks.try_acquire(own.readers_lock("other"))
 
 
 def test_another_error_is_an_error(own: Home, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,4 +243,4 @@ def test_another_error_is_an_error(own: Home, monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(fcntl, "flock", refuse)
     with pytest.raises(OSError, match="no disk"):
-        locks.acquire_shared(own.lock(KEY))
+        locks.acquire_shared(own.readers_lock(KEY))

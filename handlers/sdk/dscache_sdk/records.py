@@ -33,10 +33,11 @@ _MAX_CHUNKS = 64  # of one system call; Linux takes 1,024
 
 def masked_crc(data: bytes | memoryview) -> int:
     """Masked CRC-32C as TFRecord files store it."""
-    return _masked(crc32c(data))
+    return mask_crc(crc32c(data))
 
 
-def _masked(crc: int) -> int:
+def mask_crc(crc: int) -> int:
+    """Mask a CRC-32C: rotate it right by 15 bits and add a constant, modulo 2**32."""
     return ((crc >> 15 | crc << 17 & 0xFFFF_FFFF) + 0xA282EAD8) & 0xFFFF_FFFF
 
 
@@ -96,9 +97,7 @@ class RecordWriter:
             return
         length = len(record)
         head = self._heads.get(length) or self._new_head(length)
-        crc = crc32c(record)
-        tail = _CRC.pack(((crc >> 15 | crc << 17 & 0xFFFF_FFFF) + 0xA282EAD8) & 0xFFFF_FFFF)
-        self._pending += (head, record, tail)
+        self._pending += (head, record, _CRC.pack(mask_crc(crc32c(record))))
         self.records += 1
         self._pending_bytes += length + 16
         if length > _DIRECT_BYTES:
@@ -114,7 +113,7 @@ class RecordWriter:
         crc = 0
         for piece in pieces:
             crc = crc32c(piece, crc)
-        self._pending += (self._new_head(length), *pieces, _CRC.pack(_masked(crc)))
+        self._pending += (self._new_head(length), *pieces, _CRC.pack(mask_crc(crc)))
         self.records += 1
         self._flush(direct=True)
 

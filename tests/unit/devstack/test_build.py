@@ -96,7 +96,7 @@ def test_a_build_is_tried_and_kept(machine: Machine, minio_binary: Path) -> None
     assert (binary.parent / "build.log").read_text() == "example.org/package\n"
     assert {path.name for path in binary.parent.iterdir()} == {".lock", "build.log", binary.name}
     assert "once per machine" in machine.said[0]
-    assert "do notifications arrive" in machine.said[-2]
+    assert "sends notifications" in machine.said[-2]
     assert machine.ensure() == binary
     assert machine.calls("build -v") == 1
 
@@ -114,13 +114,13 @@ def test_a_build_that_fails_shows_the_compilers_words(machine: Machine) -> None:
     with pytest.raises(StackError, match=r"build -v …` failed") as caught:
         machine.ensure()
     assert "main.go:1:1: syntax error" in str(caught.value)
-    assert "whole log: " in str(caught.value)
+    assert "full log: " in str(caught.value)
     assert not recipe.binary(machine.environ).exists()
 
 
 def test_a_build_that_is_no_server_is_thrown_away(machine: Machine, minio_binary: Path) -> None:
     machine.compiler(Path("/bin/false"))
-    with pytest.raises(StackError, match="cannot be used as the store"):
+    with pytest.raises(StackError, match="is not usable as the store"):
         machine.ensure()
     folder = recipe.folder(machine.environ)
     assert sorted(path.name for path in folder.iterdir()) == [".lock", "build.log"]

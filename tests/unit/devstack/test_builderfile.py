@@ -57,9 +57,9 @@ def test_other_raw_data_for_the_same_dataset(file: Path, tmp_path: Path) -> None
 
 
 def test_it_follows_the_store(file: Path) -> None:
-    assert not builderfile.follow(file, "http://127.0.0.1:8", "http://127.0.0.1:10")
-    assert not builderfile.follow(file, "http://127.0.0.1:9", "http://127.0.0.1:9")
-    assert builderfile.follow(file, "http://127.0.0.1:9", "http://127.0.0.1:10")
+    assert not builderfile.replace_endpoint(file, "http://127.0.0.1:8", "http://127.0.0.1:10")
+    assert not builderfile.replace_endpoint(file, "http://127.0.0.1:9", "http://127.0.0.1:9")
+    assert builderfile.replace_endpoint(file, "http://127.0.0.1:9", "http://127.0.0.1:10")
     assert tomllib.loads(file.read_text())["store"]["endpoint"] == "http://127.0.0.1:10"
 
 

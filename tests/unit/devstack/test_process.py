@@ -105,5 +105,5 @@ def test_the_tail_of_a_log(tmp_path: Path) -> None:
     text = with_tail("it failed", log)
     assert "line 39" in text
     assert "line 24" not in text
-    assert text.endswith(f"whole log: {log}")
+    assert text.endswith(f"full log: {log}")
     assert "old" not in with_tail("it failed", log, since=4)

@@ -5,7 +5,14 @@ import hashlib
 import pytest
 
 from dscache_sdk import RecordError
-from dscache_sdk.records import FRAME_BYTES, RecordWriter, count_records, masked_crc, read_records
+from dscache_sdk.records import (
+    FRAME_BYTES,
+    RecordWriter,
+    count_records,
+    mask_crc,
+    masked_crc,
+    read_records,
+)
 
 SIZES = [0, 1, 200, 32_768, 32_769, 300_000, 7, 2_000_000, 0]
 
@@ -124,3 +131,4 @@ def test_masked_crc_of_the_standard_check_string():
     expected = ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
     assert masked_crc(b"123456789") == ((crc >> 15 | crc << 17 & 0xFFFFFFFF) + 0xA282EAD8) % 2**32
     assert masked_crc(b"123456789") == expected & 0xFFFFFFFF
+    assert mask_crc(crc) == masked_crc(b"123456789")  # what `dscache verify` rolls over chunks

@@ -1,4 +1,4 @@
-"""Pictures for benchmarks: real photographs, as many as are wanted."""
+"""Make any number of images from real photographs."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image
 
 
-def make_pictures(folder: Path, count: int) -> Path:
-    """JPEG files of about 1024 x 1024 pixels, cut from the photographs in scikit-image."""
+def make_images(folder: Path, count: int) -> Path:
+    """Write JPEG files of 1024 x 1024 pixels, cut from the photographs in scikit-image."""
     folder.mkdir(parents=True)
     package = find_spec("skimage")
     assert package is not None and package.origin is not None, "scikit-image is needed"
@@ -22,6 +22,6 @@ def make_pictures(folder: Path, count: int) -> Path:
         photograph = photographs[number % len(photographs)]
         side = int(min(photograph.size) * rng.uniform(0.6, 1.0))
         left, top = (int(rng.integers(0, size - side + 1)) for size in photograph.size)
-        cut = photograph.crop((left, top, left + side, top + side)).resize((1024, 1024))
-        cut.save(folder / f"{number:05d}.jpg", quality=90)
+        image = photograph.crop((left, top, left + side, top + side)).resize((1024, 1024))
+        image.save(folder / f"{number:05d}.jpg", quality=90)
     return folder
