@@ -54,11 +54,16 @@ class Member(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class BadSample(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """A sample that was left out: its id, what went wrong, and the traceback's tail."""
+    """A sample that was left out: its id, what went wrong, and the traceback's tail.
+
+    `repeatable` is false when its worker was killed or it ran over the time limit: that is no
+    property of the data, so another build may keep the sample.
+    """
 
     sample: str
     error: str
     traceback: str = ""
+    repeatable: bool = True
 
 
 class Timings(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True):
@@ -71,7 +76,12 @@ class Timings(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True):
 
 
 class Live(Manifest, kw_only=True, tag="live", tag_field="state"):
-    """Ready marker of a complete dataset: describes its zip wholly. The commit point."""
+    """Ready marker of a complete dataset: describes its zip wholly. The commit point.
+
+    `repeatable`: whether another build of the same spec from the same raw data should give the same
+    bytes. It is false for plain handlers, which get no random numbers from the SDK, and when a bad
+    sample is not repeatable.
+    """
 
     spec: Spec
     generation: int

@@ -327,6 +327,7 @@ def test_bad_samples_are_left_out_up_to_the_limit(troubles: Callable[..., Handle
         assert ids(shards) == sorted(good(6))
         assert sorted(bad.sample for shard in shards for bad in shard.bad) == ["x.txt", "y.txt"]
         assert all("ValueError" in bad.traceback for shard in shards for bad in shard.bad)
+        assert all(bad.repeatable for shard in shards for bad in shard.bad)
 
 
 @pytest.mark.parametrize("limit", [1, 0.125, 0.2])
@@ -363,6 +364,7 @@ def test_a_sample_that_killed_twice_counts_as_bad(troubles: Callable[..., Handle
         (bad,) = [bad for shard in shards for bad in shard.bad]
         assert bad.sample == "bad.txt"
         assert "SIGSEGV" in bad.error
+        assert not bad.repeatable
         assert ids(shards) == sorted(good(5))
 
 

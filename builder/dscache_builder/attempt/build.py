@@ -292,7 +292,7 @@ class Build:
             raw_revision=plan.raw_revision,
             lock_digest=self.session.lock_digest,
             timings=timings,
-            repeatable=not any(sample.error.startswith("worker") for sample in bad),
+            repeatable=plan.resumable and all(sample.repeatable for sample in bad),
         )
         self.claim.write(parts=list(self._parts), seal=seal, takeovers=0)
 

@@ -187,6 +187,18 @@ def _difference(live: Live, stored: Member, built: ShardBuilt | None) -> str:
     what = "the same number of records" if built.records == stored.records else (
         f"{built.records} records instead of {stored.records}"
     )  # fmt: skip
+    killed = [bad.sample for bad in live.bad_samples if not bad.repeatable]
+    if killed and built.records > stored.records:
+        return (
+            f"the rebuilt shard has other bytes ({what}), as the ready marker warns (`repeatable` "
+            f"is false): {len(killed)} samples were left out because their worker was killed or "
+            f"ran over the time limit (the first: {killed[0]}), and another build may keep them"
+        )
+    if not live.repeatable and not killed:
+        return (
+            f"the rebuilt shard has other bytes ({what}), as the ready marker warns (`repeatable` "
+            "is false): a plain handler gets no `rng`, so its bytes may differ each time"
+        )
     return (
         f"built again from the same code and raw data it has other bytes ({what}, {built.size} "
         f"bytes instead of {stored.size}): the handler is not repeatable; most often it draws "
