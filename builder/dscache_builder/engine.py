@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from dscache.spec import Spec
 
-from .hosting.client import Event, PlanSummary
+from .hosting.messages import Event, PlanSummary
 
 Heartbeat = Callable[[], None]
 

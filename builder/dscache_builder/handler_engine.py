@@ -19,8 +19,9 @@ from .config import BuilderConfig, DatasetSource
 from .engine import Heartbeat, Session
 from .environments.environment import Environments, lock_digest
 from .environments.sources import parse_source
-from .failure import EnvironmentFailed
-from .hosting.client import Event, HandlerFailure, HandlerHost, HostRequest, PlanSummary
+from .failure import EnvironmentFailed, HandlerFailure
+from .hosting.client import HostClient
+from .hosting.messages import Event, HostRequest, PlanSummary
 from .scratch import scratch_folder
 
 LOG_TAIL_BYTES = 64 << 10
@@ -33,7 +34,7 @@ class HostSession:
     resolved: Spec
     lock_digest: str
     environment_s: float
-    host: HandlerHost
+    host: HostClient
     log: Path
 
     def plan(self) -> PlanSummary:
@@ -76,7 +77,7 @@ class HandlerEngine:
         python = self._environments.ensure(lock, heartbeat=heartbeat)
         scratch = stack.enter_context(scratch_folder(self._config.scratch))
         request = self._host_request(spec, source, scratch)
-        host = stack.enter_context(HandlerHost(python, request, heartbeat=heartbeat))
+        host = stack.enter_context(HostClient(python, request, heartbeat=heartbeat))
         description = host.describe()
         resolved = Spec.of(
             spec.dataset_name, spec.handler_version, description.config, spec.dataset_revision

@@ -19,13 +19,8 @@ from dscache.protocol.retire import retire
 from dscache.spec import Spec
 from dscache_builder import reconcile
 from dscache_builder.attempt.attempt import Attempt, Context
-from dscache_builder.hosting.client import (
-    Event,
-    HandlerFailure,
-    PlannedShard,
-    PlanSummary,
-    ShardBuilt,
-)
+from dscache_builder.failure import HandlerFailure
+from dscache_builder.hosting.messages import Event, PlannedShard, PlanSummary, ShardBuilt
 from simulation.store import SimulatedStore
 from simulation.world import World
 

@@ -25,7 +25,8 @@ from dscache_builder.attempt.build import Build
 from dscache_builder.attempt.claim import CLAIM_TTL_S, Claim
 from dscache_builder.attempt.parts import MAX_PART_BYTES, Packer
 from dscache_builder.attempt.progress import BucketReporter
-from dscache_builder.hosting.client import HandlerFailure, ShardBuilt
+from dscache_builder.failure import HandlerFailure
+from dscache_builder.hosting.messages import ShardBuilt
 from simulation.actors import SHARDS, SPEC, FakeEngine, FakeHandler, FakeSession, HereAndNow
 from simulation.store import Bucket, SimulatedStore
 

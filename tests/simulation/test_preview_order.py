@@ -14,7 +14,7 @@ from dscache.protocol import layout, wait
 from dscache_builder.attempt.attempt import SMALL_EXAMPLES, Attempt, Context, Outcome
 from dscache_builder.attempt.progress import Reporter
 from dscache_builder.engine import Session
-from dscache_builder.hosting.client import PlanSummary
+from dscache_builder.hosting.messages import PlanSummary
 from simulation.actors import SPEC, FakeEngine, FakeHandler, FakeSession, HereAndNow
 from simulation.store import Bucket, SimulatedStore
 

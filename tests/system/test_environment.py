@@ -15,8 +15,10 @@ import uv
 
 from dscache.protocol.manifests import Lock
 from dscache_builder.environments import resolver
-from dscache_builder.environments.environment import EnvironmentFailed, Environments, lock_digest
-from dscache_builder.hosting.client import HandlerHost, HostRequest, ShardBuilt
+from dscache_builder.environments.environment import Environments, lock_digest
+from dscache_builder.failure import EnvironmentFailed
+from dscache_builder.hosting.client import HostClient
+from dscache_builder.hosting.messages import HostRequest, ShardBuilt
 from dscache_sdk.example import decode_example
 from dscache_sdk.records import read_records
 from support.packages import HandlerPackage, own_wheels
@@ -70,7 +72,7 @@ def records_of(python: Path, entry_point: str, scratch: Path) -> list[bytes]:
     request = HostRequest(
         entry_point, entry_point, "1", {}, raw, scratch, scratch / "log", workers=1
     )
-    with HandlerHost(python, request, heartbeat=idle) as host:
+    with HostClient(python, request, heartbeat=idle) as host:
         host.describe()
         indices = range(len(host.plan().shards))
         events = list(host.build(indices, lambda: True))

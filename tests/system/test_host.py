@@ -21,14 +21,9 @@ import blake3
 import pytest
 
 from dscache_builder.environments.environment import Environments
-from dscache_builder.hosting.client import (
-    Advanced,
-    HandlerFailure,
-    HandlerHost,
-    HostRequest,
-    PlanSummary,
-    ShardBuilt,
-)
+from dscache_builder.failure import HandlerFailure
+from dscache_builder.hosting.client import HostClient
+from dscache_builder.hosting.messages import Advanced, HostRequest, PlanSummary, ShardBuilt
 from dscache_sdk.example import decode_example
 from dscache_sdk.records import read_records
 from support.packages import own_wheels
@@ -106,18 +101,18 @@ def request_for(tmp_path: Path) -> Callable[..., HostRequest]:
 @pytest.fixture
 def troubles(
     pythons: Callable[[str], Path], request_for: Callable[..., HostRequest], tmp_path: Path
-) -> Callable[..., contextlib.AbstractContextManager[HandlerHost]]:
+) -> Callable[..., contextlib.AbstractContextManager[HostClient]]:
     """A host of the troubles handler: `troubles({"a.txt": "raises"}, max_bad_samples=1)`."""
 
-    def start(words: dict[str, str], **changes: object) -> HandlerHost:
+    def start(words: dict[str, str], **changes: object) -> HostClient:
         raw = write_samples(tmp_path / "raw", words)
         request = request_for("troubles", raw, **changes)
-        return HandlerHost(pythons("troubles"), request, heartbeat=idle)
+        return HostClient(pythons("troubles"), request, heartbeat=idle)
 
     return start
 
 
-def built(host: HandlerHost, plan: PlanSummary | None = None) -> list[ShardBuilt]:
+def built(host: HostClient, plan: PlanSummary | None = None) -> list[ShardBuilt]:
     """Build all shards and return them in plan order."""
     plan = plan or host.plan()
     events = host.build(range(len(plan.shards)), lambda: True)
@@ -125,7 +120,7 @@ def built(host: HandlerHost, plan: PlanSummary | None = None) -> list[ShardBuilt
     return sorted(found, key=lambda shard: shard.index)
 
 
-def failure_of(host: HandlerHost) -> HandlerFailure:
+def failure_of(host: HostClient) -> HandlerFailure:
     """The failure that building everything ends with."""
     with host, pytest.raises(HandlerFailure) as raised:
         built(host)
@@ -178,7 +173,7 @@ def test_photos_shards_are_what_they_are_said_to_be(
 ) -> None:
     request = request_for("photos", photographs, config=PHOTOS, workers=2)
     python = pythons("dataset-handlers")
-    with HandlerHost(python, request, heartbeat=idle) as host:
+    with HostClient(python, request, heartbeat=idle) as host:
         description = host.describe()
         plan = host.plan()
         shards = built(host, plan)
@@ -208,7 +203,7 @@ def test_photos_are_described_within_half_a_second(
     for _ in range(3):
         request = request_for("photos", photographs, config=PHOTOS)
         started = time.monotonic()
-        with HandlerHost(python, request, heartbeat=idle) as host:
+        with HostClient(python, request, heartbeat=idle) as host:
             host.describe()
             taken.append(time.monotonic() - started)
     assert min(taken) < 0.5
@@ -220,7 +215,7 @@ def test_one_worker_and_two_write_the_same_bytes(
     digests = []
     for workers in (1, 2):
         request = request_for("photos", photographs, config=PHOTOS, workers=workers)
-        with HandlerHost(pythons("dataset-handlers"), request, heartbeat=idle) as host:
+        with HostClient(pythons("dataset-handlers"), request, heartbeat=idle) as host:
             digests.append((host.plan().digest, [shard.digest for shard in built(host)]))
     assert digests[0] == digests[1]
 
@@ -233,7 +228,7 @@ def test_preview_draws_the_first_examples(
 ) -> None:
     from PIL import Image
 
-    with HandlerHost(
+    with HostClient(
         pythons("dataset-handlers"),
         request_for("photos", photographs, config=PHOTOS),
         heartbeat=idle,
@@ -250,7 +245,7 @@ def test_preview_draws_the_first_examples(
 # Workers.
 
 
-def test_two_workers_are_two_processes(troubles: Callable[..., HandlerHost]) -> None:
+def test_two_workers_are_two_processes(troubles: Callable[..., HostClient]) -> None:
     words = dict.fromkeys(good(8), "pid")
     with troubles(words, workers=2, config={"batch_size": 1}) as host:
         shards = built(host)
@@ -260,7 +255,7 @@ def test_two_workers_are_two_processes(troubles: Callable[..., HandlerHost]) -> 
     assert os.getpid() not in pids
 
 
-def test_shards_start_only_while_they_may(troubles: Callable[..., HandlerHost]) -> None:
+def test_shards_start_only_while_they_may(troubles: Callable[..., HostClient]) -> None:
     with troubles(good(8)) as host:
         plan = host.plan()
         assert len(plan.shards) == 2
@@ -273,7 +268,7 @@ def test_shards_start_only_while_they_may(troubles: Callable[..., HandlerHost]) 
         assert order == [1, 0]
 
 
-def test_progress_never_exceeds_the_plan(troubles: Callable[..., HandlerHost]) -> None:
+def test_progress_never_exceeds_the_plan(troubles: Callable[..., HostClient]) -> None:
     with troubles(good(8)) as host:
         plan = host.plan()
         told = [
@@ -283,7 +278,7 @@ def test_progress_never_exceeds_the_plan(troubles: Callable[..., HandlerHost]) -
     assert all(done <= plan.examples for done in told)
 
 
-def test_prints_of_a_handler_go_to_the_log(troubles: Callable[..., HandlerHost]) -> None:
+def test_prints_of_a_handler_go_to_the_log(troubles: Callable[..., HostClient]) -> None:
     with troubles({"a.txt": "chatter", "b.txt": "good"}) as host:
         assert ids(built(host)) == ["a.txt", "b.txt"]
         assert "a word on standard output" in host.log_tail()
@@ -291,7 +286,7 @@ def test_prints_of_a_handler_go_to_the_log(troubles: Callable[..., HandlerHost])
 
 def test_handlers_get_a_scrubbed_environment(
     pythons: Callable[[str], Path],
-    troubles: Callable[..., HandlerHost],
+    troubles: Callable[..., HostClient],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
@@ -312,7 +307,7 @@ def test_handlers_get_a_scrubbed_environment(
 # Failures: each is reported as what it is.
 
 
-def test_a_sample_that_raises(troubles: Callable[..., HandlerHost]) -> None:
+def test_a_sample_that_raises(troubles: Callable[..., HostClient]) -> None:
     failure = failure_of(troubles({**good(3), "bad.txt": "raises"}))
     assert failure.kind == "handler"
     assert failure.sample == "bad.txt"
@@ -320,7 +315,7 @@ def test_a_sample_that_raises(troubles: Callable[..., HandlerHost]) -> None:
     assert 'raise ValueError(f"nothing good in {sample.id}")' in failure.traceback
 
 
-def test_bad_samples_are_left_out_up_to_the_limit(troubles: Callable[..., HandlerHost]) -> None:
+def test_bad_samples_are_left_out_up_to_the_limit(troubles: Callable[..., HostClient]) -> None:
     words = {**good(6), "x.txt": "raises", "y.txt": "raises"}
     with troubles(words, max_bad_samples=2, workers=2) as host:
         shards = built(host)
@@ -332,7 +327,7 @@ def test_bad_samples_are_left_out_up_to_the_limit(troubles: Callable[..., Handle
 
 @pytest.mark.parametrize("limit", [1, 0.125, 0.2])
 def test_one_bad_sample_more_than_allowed(
-    troubles: Callable[..., HandlerHost], limit: int | float
+    troubles: Callable[..., HostClient], limit: int | float
 ) -> None:
     words = {**good(6), "x.txt": "raises", "y.txt": "raises"}
     failure = failure_of(troubles(words, max_bad_samples=limit))
@@ -341,7 +336,7 @@ def test_one_bad_sample_more_than_allowed(
     assert "2 samples failed; max_bad_samples allows 1" in failure.message
 
 
-def test_a_sample_that_crashes_the_process(troubles: Callable[..., HandlerHost]) -> None:
+def test_a_sample_that_crashes_the_process(troubles: Callable[..., HostClient]) -> None:
     failure = failure_of(troubles({**good(3), "bad.txt": "segfault"}))
     assert failure.kind == "worker-killed"
     assert failure.sample == "bad.txt"
@@ -352,13 +347,13 @@ def test_a_sample_that_crashes_the_process(troubles: Callable[..., HandlerHost])
 
 
 def test_a_crash_that_does_not_happen_again_is_survived(
-    troubles: Callable[..., HandlerHost],
+    troubles: Callable[..., HostClient],
 ) -> None:
     with troubles({**good(3), "once.txt": "segfault-once"}) as host:
         assert ids(built(host)) == sorted([*good(3), "once.txt"])
 
 
-def test_a_sample_that_killed_twice_counts_as_bad(troubles: Callable[..., HandlerHost]) -> None:
+def test_a_sample_that_killed_twice_counts_as_bad(troubles: Callable[..., HostClient]) -> None:
     with troubles({**good(5), "bad.txt": "segfault"}, max_bad_samples=1) as host:
         shards = built(host)
         (bad,) = [bad for shard in shards for bad in shard.bad]
@@ -368,28 +363,28 @@ def test_a_sample_that_killed_twice_counts_as_bad(troubles: Callable[..., Handle
         assert ids(shards) == sorted(good(5))
 
 
-def test_a_sample_that_needs_too_much_memory(troubles: Callable[..., HandlerHost]) -> None:
+def test_a_sample_that_needs_too_much_memory(troubles: Callable[..., HostClient]) -> None:
     failure = failure_of(troubles({**good(3), "bad.txt": "leak"}, memory_bytes=700 * MIB))
     assert failure.kind == "worker-killed"
     assert failure.sample == "bad.txt"
     assert "more memory than the 700 MiB" in failure.message
 
 
-def test_a_sample_that_takes_too_long(troubles: Callable[..., HandlerHost]) -> None:
+def test_a_sample_that_takes_too_long(troubles: Callable[..., HostClient]) -> None:
     failure = failure_of(troubles({**good(3), "bad.txt": "hang"}, sample_seconds=0.5))
     assert failure.kind == "time-limit"
     assert failure.sample == "bad.txt"
     assert "longer than 0.5 s" in failure.message
 
 
-def test_a_full_disk_is_no_bad_sample(troubles: Callable[..., HandlerHost]) -> None:
+def test_a_full_disk_is_no_bad_sample(troubles: Callable[..., HostClient]) -> None:
     failure = failure_of(troubles({**good(3), "bad.txt": "full"}, max_bad_samples=4))
     assert failure.kind == "disk"
 
 
 @pytest.mark.parametrize("word", ["segfault", "hang"])
 def test_planning_gets_over_a_sample_that_kills(
-    troubles: Callable[..., HandlerHost], word: str
+    troubles: Callable[..., HostClient], word: str
 ) -> None:
     """Without a batch_size planning tries samples; the build then tells what is wrong with one."""
     words = {"bad.txt": word, "good.txt": "good"}
@@ -402,7 +397,7 @@ def test_planning_gets_over_a_sample_that_kills(
 
 
 def test_threads_that_planning_started_are_not_forked(
-    troubles: Callable[..., HandlerHost],
+    troubles: Callable[..., HostClient],
 ) -> None:
     words = {**good(2), "thread.txt": "thread"}
     with troubles(words, config={"batch_size": None}) as host:
@@ -410,7 +405,7 @@ def test_threads_that_planning_started_are_not_forked(
         assert "loaded anew before forking" in host.log_tail()
 
 
-def test_a_wrong_option(troubles: Callable[..., HandlerHost]) -> None:
+def test_a_wrong_option(troubles: Callable[..., HostClient]) -> None:
     with (
         troubles(good(1), config={"size": "big"}) as host,
         pytest.raises(HandlerFailure) as raised,
@@ -420,7 +415,7 @@ def test_a_wrong_option(troubles: Callable[..., HandlerHost]) -> None:
     assert "size" in raised.value.message
 
 
-def test_no_raw_data(troubles: Callable[..., HandlerHost]) -> None:
+def test_no_raw_data(troubles: Callable[..., HostClient]) -> None:
     with troubles({}) as host:
         host.describe()
         with pytest.raises(HandlerFailure, match="no samples") as raised:
@@ -433,7 +428,7 @@ def test_no_such_handler(
     pythons: Callable[[str], Path], request_for: Callable[..., HostRequest], tmp_path: Path
 ) -> None:
     request = request_for("nothing", tmp_path)
-    host = HandlerHost(pythons("troubles"), request, heartbeat=idle)
+    host = HostClient(pythons("troubles"), request, heartbeat=idle)
     with host, pytest.raises(HandlerFailure, match="'nothing' is installed here; installed: trou"):
         host.describe()
 
@@ -443,7 +438,7 @@ def test_an_environment_without_the_sdk(
 ) -> None:
     bare = tmp_path / "bare"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", bare], check=True)
-    host = HandlerHost(bare / "bin" / "python", request_for("any", tmp_path), heartbeat=idle)
+    host = HostClient(bare / "bin" / "python", request_for("any", tmp_path), heartbeat=idle)
     with host, pytest.raises(HandlerFailure, match="environment lacks") as raised:
         host.describe()
     assert raised.value.kind == "environment"
@@ -456,7 +451,7 @@ def test_a_plain_handler_runs_as_it_is(
     pythons: Callable[[str], Path], request_for: Callable[..., HostRequest], tmp_path: Path
 ) -> None:
     request = request_for("numbers", tmp_path, config={"count": 5})
-    with HandlerHost(pythons("plain-numbers"), request, heartbeat=idle) as host:
+    with HostClient(pythons("plain-numbers"), request, heartbeat=idle) as host:
         description = host.describe()
         plan = host.plan()
         assert (description.plain, description.config) == (True, {"count": 5})
@@ -479,7 +474,7 @@ def test_a_plain_handler_refuses_what_it_does_not_name(
     pythons: Callable[[str], Path], request_for: Callable[..., HostRequest], tmp_path: Path
 ) -> None:
     request = request_for("numbers", tmp_path, config={"cuont": 5})
-    host = HandlerHost(pythons("plain-numbers"), request, heartbeat=idle)
+    host = HostClient(pythons("plain-numbers"), request, heartbeat=idle)
     with host, pytest.raises(HandlerFailure, match="count") as raised:
         host.describe()
     assert raised.value.kind == "options"
@@ -488,7 +483,7 @@ def test_a_plain_handler_refuses_what_it_does_not_name(
 # Ends.
 
 
-def test_close_leaves_no_process(troubles: Callable[..., HandlerHost], tmp_path: Path) -> None:
+def test_close_leaves_no_process(troubles: Callable[..., HostClient], tmp_path: Path) -> None:
     with troubles({"a.txt": "child"}) as host:
         host.plan()
         events = host.build([0], lambda: True)
@@ -510,7 +505,7 @@ def test_what_beat_raises_ends_the_call(
         raise ClaimLost
 
     raw = write_samples(tmp_path / "raw", {"a.txt": "hang"})
-    host = HandlerHost(pythons("troubles"), request_for("troubles", raw), heartbeat=lost)
+    host = HostClient(pythons("troubles"), request_for("troubles", raw), heartbeat=lost)
     with host, pytest.raises(ClaimLost):
         built(host)
 
@@ -518,12 +513,13 @@ def test_what_beat_raises_ends_the_call(
 _BUILDER = """
 import sys
 from pathlib import Path
-from dscache_builder.hosting.client import HandlerHost, HostRequest
+from dscache_builder.hosting.client import HostClient
+from dscache_builder.hosting.messages import HostRequest
 
 python, raw, scratch = map(Path, sys.argv[1:])
 request = HostRequest("troubles", "troubles", "1.0.0", {"batch_size": 1}, raw, scratch,
                       scratch / "handler.log", workers=2)
-with HandlerHost(python, request, heartbeat=lambda: None) as host:
+with HostClient(python, request, heartbeat=lambda: None) as host:
     host.plan()
     print(host._process.pid, flush=True)
     for event in host.build([0, 1], lambda: True):

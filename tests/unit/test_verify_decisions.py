@@ -17,7 +17,7 @@ from dscache_builder.attempt.parts import append_member
 from dscache_builder.attempt.zip_writer import central_directory, data_end, local_header
 from dscache_builder.commands.verify_shard import compare
 from dscache_builder.failure import HandlerFailure
-from dscache_builder.hosting.client import PlannedShard, PlanSummary, ShardBuilt
+from dscache_builder.hosting.messages import PlannedShard, PlanSummary, ShardBuilt
 from dscache_sdk.records import RecordWriter
 
 GIB = 1 << 30

@@ -20,7 +20,8 @@ from dscache.spec import Spec
 from dscache.store.objects import Objects
 
 from ..engine import Engine, Session
-from ..hosting.client import HandlerFailure, PlanSummary
+from ..failure import HandlerFailure
+from ..hosting.messages import PlanSummary
 from . import publish, requests
 from .build import Build
 from .claim import Claim, ClaimLost

@@ -23,7 +23,8 @@ from dscache.store.upload import body_size
 from dscache_sdk import tfds
 
 from ..engine import Heartbeat, Session
-from ..hosting.client import Advanced, HandlerFailure, PlanSummary, ShardBuilt
+from ..failure import HandlerFailure
+from ..hosting.messages import Advanced, PlanSummary, ShardBuilt
 from . import zip_writer
 from .claim import NO_UPLOAD, Claim
 from .parts import (

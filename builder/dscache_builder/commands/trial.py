@@ -11,7 +11,8 @@ from pathlib import Path
 from dscache.protocol.manifests import BadSample
 from dscache.spec import Spec
 
-from ..hosting.client import HandlerHost, HostRequest, PreviewResult, ShardBuilt
+from ..hosting.client import HostClient
+from ..hosting.messages import HostRequest, PreviewResult, ShardBuilt
 
 SHEET_NAME = "contact-sheet.png"
 LOG_NAME = "handler.log"
@@ -55,11 +56,11 @@ def run_trial(trial: Trial, say: Callable[[str], None], heartbeat: Callable[[], 
             workers=1,
             sample_seconds=trial.sample_seconds,
         )
-        with HandlerHost(trial.python, request, heartbeat=heartbeat) as host:
+        with HostClient(trial.python, request, heartbeat=heartbeat) as host:
             return _tried(host, trial, say)
 
 
-def _tried(host: HandlerHost, trial: Trial, say: Callable[[str], None]) -> bool:
+def _tried(host: HostClient, trial: Trial, say: Callable[[str], None]) -> bool:
     description = host.describe()
     say(f"options: {_options(description.config)}")
     plan = host.plan()

@@ -24,7 +24,7 @@ from ..engine import Engine, Session
 from ..environments.environment import Environments
 from ..failure import HandlerFailure
 from ..handler_engine import HandlerEngine
-from ..hosting.client import PlanSummary, ShardBuilt
+from ..hosting.messages import PlanSummary, ShardBuilt
 
 RANDOM = "random"
 RAW_DATA_CHANGED = 3  # exit code: nothing can be said of the shard

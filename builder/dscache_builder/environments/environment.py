@@ -21,8 +21,6 @@ from .resolver import WORKER_REQUIREMENTS, Heartbeat, Resolver
 from .sources import GitSource, PathSource, locked_source, split_pins
 from .tools import HEARTBEAT_S
 
-__all__ = ["WORKER_REQUIREMENTS", "EnvironmentFailed", "Environments", "lock_digest"]
-
 MARKER = "complete"
 NAME_DIGITS = 32
 UNUSED_S = 14 * 86_400.0
