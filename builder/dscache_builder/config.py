@@ -30,6 +30,7 @@ from dscache.errors import ConfigError
 from dscache.spec import DATASET_NAME
 
 MIN_SCRATCH_BYTES = 256 << 20
+RENAMED = {"sweep_s": "reconcile_s"}
 _PASSWORD = re.compile(r"https?://[^/\s]*@|://[^/@\s]*:[^/@\s]*@")
 
 
@@ -73,7 +74,7 @@ class BuilderConfig(msgspec.Struct, forbid_unknown_fields=True):
     workers: int = 0
     max_builds: int = 1
     scratch_bytes: int = 4 << 30
-    sweep_s: float = 30.0
+    reconcile_s: float = 30.0
     scratch: Path = Path()
     name: str = ""
 
@@ -110,6 +111,9 @@ def load(path: Path) -> BuilderConfig:
 
 
 def _checked(document: dict[str, Any], path: Path) -> BuilderConfig:
+    for before, now in RENAMED.items():
+        if before in document:
+            raise ConfigError(f"{path}: {before} has been renamed: write {now} instead")
     try:
         config = msgspec.convert(document, BuilderConfig, dec_hook=_path)
     except msgspec.ValidationError as error:
@@ -135,7 +139,7 @@ def _check_numbers(config: BuilderConfig, path: Path) -> None:
         ("workers", 1),
         ("max_builds", 1),
         ("scratch_bytes", MIN_SCRATCH_BYTES),
-        ("sweep_s", 1),
+        ("reconcile_s", 1),
     ):
         if getattr(config, name) < least:
             raise ConfigError(f"{path}: {name}: {getattr(config, name)} is less than {least}")

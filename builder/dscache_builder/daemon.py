@@ -1,4 +1,4 @@
-"""The daemon's loop: woken by a notification or by time, it sweeps and starts attempts."""
+"""The daemon's loop: woken by a notification or by time, it reconciles and starts attempts."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class Daemon:
                 self._watch.publish_settled()
                 notifier.watchdog()
                 notifier.status(f"{len(self._running)} building")
-                self._sweep()
+                self._reconcile()
                 self._sleep(notifier.watchdog_interval_s)
             notifier.stopping()
 
@@ -101,10 +101,10 @@ class Daemon:
         Raises what broke an attempt off, when all others have ended.
         """
         with self._ending():
-            self._sweep(raise_errors=True)
+            self._reconcile(raise_errors=True)
             while self._running and not self._stopping.is_set():
                 self._wait_for_signal(1.0)
-                self._sweep(raise_errors=True)
+                self._reconcile(raise_errors=True)
         if self._broke_off is not None:
             raise self._broke_off
         return self.outcomes
@@ -117,8 +117,8 @@ class Daemon:
             yield
 
     def _sleep(self, watchdog_s: float | None) -> None:
-        """Until a signal, or it is time for the next sweep or the next watchdog message."""
-        seconds = self.config.sweep_s * random.uniform(0.5, 1.0)
+        """Until a signal, or it is time for the next reconciliation or the next watchdog message."""
+        seconds = self.config.reconcile_s * random.uniform(0.5, 1.0)
         if not self._streaming:
             seconds = self._blind_s
             self._blind_s = min(self._blind_s * 1.5, BLIND_S[1])
@@ -149,9 +149,9 @@ class Daemon:
             self._streaming = False
             log.warning("no notifications (%s); looking every few seconds", signal.reason)
 
-    # -- sweeping
+    # -- reconciling
 
-    def _sweep(self, *, raise_errors: bool = False) -> None:
+    def _reconcile(self, *, raise_errors: bool = False) -> None:
         self._reap()
         slots = self.config.max_builds - len(self._running)
         now = time.monotonic()

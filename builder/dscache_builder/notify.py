@@ -38,7 +38,7 @@ class Notifier:
         return cls(environ.get("NOTIFY_SOCKET"), watchdog_interval_s=interval_s)
 
     def ready(self) -> None:
-        """The builder listens and sweeps from now on."""
+        """The builder listens and reconciles from now on."""
         self._send("READY=1")
 
     def status(self, text: str) -> None:

@@ -101,7 +101,7 @@ def test_a_store_that_is_gone_is_not_asked_without_pause(
     monkeypatch.setattr(store, "entries", gone)
     monkeypatch.setattr(daemon, "_wait_for_signal", pauses.append)
     daemon._not_before[SPEC.key] = time.monotonic() - 1.0
-    daemon._sweep()
+    daemon._reconcile()
     daemon._sleep(None)
     assert pauses == [BLIND_S[0]]
 

@@ -274,6 +274,8 @@ def test_builder_configuration_mistakes(new_builder: NewBuilder, tmp_path: Path)
     assert (code, "not TOML" in text) == (2, True)
     code, text = problem('state = "s"\nunknown = 1\n[datasets.a]\nhandler="a"\nraw="r"\nsource="s"')
     assert (code, "unknown" in text) == (2, True)
+    code, text = problem('state = "s"\nsweep_s = 30\n[datasets]')
+    assert (code, "sweep_s has been renamed: write reconcile_s" in text) == (2, True)
     code, text = problem('state = "s"\n[datasets]')
     assert (code, "nothing to build" in text) == (2, True)
 
