@@ -117,7 +117,7 @@ class Daemon:
             yield
 
     def _sleep(self, watchdog_s: float | None) -> None:
-        """Until a signal, or it is time for the next reconciliation or the next watchdog message."""
+        """Wait for a signal, or until the next reconciliation or watchdog message is due."""
         seconds = self.config.reconcile_s * random.uniform(0.5, 1.0)
         if not self._streaming:
             seconds = self._blind_s
