@@ -75,7 +75,10 @@ def serve(config: configuration.BuilderConfig, *, check_only: bool, once: bool) 
         )
         engine = HandlerEngine(config, store, environments)
         name = config.name or socket.gethostname()
-        daemon = Daemon(config, store, engine, builder_id, name)
+        keep_s = config.environments_keep_days * configuration.DAY_S
+        daemon = Daemon(
+            config, store, engine, builder_id, name, prune=lambda: environments.prune(keep_s)
+        )
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: daemon.stop())
         if once:

@@ -29,6 +29,8 @@ from dscache.config import Config
 from dscache.errors import ConfigError
 from dscache.spec import DATASET_NAME
 
+DAY_S = 86_400.0
+KEEP_DAYS = 14.0
 MIN_SCRATCH_BYTES = 256 << 20
 RENAMED = {"sweep_s": "reconcile_s"}
 _PASSWORD = re.compile(r"https?://[^/\s]*@|://[^/@\s]*:[^/@\s]*@")
@@ -75,6 +77,7 @@ class BuilderConfig(msgspec.Struct, forbid_unknown_fields=True):
     max_builds: int = 1
     scratch_bytes: int = 4 << 30
     reconcile_s: float = 30.0
+    environments_keep_days: float = KEEP_DAYS
     scratch: Path = Path()
     name: str = ""
 
@@ -140,6 +143,7 @@ def _check_numbers(config: BuilderConfig, path: Path) -> None:
         ("max_builds", 1),
         ("scratch_bytes", MIN_SCRATCH_BYTES),
         ("reconcile_s", 1),
+        ("environments_keep_days", 1),
     ):
         if getattr(config, name) < least:
             raise ConfigError(f"{path}: {name}: {getattr(config, name)} is less than {least}")

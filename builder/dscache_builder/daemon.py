@@ -8,7 +8,7 @@ import random
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -36,13 +36,21 @@ ERROR_PAUSES_S = (1.0, 5.0, 15.0, 60.0)
 HELD_PAUSE_S = 5.0
 DEFAULT_PRIORITY = 5
 STOP_S = 25.0
+PRUNE_INTERVAL_S = 86_400.0
 
 
 class Daemon:
     """Builds what is asked for until it is told to stop."""
 
     def __init__(
-        self, config: BuilderConfig, store: Store, engine: Engine, builder_id: str, name: str
+        self,
+        config: BuilderConfig,
+        store: Store,
+        engine: Engine,
+        builder_id: str,
+        name: str,
+        *,
+        prune: Callable[[], object] = lambda: None,
     ) -> None:
         self.config = config
         self.store = store
@@ -58,10 +66,12 @@ class Daemon:
         self._priorities: dict[str, int] = {}
         self._builds = ThreadPoolExecutor(config.max_builds, thread_name_prefix="build")
         self._uploads = ThreadPoolExecutor(2 * config.max_builds, thread_name_prefix="upload")
-        # A thread of its own: looking at millions of files must not hold up uploads.
-        self._surveys = ThreadPoolExecutor(1, thread_name_prefix="survey")
+        # A thread of its own: surveying or deleting many files must not hold up uploads.
+        self._upkeep = ThreadPoolExecutor(1, thread_name_prefix="upkeep")
+        self._prune = prune
+        self._prune_at = time.monotonic()
         self._watch = RawWatch(
-            {name: source.raw for name, source in config.datasets.items()}, store, self._surveys
+            {name: source.raw for name, source in config.datasets.items()}, store, self._upkeep
         )
         self.outcomes: list[Outcome] = []
         self._context = Context(
@@ -89,6 +99,7 @@ class Daemon:
             self._watch.start()
             while not self._stopping.is_set():
                 self._watch.publish_settled()
+                self._prune_when_due()
                 notifier.watchdog()
                 notifier.status(f"{len(self._running)} building")
                 self._reconcile()
@@ -108,6 +119,11 @@ class Daemon:
         if self._broke_off is not None:
             raise self._broke_off
         return self.outcomes
+
+    def _prune_when_due(self) -> None:
+        if time.monotonic() >= self._prune_at:
+            self._prune_at = time.monotonic() + PRUNE_INTERVAL_S
+            self._upkeep.submit(self._prune)
 
     # -- waking up
 
@@ -242,7 +258,7 @@ class Daemon:
         finally:
             self._stopping.set()
             self._builds.shutdown(wait=False, cancel_futures=True)
-            self._surveys.shutdown(wait=False, cancel_futures=True)
+            self._upkeep.shutdown(wait=False, cancel_futures=True)
             self._watch.stop()
             deadline = time.monotonic() + STOP_S
             for future in self._running.values():

@@ -17,7 +17,7 @@ from dscache.store.objects import Objects
 
 from .config import BuilderConfig, DatasetSource
 from .engine import Heartbeat, Session
-from .environments.environment import Environments, lock_digest
+from .environments.environment import Environments, in_use, lock_digest
 from .environments.sources import parse_source
 from .failure import EnvironmentFailed, HandlerFailure
 from .hosting.client import HostClient
@@ -75,6 +75,7 @@ class HandlerEngine:
         source = self._source(spec)
         lock = self._lock(spec, source, heartbeat)
         python = self._environments.ensure(lock, heartbeat=heartbeat)
+        stack.enter_context(in_use(python))
         scratch = stack.enter_context(scratch_folder(self._config.scratch))
         request = self._host_request(spec, source, scratch)
         host = stack.enter_context(HostClient(python, request, heartbeat=heartbeat))

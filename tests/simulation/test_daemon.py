@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import dscache_builder.attempt.build
+import dscache_builder.daemon
 import dscache_builder.raw_watch
 from dscache.errors import StoreUnreachable
 from dscache.protocol import layout, manifests, wait
@@ -104,6 +105,27 @@ def test_a_store_that_is_gone_is_not_asked_without_pause(
     daemon._reconcile()
     daemon._sleep(None)
     assert pauses == [BLIND_S[0]]
+
+
+def test_environments_are_pruned_at_start_and_once_a_day(
+    store: SimulatedStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the thread for upkeep, so that neither the loop nor an upload waits for it."""
+    pruned: list[str] = []
+    now = [1000.0]
+    monkeypatch.setattr(dscache_builder.daemon.time, "monotonic", lambda: now[0])
+    daemon = Daemon(
+        BuilderConfig(state=tmp_path, datasets={}), store, FakeEngine(FakeHandler(tmp_path)),
+        "builder", "builder", prune=lambda: pruned.append(threading.current_thread().name),
+    )  # type: ignore[arg-type]  # fmt: skip
+    counts = []
+    for later_s in (0.0, 30.0, 86_000.0, 400.0):
+        now[0] += later_s
+        daemon._prune_when_due()
+        daemon._upkeep.submit(lambda: None).result(DEADLINE_S)
+        counts.append(len(pruned))
+    assert counts == [1, 1, 1, 2]
+    assert set(pruned) == {"upkeep_0"}
 
 
 def test_what_was_answered_is_forgotten(daemon: Daemon, store: SimulatedStore) -> None:

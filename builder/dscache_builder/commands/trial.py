@@ -11,6 +11,7 @@ from pathlib import Path
 from dscache.protocol.manifests import BadSample
 from dscache.spec import Spec
 
+from ..environments.environment import in_use
 from ..hosting.client import HostClient
 from ..hosting.messages import HostRequest, PreviewResult, ShardBuilt
 
@@ -56,7 +57,10 @@ def run_trial(trial: Trial, say: Callable[[str], None], heartbeat: Callable[[], 
             workers=1,
             sample_seconds=trial.sample_seconds,
         )
-        with HostClient(trial.python, request, heartbeat=heartbeat) as host:
+        with (
+            in_use(trial.python),
+            HostClient(trial.python, request, heartbeat=heartbeat) as host,
+        ):
             return _tried(host, trial, say)
 
 
