@@ -153,7 +153,6 @@ class HandlerEngine:
         return HostRequest(
             entry_point=source.handler,
             dataset_name=spec.dataset_name,
-            handler_version=spec.handler_version,
             config=spec.dataset_config,
             raw=source.raw,
             scratch=scratch,

@@ -75,9 +75,7 @@ def records_of(python: Path, entry_point: str, scratch: Path) -> list[bytes]:
     """All records that the handler writes."""
     raw = scratch / "raw"
     raw.mkdir(parents=True)
-    request = HostRequest(
-        entry_point, entry_point, "1", {}, raw, scratch, scratch / "log", workers=1
-    )
+    request = HostRequest(entry_point, entry_point, {}, raw, scratch, scratch / "log", workers=1)
     with HostClient(python, request, heartbeat=idle) as host:
         host.describe()
         indices = range(len(host.plan().shards))

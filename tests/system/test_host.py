@@ -86,7 +86,6 @@ def request_for(tmp_path: Path) -> Callable[..., HostRequest]:
         request = HostRequest(
             entry_point=entry_point,
             dataset_name=entry_point,
-            handler_version="1.0.0",
             config={},
             raw=raw,
             scratch=scratch,
@@ -517,7 +516,7 @@ from dscache_builder.hosting.client import HostClient
 from dscache_builder.hosting.messages import HostRequest
 
 python, raw, scratch = map(Path, sys.argv[1:])
-request = HostRequest("troubles", "troubles", "1.0.0", {"batch_size": 1}, raw, scratch,
+request = HostRequest("troubles", "troubles", {"batch_size": 1}, raw, scratch,
                       scratch / "handler.log", workers=2)
 with HostClient(python, request, heartbeat=lambda: None) as host:
     host.plan()

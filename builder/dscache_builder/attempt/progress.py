@@ -57,9 +57,6 @@ class Reporter:
     def done(self) -> None:
         """The key is answered: there is nothing to report any more."""
 
-    def close(self) -> None:
-        """The attempt is over."""
-
 
 class BucketReporter(Reporter):
     """Writes `datasets/<key>.progress` at most once a second, the log at most every five seconds

@@ -49,7 +49,6 @@ def run_trial(trial: Trial, say: Callable[[str], None], heartbeat: Callable[[], 
         request = HostRequest(
             entry_point=trial.entry_point,
             dataset_name=trial.spec.dataset_name,
-            handler_version=trial.spec.handler_version,
             config=trial.spec.dataset_config,
             raw=trial.raw,
             scratch=Path(scratch),

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from dscache.protocol.manifests import Lock
 
 from ..failure import EnvironmentFailed
-from .resolver import WORKER_REQUIREMENTS, Heartbeat, Resolver
+from .resolver import Heartbeat, Resolver
 from .sources import GitSource, PathSource, locked_source, split_pins
 from .tools import HEARTBEAT_S
 
@@ -42,10 +42,7 @@ class Environments:
     Args:
         root: the folder; made when missing.
         find_links: folders with wheels that are on no index.
-        worker_requirements: what every environment gets besides the handler.
-        index_url: package index instead of uv's default; may carry credentials.
-        cache: uv's cache; uv's own choice when None. On the file system of `root`, installing
-            is linking.
+        index_url: package index instead of uv's default; may contain credentials.
     """
 
     def __init__(
@@ -53,12 +50,10 @@ class Environments:
         root: Path,
         *,
         find_links: Sequence[str] = (),
-        worker_requirements: Sequence[str] = WORKER_REQUIREMENTS,
         index_url: str = "",
-        cache: Path | None = None,
     ) -> None:
         self._root = root.absolute()
-        self._resolver = Resolver(self._root, find_links, worker_requirements, index_url, cache)
+        self._resolver = Resolver(self._root, find_links, index_url)
 
     def resolve(self, source: str, version: str, *, heartbeat: Heartbeat) -> Lock:
         """Find out what `source` (a template with `{version}`) consists of, now.
