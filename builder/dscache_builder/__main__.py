@@ -51,7 +51,7 @@ def serve(config: configuration.BuilderConfig, *, check_only: bool, once: bool) 
     from dscache.protocol.selftest import check_conditional_create
     from dscache.store.s3 import Store
 
-    from .attempt.attempt import Outcome
+    from .attempt.context import Outcome
     from .daemon import Daemon
     from .environments.environment import Environments
     from .handler_engine import HandlerEngine

@@ -21,7 +21,8 @@ from dscache.store.s3 import Store
 
 from . import reconcile
 from .attempt import requests
-from .attempt.attempt import Attempt, Context, Outcome
+from .attempt.attempt import Attempt
+from .attempt.context import AttemptContext, Outcome
 from .attempt.progress import BucketReporter
 from .config import BuilderConfig
 from .engine import Engine
@@ -74,7 +75,7 @@ class Daemon:
             {name: source.raw for name, source in config.datasets.items()}, store, self._upkeep
         )
         self.outcomes: list[Outcome] = []
-        self._context = Context(
+        self._context = AttemptContext(
             store=store,
             engine=engine,
             uploads=self._uploads,

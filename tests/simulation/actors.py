@@ -18,7 +18,8 @@ from dscache.protocol.manifests import Failure, Live
 from dscache.protocol.retire import retire
 from dscache.spec import Spec
 from dscache_builder import reconcile
-from dscache_builder.attempt.attempt import Attempt, Context
+from dscache_builder.attempt.attempt import Attempt
+from dscache_builder.attempt.context import AttemptContext
 from dscache_builder.failure import HandlerFailure
 from dscache_builder.hosting.messages import Event, PlannedShard, PlanSummary, ShardBuilt
 from simulation.store import SimulatedStore
@@ -120,7 +121,7 @@ def builder(world: World, name: str, handler: FakeHandler, rounds: int | None = 
     serial = itertools.count()
 
     def body(store: SimulatedStore) -> None:
-        context = Context(
+        context = AttemptContext(
             store=store,
             engine=FakeEngine(handler),
             uploads=HereAndNow(),

@@ -20,7 +20,7 @@ from dscache.errors import StoreUnreachable
 from dscache.protocol import layout, manifests, wait
 from dscache.protocol.manifests import Checkpoint
 from dscache.spec import Spec
-from dscache_builder.attempt.attempt import Outcome
+from dscache_builder.attempt.context import Outcome
 from dscache_builder.config import BuilderConfig, DatasetSource
 from dscache_builder.daemon import BLIND_S, Daemon
 from dscache_builder.raw_watch import RawWatch
