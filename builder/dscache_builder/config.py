@@ -1,9 +1,11 @@
-"""The builder's configuration, builder.toml: which code may run on which raw data, and where.
+"""The builder's configuration, builder.toml: which code may run on which raw data.
+
+docs/operations.md#the-builder lists all settings.
 
 state = "/var/lib/dscache"          # environments, scratch, logs
 find_links = ["/srv/wheels"]        # folders with wheels that are on no index
-workers = 8                         # processes a build (default: one per core)
-max_builds = 1                      # keys built at the same time
+workers = 8                         # processes per build (default: one per core)
+max_builds = 1                      # datasets built at the same time
 
 [store]
 endpoint = "http://127.0.0.1:9000"  # and bucket, region, access_key, secret_key
@@ -37,7 +39,7 @@ _PASSWORD = re.compile(r"https?://[^/\s]*@|://[^/@\s]*:[^/@\s]*@")
 
 
 class StoreSection(msgspec.Struct, forbid_unknown_fields=True):
-    """`[store]`: where the bucket is. Keys may come from DSCACHE_* or AWS_* instead."""
+    """`[store]`: the bucket. Keys may come from DSCACHE_* or AWS_* variables instead."""
 
     endpoint: str = ""
     bucket: str = "dscache"
@@ -53,8 +55,9 @@ class StoreSection(msgspec.Struct, forbid_unknown_fields=True):
 class DatasetSource(msgspec.Struct, forbid_unknown_fields=True):
     """`[datasets.<name>]`: the code and the raw data of one dataset_name.
 
-    `source` has `{version}` where the request's handler_version goes. `max_bad_samples` is a number
-    of samples, or a fraction when it has a point. Limits hold for each worker process.
+    In `source`, `{version}` stands for the request's handler_version. `max_bad_samples` is a number
+    of samples, or, as a float, a fraction of them. `memory_bytes` limits each worker process,
+    `sample_seconds` each sample.
     """
 
     handler: str
@@ -66,7 +69,7 @@ class DatasetSource(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class BuilderConfig(msgspec.Struct, forbid_unknown_fields=True):
-    """All of builder.toml. Paths are absolute once loaded."""
+    """All of builder.toml. `load` makes its paths absolute."""
 
     state: Path
     datasets: dict[str, DatasetSource]
@@ -82,7 +85,7 @@ class BuilderConfig(msgspec.Struct, forbid_unknown_fields=True):
     name: str = ""
 
     def store_config(self, environ: Mapping[str, str]) -> Config:
-        """The store section as a client configuration; empty keys come from the environment."""
+        """The store section as a client configuration, completed from environment variables."""
         section = self.store
         get = environ.get
         return Config(
@@ -99,12 +102,12 @@ class BuilderConfig(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def load(path: Path) -> BuilderConfig:
-    """Read and check builder.toml. Raises ConfigError naming the file and the setting."""
+    """Read and check builder.toml. Raises ConfigError, which names the file and the setting."""
     try:
         document = tomllib.loads(path.read_text())
     except FileNotFoundError:
         raise ConfigError(
-            f"{path}: no such file; write one (docs/operations.md), or let `dscache up` make one"
+            f"{path}: no such file; write one (docs/operations.md), or let `dscache up` create one"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
@@ -159,12 +162,12 @@ def _check_source(where: str, name: str, source: DatasetSource) -> None:
     ):
         raise ConfigError(
             f"{where}: max_bad_samples: {source.max_bad_samples} is neither a number of samples "
-            "(like 10) nor a fraction of them (like 0.01)"
+            "(such as 10) nor a fraction of them (such as 0.01)"
         )
     if _PASSWORD.search(source.source):
         raise ConfigError(
-            f"{where}: source holds a password, and sources are written into the bucket; let git "
-            "find its credentials (a credential helper, or an ssh key)"
+            f"{where}: source contains a password, but sources are written into the bucket; "
+            "provide the credentials to git (a credential helper, or an ssh key)"
         )
     if not source.source or not source.handler:
         raise ConfigError(f"{where}: source and handler must not be empty")

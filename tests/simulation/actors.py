@@ -136,7 +136,7 @@ def builder(world: World, name: str, handler: FakeHandler, rounds: int | None = 
             entries = list(store.entries(layout.REQUESTS))
             for name_of_cancel in reconcile.stray_cancels(entries):
                 store.delete(name_of_cancel)
-            keys = [waiting.key for waiting in reconcile.in_order_of_need(entries, lambda *_: 5)]
+            keys = [waiting.key for waiting in reconcile.by_need(entries, lambda *_: 5)]
             for key in keys:
                 Attempt(context, key).run()
             if rounds is None:

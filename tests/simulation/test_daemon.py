@@ -22,7 +22,7 @@ from dscache.protocol.manifests import Checkpoint
 from dscache.spec import Spec
 from dscache_builder.attempt.context import Outcome
 from dscache_builder.config import BuilderConfig, DatasetSource
-from dscache_builder.daemon import BLIND_S, Daemon
+from dscache_builder.daemon import POLL_S, Daemon
 from dscache_builder.raw_watch import RawWatch
 from simulation.actors import SPEC, FakeEngine, FakeHandler, FakeSession, HereAndNow
 from simulation.store import Bucket, SimulatedStore
@@ -104,7 +104,7 @@ def test_a_store_that_is_gone_is_not_asked_without_pause(
     daemon._not_before[SPEC.key] = time.monotonic() - 1.0
     daemon._reconcile()
     daemon._sleep(None)
-    assert pauses == [BLIND_S[0]]
+    assert pauses == [POLL_S[0]]
 
 
 def test_environments_are_pruned_at_start_and_once_a_day(

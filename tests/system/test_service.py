@@ -78,7 +78,7 @@ def test_check_config(new_builder: NewBuilder, numbers: Path) -> None:
     assert builder.start("--check-config").wait() == 0, builder.text()
     numbers.rename(numbers.with_name("elsewhere"))
     assert builder.start("--check-config").wait() == 2
-    wait_until(lambda: "raw data is not there" in builder.text(), "the folder is named", 5)
+    wait_until(lambda: "raw data does not exist" in builder.text(), "the folder is named", 5)
 
 
 def test_unused_environments_are_removed_while_the_builder_runs(

@@ -159,11 +159,11 @@ def plan(revision: str = "r1") -> PlanSummary:
         (shard_built("d1"), "r1", 0, ""),
         (shard_built("d1"), "r2", 0, ""),
         (shard_built("d2"), "r1", 8, "not repeatable"),
-        (shard_built("d2"), "r2", 3, "the raw data was changed since"),
+        (shard_built("d2"), "r2", 3, "the raw data has changed since"),
         (shard_built("d2", bad=("s",)), "r1", 8, "1 samples failed now"),
-        (shard_built("d1", name="b"), "r1", 8, "divided into other shards"),
-        (None, "r1", 8, "divided into other shards"),
-        (None, "r2", 3, "the raw data was changed since"),
+        (shard_built("d1", name="b"), "r1", 8, "now give other shards"),
+        (None, "r1", 8, "now give other shards"),
+        (None, "r2", 3, "the raw data has changed since"),
     ],
 )
 def test_what_two_digests_mean(

@@ -1,4 +1,4 @@
-"""One try of a handler on a few samples, without a bucket, reported in words for its author."""
+"""One try of a handler on a few samples, without a bucket, reported as text for its author."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ LOG_NAME = "handler.log"
 
 @dataclass(frozen=True)
 class Trial:
-    """What to try: `samples` of the spec's dataset, with the handler `entry_point`.
+    """What to try: the handler `entry_point` on `samples` samples of the spec's dataset.
 
-    The contact sheet and the handler's log are left in `out`.
+    The contact sheet and the handler's log are written to `out`.
     """
 
     python: Path
@@ -36,12 +36,12 @@ class Trial:
 
     @property
     def sheet(self) -> Path:
-        """Where the contact sheet is put."""
+        """Path of the contact sheet."""
         return self.out / SHEET_NAME
 
 
-def run_trial(trial: Trial, say: Callable[[str], None], heartbeat: Callable[[], None]) -> bool:
-    """Try it; True when no sample failed. Raises HandlerFailure when the handler did."""
+def run_trial(trial: Trial, report: Callable[[str], None], heartbeat: Callable[[], None]) -> bool:
+    """Run the trial; True if no sample failed. Raises HandlerFailure if the handler did."""
     trial.out.mkdir(parents=True, exist_ok=True)
     log = trial.out / LOG_NAME
     log.unlink(missing_ok=True)
@@ -60,25 +60,25 @@ def run_trial(trial: Trial, say: Callable[[str], None], heartbeat: Callable[[], 
             in_use(trial.python),
             HostClient(trial.python, request, heartbeat=heartbeat) as host,
         ):
-            return _tried(host, trial, say)
+            return _run(host, trial, report)
 
 
-def _tried(host: HostClient, trial: Trial, say: Callable[[str], None]) -> bool:
+def _run(host: HostClient, trial: Trial, report: Callable[[str], None]) -> bool:
     description = host.describe()
-    say(f"options: {_options(description.config)}")
+    report(f"options: {_options(description.config)}")
     plan = host.plan()
     if description.plain:
         for event in host.build([], lambda: True):
             if isinstance(event, ShardBuilt):
-                say(f"{event.name}: {event.records} records, {event.size / 1e6:.1f} MB")
+                report(f"{event.name}: {event.records} records, {event.size / 1e6:.1f} MB")
     else:
         samples = sum(shard.samples for shard in plan.shards)
-        say(f"plan: {samples} samples, {plan.examples} examples in {len(plan.shards)} shards")
+        report(f"plan: {samples} samples, {plan.examples} examples in {len(plan.shards)} shards")
     result = host.try_samples(trial.samples, trial.sheet)
     for line in [*report_times(result), *map(report_failure, result.failed)]:
-        say(line)
-    say(f"examples: {result.line}")
-    say(f"contact sheet: {trial.sheet}")
+        report(line)
+    report(f"examples: {result.line}")
+    report(f"contact sheet: {trial.sheet}")
     return not result.failed
 
 
@@ -87,7 +87,7 @@ def _options(config: Mapping[str, object]) -> str:
 
 
 def report_times(result: PreviewResult) -> list[str]:
-    """Time for each sample in ms, and the median and the slowest of all."""
+    """Lines with the time of each sample in ms, the median, and the slowest sample."""
     if not result.seconds:
         return []
     lines = [f"  {1000 * seconds:8.1f} ms  {sample}" for sample, seconds in result.seconds.items()]
@@ -102,5 +102,5 @@ def report_times(result: PreviewResult) -> list[str]:
 
 
 def report_failure(bad: BadSample) -> str:
-    """A failed sample with its traceback."""
+    """A failed sample with its traceback, as text."""
     return f"failed: {bad.error}\n{bad.traceback}".rstrip()
