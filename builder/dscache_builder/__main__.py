@@ -28,12 +28,12 @@ EPILOG = (
     "--config", "path", type=click.Path(path_type=Path), default="builder.toml", show_default=True
 )
 @click.option("--check-config", is_flag=True, help="Check configuration and store, then exit.")
-@click.option("--once", is_flag=True, help="Build what is waiting, then exit.")
-@click.option("-v", "--verbose", is_flag=True, help="Log more.")
+@click.option("--once", is_flag=True, help="Build what is requested now, then exit.")
+@click.option("-v", "--verbose", is_flag=True, help="Log the decisions as well.")
 @click.version_option(__version__, prog_name="dscache-builder")
 @click.pass_context
 def cli(context: click.Context, path: Path, check_config: bool, once: bool, verbose: bool) -> None:
-    """Build the datasets that are asked for in a bucket, beside the raw data."""
+    """Build the datasets that are requested in a bucket, beside the raw data."""
     if context.invoked_subcommand is not None:
         return
     logging.basicConfig(
@@ -47,11 +47,11 @@ def cli(context: click.Context, path: Path, check_config: bool, once: bool, verb
 
 
 def serve(config: configuration.BuilderConfig, *, check_only: bool, once: bool) -> int:
-    """Run the daemon; returns the exit code."""
+    """Run the daemon and return the exit code."""
     from dscache.protocol.selftest import check_conditional_create
     from dscache.store.s3 import Store
 
-    from .attempt.attempt import Outcome
+    from .attempt.context import Outcome
     from .daemon import Daemon
     from .environments.environment import Environments
     from .handler_engine import HandlerEngine
@@ -63,7 +63,7 @@ def serve(config: configuration.BuilderConfig, *, check_only: bool, once: bool) 
         check_conditional_create(store, secrets.token_hex(8))
         missing = [str(s.raw) for s in config.datasets.values() if not s.raw.is_dir()]
         for folder in missing:
-            click.echo(f"raw data is not there: {folder}", err=True)
+            click.echo(f"raw data does not exist: {folder}", err=True)
         click.echo("ok" if not missing else "not ok")
         return 2 if missing else 0
     with claimed_state(config.state) as builder_id:
@@ -75,7 +75,10 @@ def serve(config: configuration.BuilderConfig, *, check_only: bool, once: bool) 
         )
         engine = HandlerEngine(config, store, environments)
         name = config.name or socket.gethostname()
-        daemon = Daemon(config, store, engine, builder_id, name)
+        keep_s = config.environments_keep_days * configuration.DAY_S
+        daemon = Daemon(
+            config, store, engine, builder_id, name, prune=lambda: environments.prune(keep_s)
+        )
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: daemon.stop())
         if once:
@@ -85,7 +88,7 @@ def serve(config: configuration.BuilderConfig, *, check_only: bool, once: bool) 
 
 
 def main() -> None:
-    """Entry point: one line on standard error for what is the user's to mend."""
+    """Run the command; print errors that the user can fix as one line on standard error."""
     from .commands.try_handler import try_command
     from .commands.verify_shard import verify_command
 

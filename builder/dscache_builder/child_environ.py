@@ -1,6 +1,6 @@
-"""The environment variables that handler code gets. Pure.
+"""The environment variables of handlers, and of uv and git. Pure.
 
-Nothing is passed on but what is named here: no credentials, no configuration, no proxies.
+Handlers get only the variables named here: no credentials, no configuration, no proxies.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
 PASSED_ON = ("LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "TZ")
-# One thread in each worker: there is a worker for every core, and threads do not survive a fork.
+# One thread per worker: there is a worker for every core, and threads do not survive a fork.
 ONE_THREAD = (
     "BLIS_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -25,8 +25,8 @@ ONE_THREAD = (
     "VECLIB_MAXIMUM_THREADS",
     "VIPS_CONCURRENCY",
 )
-# Pictures come and go: giving their pages back to the kernel each time made building raw records
-# five times slower.
+# Images are allocated and freed all the time: returning their pages to the kernel each time made
+# building raw records five times slower.
 MALLOC = {
     "MALLOC_MMAP_THRESHOLD_": str(64 << 20),
     "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
@@ -34,11 +34,11 @@ MALLOC = {
 
 
 def handler_environment(python: Path, work: Path, outer: Mapping[str, str]) -> dict[str, str]:
-    """Variables for a host.
+    """The variables of a handler host.
 
     Args:
         python: the environment's interpreter; its folder comes first in PATH.
-        work: the scratch folder that is home and temporary folder.
+        work: scratch folder, used as home and temporary folder.
         outer: the builder's own environment.
     """
     passed = {name: outer[name] for name in PASSED_ON if name in outer}
@@ -50,7 +50,7 @@ def handler_environment(python: Path, work: Path, outer: Mapping[str, str]) -> d
         "TMPDIR": str(work),
         "PYTHONHASHSEED": "0",  # the order of a set must not make two builds differ
         "PYTHONUNBUFFERED": "1",
-        "PYTHONFAULTHANDLER": "1",  # a crash in native code leaves its traceback in the log
+        "PYTHONFAULTHANDLER": "1",  # the traceback of a crash in native code goes to the log
         "TF_CPP_MIN_LOG_LEVEL": "2",
         **dict.fromkeys(ONE_THREAD, "1"),
         **MALLOC,
@@ -62,9 +62,9 @@ _MISLEADING = ("VIRTUAL_ENV", "CONDA_PREFIX", "PYTHONPATH", "PYTHONHOME", "UV_PR
 
 
 def tool_environment(outer: Mapping[str, str]) -> dict[str, str]:
-    """Variables for uv and git, which need the network but none of the store's credentials.
+    """The variables of uv and git, which need the network but no credentials of the store.
 
-    Building a package from source runs code of that package.
+    Building a package from source runs that package's code.
     """
     kept = {
         name: value

@@ -1,9 +1,11 @@
-"""The builder's configuration, builder.toml: which code may run on which raw data, and where.
+"""The builder's configuration, builder.toml: which code may run on which raw data.
+
+docs/operations.md#the-builder lists all settings.
 
 state = "/var/lib/dscache"          # environments, scratch, logs
 find_links = ["/srv/wheels"]        # folders with wheels that are on no index
-workers = 8                         # processes a build (default: one per core)
-max_builds = 1                      # keys built at the same time
+workers = 8                         # processes per build (default: one per core)
+max_builds = 1                      # datasets built at the same time
 
 [store]
 endpoint = "http://127.0.0.1:9000"  # and bucket, region, access_key, secret_key
@@ -29,12 +31,15 @@ from dscache.config import Config
 from dscache.errors import ConfigError
 from dscache.spec import DATASET_NAME
 
+DAY_S = 86_400.0
+KEEP_DAYS = 14.0
 MIN_SCRATCH_BYTES = 256 << 20
+RENAMED = {"sweep_s": "reconcile_s"}
 _PASSWORD = re.compile(r"https?://[^/\s]*@|://[^/@\s]*:[^/@\s]*@")
 
 
 class StoreSection(msgspec.Struct, forbid_unknown_fields=True):
-    """`[store]`: where the bucket is. Keys may come from DSCACHE_* or AWS_* instead."""
+    """`[store]`: the bucket. Keys may come from DSCACHE_* or AWS_* variables instead."""
 
     endpoint: str = ""
     bucket: str = "dscache"
@@ -50,8 +55,9 @@ class StoreSection(msgspec.Struct, forbid_unknown_fields=True):
 class DatasetSource(msgspec.Struct, forbid_unknown_fields=True):
     """`[datasets.<name>]`: the code and the raw data of one dataset_name.
 
-    `source` has `{version}` where the request's handler_version goes. `max_bad_samples` is a number
-    of samples, or a fraction when it has a point. Limits hold for each worker process.
+    In `source`, `{version}` stands for the request's handler_version. `max_bad_samples` is a number
+    of samples, or, as a float, a fraction of them. `memory_bytes` limits each worker process,
+    `sample_seconds` each sample.
     """
 
     handler: str
@@ -63,7 +69,7 @@ class DatasetSource(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class BuilderConfig(msgspec.Struct, forbid_unknown_fields=True):
-    """All of builder.toml. Paths are absolute once loaded."""
+    """All of builder.toml. `load` makes its paths absolute."""
 
     state: Path
     datasets: dict[str, DatasetSource]
@@ -73,12 +79,13 @@ class BuilderConfig(msgspec.Struct, forbid_unknown_fields=True):
     workers: int = 0
     max_builds: int = 1
     scratch_bytes: int = 4 << 30
-    sweep_s: float = 30.0
+    reconcile_s: float = 30.0
+    environments_keep_days: float = KEEP_DAYS
     scratch: Path = Path()
     name: str = ""
 
     def store_config(self, environ: Mapping[str, str]) -> Config:
-        """The store section as a client configuration; empty keys come from the environment."""
+        """The store section as a client configuration, completed from environment variables."""
         section = self.store
         get = environ.get
         return Config(
@@ -95,12 +102,12 @@ class BuilderConfig(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def load(path: Path) -> BuilderConfig:
-    """Read and check builder.toml. Raises ConfigError naming the file and the setting."""
+    """Read and check builder.toml. Raises ConfigError, which names the file and the setting."""
     try:
         document = tomllib.loads(path.read_text())
     except FileNotFoundError:
         raise ConfigError(
-            f"{path}: no such file; write one (docs/operations.md), or let `dscache up` make one"
+            f"{path}: no such file; write one (docs/operations.md), or let `dscache up` create one"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
@@ -110,6 +117,9 @@ def load(path: Path) -> BuilderConfig:
 
 
 def _checked(document: dict[str, Any], path: Path) -> BuilderConfig:
+    for before, now in RENAMED.items():
+        if before in document:
+            raise ConfigError(f"{path}: {before} has been renamed: write {now} instead")
     try:
         config = msgspec.convert(document, BuilderConfig, dec_hook=_path)
     except msgspec.ValidationError as error:
@@ -135,7 +145,8 @@ def _check_numbers(config: BuilderConfig, path: Path) -> None:
         ("workers", 1),
         ("max_builds", 1),
         ("scratch_bytes", MIN_SCRATCH_BYTES),
-        ("sweep_s", 1),
+        ("reconcile_s", 1),
+        ("environments_keep_days", 1),
     ):
         if getattr(config, name) < least:
             raise ConfigError(f"{path}: {name}: {getattr(config, name)} is less than {least}")
@@ -151,12 +162,12 @@ def _check_source(where: str, name: str, source: DatasetSource) -> None:
     ):
         raise ConfigError(
             f"{where}: max_bad_samples: {source.max_bad_samples} is neither a number of samples "
-            "(like 10) nor a fraction of them (like 0.01)"
+            "(such as 10) nor a fraction of them (such as 0.01)"
         )
     if _PASSWORD.search(source.source):
         raise ConfigError(
-            f"{where}: source holds a password, and sources are written into the bucket; let git "
-            "find its credentials (a credential helper, or an ssh key)"
+            f"{where}: source contains a password, but sources are written into the bucket; "
+            "provide the credentials to git (a credential helper, or an ssh key)"
         )
     if not source.source or not source.handler:
         raise ConfigError(f"{where}: source and handler must not be empty")

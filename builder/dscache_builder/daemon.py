@@ -1,4 +1,4 @@
-"""The daemon's loop: woken by a notification or by time, it sweeps and starts attempts."""
+"""The daemon's loop: on a notification or a timer, it reconciles and starts attempts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import random
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -22,7 +22,8 @@ from dscache.store.s3 import Store
 
 from . import reconcile
 from .attempt import requests
-from .attempt.attempt import Attempt, Context, Outcome
+from .attempt.attempt import Attempt
+from .attempt.context import AttemptContext, Outcome
 from .attempt.progress import BucketReporter
 from .config import BuilderConfig
 from .engine import Engine
@@ -32,39 +33,49 @@ from .reconcile import WaitingKey
 
 log = logging.getLogger("dscache_builder")
 
-BLIND_S = (1.0, 5.0)
+POLL_S = (1.0, 5.0)
 ERROR_PAUSES_S = (1.0, 5.0, 15.0, 60.0)
 HELD_PAUSE_S = 5.0
 STOP_S = 25.0
+PRUNE_INTERVAL_S = 86_400.0
 
 
 class Daemon:
-    """Builds what is asked for until it is told to stop."""
+    """Builds what is requested until `stop`."""
 
     def __init__(
-        self, config: BuilderConfig, store: Store, engine: Engine, builder_id: str, name: str
+        self,
+        config: BuilderConfig,
+        store: Store,
+        engine: Engine,
+        builder_id: str,
+        name: str,
+        *,
+        prune: Callable[[], object] = lambda: None,
     ) -> None:
         self.config = config
         self.store = store
-        # Not a Queue: its put in a signal handler would wait for the lock its own thread holds.
+        # Not a Queue: its put, called in a signal handler, would wait for a lock of its own thread.
         self._signals: queue.SimpleQueue[Signal | None] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._streaming = False
-        self._blind_s = BLIND_S[0]
+        self._poll_s = POLL_S[0]
         self._running: dict[str, Future[Outcome]] = {}
         self._errors: dict[str, int] = {}
-        self._broke_off: BaseException | None = None
+        self._error: BaseException | None = None
         self._not_before: dict[str, float] = {}
         self._priorities: dict[str, int] = {}
         self._builds = ThreadPoolExecutor(config.max_builds, thread_name_prefix="build")
         self._uploads = ThreadPoolExecutor(2 * config.max_builds, thread_name_prefix="upload")
-        # A thread of its own: looking at millions of files must not hold up uploads.
-        self._surveys = ThreadPoolExecutor(1, thread_name_prefix="survey")
+        # A thread of its own: surveying or deleting many files must not hold up uploads.
+        self._upkeep = ThreadPoolExecutor(1, thread_name_prefix="upkeep")
+        self._prune = prune
+        self._prune_at = time.monotonic()
         self._watch = RawWatch(
-            {name: source.raw for name, source in config.datasets.items()}, store, self._surveys
+            {name: source.raw for name, source in config.datasets.items()}, store, self._upkeep
         )
         self.outcomes: list[Outcome] = []
-        self._context = Context(
+        self._context = AttemptContext(
             store=store,
             engine=engine,
             uploads=self._uploads,
@@ -77,37 +88,43 @@ class Daemon:
         )
 
     def stop(self) -> None:
-        """Release all claims and end; safe in a signal handler."""
+        """Release all claims and end. Safe in a signal handler."""
         self._stopping.set()
         self._signals.put(None)
 
     def run(self, notifier: Notifier) -> None:
-        """Serve until `stop`. Raises AccessDenied or BucketMissing when it can never work."""
+        """Serve until `stop`. Raises AccessDenied or BucketMissing if it can never work."""
         with self._listening(), self._ending():
             self._until_reachable(notifier)
             notifier.ready()
             self._watch.start()
             while not self._stopping.is_set():
                 self._watch.publish_settled()
+                self._prune_when_due()
                 notifier.watchdog()
                 notifier.status(f"{len(self._running)} building")
-                self._sweep()
+                self._reconcile()
                 self._sleep(notifier.watchdog_interval_s)
             notifier.stopping()
 
     def once(self) -> list[Outcome]:
-        """Build what is waiting now, and return how the attempts ended.
+        """Build what is requested now, and return the outcomes of the attempts.
 
-        Raises what broke an attempt off, when all others have ended.
+        If an attempt raised an exception, raises it once all others have ended.
         """
         with self._ending():
-            self._sweep(raise_errors=True)
+            self._reconcile(raise_errors=True)
             while self._running and not self._stopping.is_set():
                 self._wait_for_signal(1.0)
-                self._sweep(raise_errors=True)
-        if self._broke_off is not None:
-            raise self._broke_off
+                self._reconcile(raise_errors=True)
+        if self._error is not None:
+            raise self._error
         return self.outcomes
+
+    def _prune_when_due(self) -> None:
+        if time.monotonic() >= self._prune_at:
+            self._prune_at = time.monotonic() + PRUNE_INTERVAL_S
+            self._upkeep.submit(self._prune)
 
     # -- waking up
 
@@ -117,11 +134,11 @@ class Daemon:
             yield
 
     def _sleep(self, watchdog_s: float | None) -> None:
-        """Until a signal, or it is time for the next sweep or the next watchdog message."""
-        seconds = self.config.sweep_s * random.uniform(0.5, 1.0)
+        """Wait for a signal, or until the next reconciliation or watchdog message is due."""
+        seconds = self.config.reconcile_s * random.uniform(0.5, 1.0)
         if not self._streaming:
-            seconds = self._blind_s
-            self._blind_s = min(self._blind_s * 1.5, BLIND_S[1])
+            seconds = self._poll_s
+            self._poll_s = min(self._poll_s * 1.5, POLL_S[1])
         if watchdog_s is not None:
             seconds = min(seconds, watchdog_s)
         paused = [at - time.monotonic() for at in self._not_before.values()]
@@ -132,7 +149,7 @@ class Daemon:
             signals = [self._signals.get(timeout=seconds)]
         except queue.Empty:
             return
-        while not self._signals.empty():  # a thousand requests are one reason to look
+        while not self._signals.empty():  # a thousand notifications need one reconciliation
             signals.append(self._signals.get_nowait())
         for signal in signals:
             self._note(signal)
@@ -141,17 +158,17 @@ class Daemon:
         if isinstance(signal, Connected):
             if not self._streaming:
                 log.info("listening for requests in bucket %s", self.store.bucket)
-            self._streaming, self._blind_s = True, BLIND_S[0]
+            self._streaming, self._poll_s = True, POLL_S[0]
         elif isinstance(signal, Lost):
             self._streaming = False
-            log.debug("notifications broke off (%s); looking instead", signal.reason)
+            log.debug("the notification stream broke off (%s); polling", signal.reason)
         elif isinstance(signal, Unsupported):
             self._streaming = False
-            log.warning("no notifications (%s); looking every few seconds", signal.reason)
+            log.warning("no notifications (%s); polling every 1 to 5 s", signal.reason)
 
-    # -- sweeping
+    # -- reconciling
 
-    def _sweep(self, *, raise_errors: bool = False) -> None:
+    def _reconcile(self, *, raise_errors: bool = False) -> None:
         self._reap()
         slots = self.config.max_builds - len(self._running)
         now = time.monotonic()
@@ -160,24 +177,32 @@ class Daemon:
             entries = list(self.store.entries(layout.REQUESTS))
             for name in reconcile.stray_cancels(entries):
                 self.store.delete(name)
-            waiting = reconcile.in_order_of_need(entries, self._priority_of)
+            waiting = reconcile.by_need(entries, self._priority_of)
         except StoreUnreachable as error:
             if raise_errors:
                 raise
             log.warning("%s", error)
             return
         self._forget_answered(entries, waiting)
-        for key in reconcile.startable(waiting, self._running, self._not_before, now, slots):
+        startable = reconcile.startable(waiting, self._running, self._not_before, now, slots)
+        log.debug(
+            "reconciled: %d keys requested, %d running, starting %d", len(waiting),
+            len(self._running), len(startable),
+        )  # fmt: skip
+        for key in startable:
             self._start(key)
 
     def _forget_answered(self, entries: list[ListedObject], waiting: list[WaitingKey]) -> None:
-        """What is remembered of requests and keys lasts as long as somebody waits."""
+        """Forget the priorities and errors of keys that are no longer requested."""
         names, keys = {entry.name for entry in entries}, {key.key for key in waiting}
         self._priorities = {name: p for name, p in self._priorities.items() if name in names}
-        self._errors = {key: times for key, times in self._errors.items() if key in keys}
+        self._errors = {key: count for key, count in self._errors.items() if key in keys}
 
     def _priority_of(self, key: str, nonce: str) -> int:
-        """Read once; what cannot be read has the default (the attempt will say what is wrong)."""
+        """The priority of a request, read once; the default if it cannot be read.
+
+        The attempt then reports what is wrong with it.
+        """
         name = layout.request(key, nonce)
         if name not in self._priorities:
             try:
@@ -218,21 +243,22 @@ class Daemon:
                 self._pause_after(key, error)
                 continue
             outcome = future.result()
+            log.debug("%s: %s", key, outcome.value)
             self.outcomes = [*self.outcomes[-99:], outcome]
             self._errors.pop(key, None)
             if outcome is Outcome.HELD:
                 self._not_before[key] = time.monotonic() + HELD_PAUSE_S
 
     def _pause_after(self, key: str, error: BaseException) -> None:
-        """An attempt that broke off (store gone, or our own mistake) is made again, ever later."""
-        self._broke_off = error
-        times = self._errors.get(key, 0)
-        pause_s = ERROR_PAUSES_S[min(times, len(ERROR_PAUSES_S) - 1)]
-        self._errors[key] = times + 1
+        """Retry an attempt that raised (no store, or a bug), after ever longer pauses."""
+        self._error = error
+        count = self._errors.get(key, 0)
+        pause_s = ERROR_PAUSES_S[min(count, len(ERROR_PAUSES_S) - 1)]
+        self._errors[key] = count + 1
         self._not_before[key] = time.monotonic() + pause_s
         known = isinstance(error, DscacheError)
         log.error(
-            "%s: %s; trying again in %g s", key, error, pause_s, exc_info=None if known else error
+            "%s: %s; retrying in %g s", key, error, pause_s, exc_info=None if known else error
         )
 
     @contextmanager
@@ -242,12 +268,12 @@ class Daemon:
         finally:
             self._stopping.set()
             self._builds.shutdown(wait=False, cancel_futures=True)
-            self._surveys.shutdown(wait=False, cancel_futures=True)
+            self._upkeep.shutdown(wait=False, cancel_futures=True)
             self._watch.stop()
             deadline = time.monotonic() + STOP_S
             for future in self._running.values():
                 _await(future, deadline - time.monotonic())
-            # Last: an attempt that cannot send a part any more would not release its claim.
+            # Last: an attempt that can no longer send a part would not release its claim.
             self._uploads.shutdown(wait=False, cancel_futures=True)
 
 

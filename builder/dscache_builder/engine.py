@@ -1,4 +1,4 @@
-"""What a run needs of handler code: from a spec to shards on disk."""
+"""What an attempt needs from handler code: from a spec to shards on disk."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any, Protocol
 
 from dscache.spec import Spec
 
-from .hosting.client import Event, PlanSummary
+from .hosting.messages import Event, PlanSummary
 
 Heartbeat = Callable[[], None]
 
 
 class Session(Protocol):
-    """One spec, opened: its handler is imported and its options are valid."""
+    """An open spec: its handler is imported and its options are valid."""
 
     @property
     def resolved(self) -> Spec:
-        """The spec with the handler's defaults folded in and neutral options dropped."""
+        """The spec with the handler's defaults added and neutral options removed."""
 
     @property
     def lock_digest(self) -> str:
@@ -27,22 +27,22 @@ class Session(Protocol):
 
     @property
     def environment_s(self) -> float:
-        """Seconds it took to make the environment and to start the handler."""
+        """Seconds spent on making the environment and starting the handler."""
 
     def plan(self) -> PlanSummary:
-        """The shards, and a digest of all that decides their bytes. Raises HandlerFailure."""
+        """The shards, and a digest of all that affects their bytes. Raises HandlerFailure."""
 
     def build(self, indices: Iterable[int], may_start: Callable[[], bool]) -> Iterator[Event]:
-        """Build these shards; something is yielded at least once a second."""
+        """Build these shards; yields an event at least once a second."""
 
     def features(self) -> dict[str, Any]:
         """The features.json document; for plain handlers after the first shard."""
 
     def preview(self, count: int, to: Path) -> str:
-        """Write a contact sheet of the first examples; returns a line of statistics."""
+        """Write a contact sheet (PNG) of the first examples; return a line of statistics."""
 
     def log_tail(self) -> str:
-        """The end of what the handler printed."""
+        """The end of the handler's output."""
 
 
 class Engine(Protocol):
@@ -51,6 +51,6 @@ class Engine(Protocol):
     def open(self, spec: Spec, heartbeat: Heartbeat) -> AbstractContextManager[Session]:
         """Make the environment and start the handler. Raises HandlerFailure.
 
-        `heartbeat` is called at least once a second during this and during every long call of the
-        session; what it raises ends that call.
+        `heartbeat` is called at least once a second during this call and every long call of the
+        session; an exception that it raises ends that call.
         """

@@ -1,4 +1,4 @@
-"""A handler, or what it runs in, failed: the one exception between the host and the builder."""
+"""The one exception between host and builder: a handler or its environment failed."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _NETWORK = re.compile(
 
 
 class HandlerFailure(DscacheError):
-    """Running a handler failed for a reason that a failed marker can tell.
+    """A handler failed, for a reason that the failures of its requests state.
 
     Attributes:
         kind: the failure class of `dscache.protocol.manifests.Failure`.
-        message: one line: what was wrong, where, and what to do.
-        sample: id of the sample that was being worked on, or "".
-        traceback: the remote traceback (or a tool's output), or "".
-        log_tail: the end of the build's log, or "".
+        message: one line: what is wrong, where, and what to do.
+        sample: id of the sample in progress, or "".
+        traceback: the handler's traceback, or a tool's output, or "".
+        log_tail: the end of the handler's output, or "".
     """
 
     exit_code = 3
@@ -45,16 +45,16 @@ class HandlerFailure(DscacheError):
 
     @property
     def transient(self) -> bool:
-        """Whether the same attempt may work a little later: it is repeated before it counts."""
+        """Whether a retry may succeed: the build is retried before the failure counts."""
         return self.kind in ("disk", "store")
 
 
 class EnvironmentFailed(HandlerFailure):
-    """An environment could not be resolved or made. `traceback` is what the tool printed."""
+    """An environment could not be resolved or made. `traceback` is the tool's output."""
 
     @property
     def transient(self) -> bool:
-        """A download that broke off, as uv and git word it."""
+        """Whether uv or git reported a network error."""
         return _NETWORK.search(f"{self.message}\n{self.traceback}") is not None
 
     def __init__(self, message: str, output: str = "") -> None:

@@ -1,7 +1,8 @@
-"""The engine of the daemon: locks in the bucket, environments by uv, handlers in processes."""
+"""The daemon's engine: locks in the bucket, environments made by uv, handlers in processes."""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,23 +18,26 @@ from dscache.store.objects import Objects
 
 from .config import BuilderConfig, DatasetSource
 from .engine import Heartbeat, Session
-from .environments.environment import Environments, lock_digest
+from .environments.environment import Environments, in_use, lock_digest
 from .environments.sources import parse_source
-from .failure import EnvironmentFailed
-from .hosting.client import Event, HandlerFailure, HandlerHost, HostRequest, PlanSummary
+from .failure import EnvironmentFailed, HandlerFailure
+from .hosting.client import HostClient
+from .hosting.messages import Event, HostRequest, PlanSummary
 from .scratch import scratch_folder
+
+log = logging.getLogger("dscache_builder")
 
 LOG_TAIL_BYTES = 64 << 10
 
 
 @dataclass(frozen=True)
 class HostSession:
-    """A handler host and what was found out about it."""
+    """A running handler host with the resolved spec."""
 
     resolved: Spec
     lock_digest: str
     environment_s: float
-    host: HandlerHost
+    host: HostClient
     log: Path
 
     def plan(self) -> PlanSummary:
@@ -55,7 +59,7 @@ class HostSession:
 
 
 class HandlerEngine:
-    """Opens specs for the daemon."""
+    """Opens specs for the daemon and for `verify`."""
 
     def __init__(self, config: BuilderConfig, store: Objects, environments: Environments) -> None:
         self._config = config
@@ -66,24 +70,25 @@ class HandlerEngine:
     def open(self, spec: Spec, heartbeat: Heartbeat) -> Iterator[Session]:
         with ExitStack() as stack:
             with _as_failures():
-                opened = self._opened(spec, heartbeat, stack)
-            yield opened
+                session = self._opened(spec, heartbeat, stack)
+            yield session
 
     def _opened(self, spec: Spec, heartbeat: Heartbeat, stack: ExitStack) -> HostSession:
         started = time.monotonic()
         source = self._source(spec)
         lock = self._lock(spec, source, heartbeat)
         python = self._environments.ensure(lock, heartbeat=heartbeat)
+        stack.enter_context(in_use(python))
         scratch = stack.enter_context(scratch_folder(self._config.scratch))
         request = self._host_request(spec, source, scratch)
-        host = stack.enter_context(HandlerHost(python, request, heartbeat=heartbeat))
+        host = stack.enter_context(HostClient(python, request, heartbeat=heartbeat))
         description = host.describe()
         resolved = Spec.of(
             spec.dataset_name, spec.handler_version, description.config, spec.dataset_revision
         )
         self._record_options(spec, description.options)
-        spent_s = time.monotonic() - started
-        return HostSession(resolved, lock_digest(lock), spent_s, host, request.log)
+        environment_s = time.monotonic() - started
+        return HostSession(resolved, lock_digest(lock), environment_s, host, request.log)
 
     def _source(self, spec: Spec) -> DatasetSource:
         source = self._config.datasets.get(spec.dataset_name)
@@ -91,22 +96,23 @@ class HandlerEngine:
             known = ", ".join(sorted(self._config.datasets)) or "none"
             raise HandlerFailure(
                 "request",
-                f"dataset_name {spec.dataset_name!r} is not one this builder makes (it makes: "
+                f"this builder does not make dataset_name {spec.dataset_name!r} (it makes: "
                 f"{known}); check the name, or add [datasets.{spec.dataset_name}] to builder.toml",
             )
         if not source.raw.is_dir():
             raise HandlerFailure(
                 "raw-data",
-                f"the raw data of {spec.dataset_name!r} is not there: {source.raw} is not a folder "
+                f"the raw data of {spec.dataset_name!r} is missing: {source.raw} is not a folder "
                 f"on the builder; mount it, or correct `raw` in [datasets.{spec.dataset_name}]",
             )
         return source
 
     def _lock(self, spec: Spec, source: DatasetSource, heartbeat: Heartbeat) -> Lock:
-        """The lock of this version: the first resolution, by whichever builder, holds for all."""
+        """The lock of this version. The first resolution, by any builder, applies to all."""
         name = layout.lock(spec.dataset_name, spec.handler_version)
-        found = self._store.get(name)
-        if found is None:
+        stored = self._store.get(name)
+        if stored is None:
+            log.debug("%s: no lock yet, resolving", name)
             lock = self._environments.resolve(
                 source.source, spec.handler_version, heartbeat=heartbeat
             )
@@ -120,30 +126,30 @@ class HandlerEngine:
                 self._store.put(name, manifests.encode(version), if_none_match=True)
                 return lock
             except PreconditionFailed:
-                found = self._store.get(name)
-                assert found is not None, "handler versions are never deleted"
-        lock = manifests.decode(found.body, HandlerVersion, where=name).lock
-        wanted = parse_source(source.source, spec.handler_version).text
-        if lock.source != wanted:  # the configuration decides which code runs, never the bucket
+                stored = self._store.get(name)
+                assert stored is not None, "handler versions are never deleted"
+        lock = manifests.decode(stored.body, HandlerVersion, where=name).lock
+        configured = parse_source(source.source, spec.handler_version).text
+        if lock.source != configured:  # the configuration decides which code runs, not the bucket
             raise EnvironmentFailed(
-                f"{name} was locked from {lock.source}, but this builder's source is {wanted}; a "
-                "version means one thing for everybody: release another version, or correct "
+                f"{name} was locked from {lock.source}, but this builder's source is {configured}; "
+                "a version must mean the same code everywhere: release another version, or correct "
                 f"`source` in [datasets.{spec.dataset_name}]"
             )
         return lock
 
     def _record_options(self, spec: Spec, options: dict[str, Any]) -> None:
-        """Put the options' schema beside the lock once, for clients to read."""
+        """Store the options' schema beside the lock once, for clients."""
         name = layout.lock(spec.dataset_name, spec.handler_version)
-        found = self._store.get(name)
-        if found is None:
+        stored = self._store.get(name)
+        if stored is None:
             return
-        version = manifests.decode(found.body, HandlerVersion, where=name)
+        version = manifests.decode(stored.body, HandlerVersion, where=name)
         if version.options or not options:
             return
         version.options = options
         try:
-            self._store.put(name, manifests.encode(version), if_match=found.etag)
+            self._store.put(name, manifests.encode(version), if_match=stored.etag)
         except PreconditionFailed:
             return  # another builder wrote the same schema
 
@@ -151,7 +157,6 @@ class HandlerEngine:
         return HostRequest(
             entry_point=source.handler,
             dataset_name=spec.dataset_name,
-            handler_version=spec.handler_version,
             config=spec.dataset_config,
             raw=source.raw,
             scratch=scratch,
@@ -165,7 +170,7 @@ class HandlerEngine:
 
 @contextmanager
 def _as_failures() -> Iterator[None]:
-    """What is wrong here is so for every attempt: whoever asked shall hear of it."""
+    """Turn errors that every attempt would meet into failures, which clients get."""
     try:
         yield
     except SpecError as error:

@@ -1,4 +1,4 @@
-"""Who a builder is: an id that belongs to one process at a time."""
+"""The builder's identity: an id that one process at a time holds."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from dscache.errors import ConfigError
 def claimed_state(state: Path) -> Iterator[str]:
     """Lock the state folder for this process and yield its builder id (made at first use).
 
-    Who holds the lock knows that the previous process with this id is gone, so its claims may be
-    taken over without waiting for them to expire. Raises ConfigError when the folder is in use.
+    While the lock is held, no earlier process with this id exists, so its claims may be taken over
+    before they expire. Raises ConfigError if the folder is in use.
     """
     try:
         state.mkdir(parents=True, exist_ok=True)
@@ -37,7 +37,7 @@ def claimed_state(state: Path) -> Iterator[str]:
 
 
 def _builder_id(path: Path) -> str:
-    if not path.is_file() or not path.read_text().strip():  # empty: cut off by a power failure
+    if not path.is_file() or not path.read_text().strip():  # empty after a power failure
         temporary = path.with_suffix(".new")
         temporary.write_text(secrets.token_hex(8))
         temporary.replace(path)

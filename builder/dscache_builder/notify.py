@@ -1,8 +1,7 @@
-"""Tell systemd how the builder is: ready, alive, stopping (sd_notify over $NOTIFY_SOCKET).
+"""Report to systemd: ready, alive, stopping (sd_notify over $NOTIFY_SOCKET).
 
 The protocol is one datagram of `NAME=value` lines (man 3 sd_notify). Without the variable every
-call does nothing. A manager that has gone away is no reason to stop building, so failures to send
-are ignored.
+call does nothing. Errors are ignored: building does not depend on the service manager.
 """
 
 from __future__ import annotations
@@ -16,11 +15,10 @@ MAX_STATUS = 200
 
 
 class Notifier:
-    """Sends to one notification socket, or nowhere when `address` is None.
+    """Sends to one notification socket, or nowhere if `address` is None. Thread-safe.
 
-    An address that begins with `@` is in the abstract namespace. `watchdog_interval_s` is how often
-    `watchdog` should be called (half of what systemd allows), None when no one is watching. Safe to
-    use from several threads.
+    An address that begins with `@` is in the abstract namespace. `watchdog` should be called every
+    `watchdog_interval_s` seconds, which is half of what systemd allows; None: there is no watchdog.
     """
 
     def __init__(self, address: str | None, *, watchdog_interval_s: float | None = None) -> None:
@@ -31,26 +29,26 @@ class Notifier:
     def from_environ(cls, environ: Mapping[str, str], *, pid: int | None = None) -> Notifier:
         """The notifier of NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID.
 
-        A watchdog for another process id than `pid` (default: this process) is not ours.
+        A watchdog for a process other than `pid` (default: this process) is ignored.
         """
         ours = environ.get("WATCHDOG_PID", "") in ("", str(os.getpid() if pid is None else pid))
         interval_s = _half_s(environ.get("WATCHDOG_USEC", "")) if ours else None
         return cls(environ.get("NOTIFY_SOCKET"), watchdog_interval_s=interval_s)
 
     def ready(self) -> None:
-        """The builder listens and sweeps from now on."""
+        """The builder listens and reconciles from now on."""
         self._send("READY=1")
 
     def status(self, text: str) -> None:
-        """A line for `systemctl status`; line breaks become blanks."""
+        """Set the status line of `systemctl status`; line breaks become spaces."""
         self._send(f"STATUS={' '.join(text.split())[:MAX_STATUS]}")
 
     def stopping(self) -> None:
-        """The builder releases its claims and will end."""
+        """The builder releases its claims, then ends."""
         self._send("STOPPING=1")
 
     def watchdog(self) -> None:
-        """The main loop still turns."""
+        """The main loop is alive."""
         self._send("WATCHDOG=1")
 
     def _send(self, message: str) -> None:
@@ -65,7 +63,7 @@ class Notifier:
 
 
 def _socket_address(address: str) -> str | None:
-    """The socket's name as the kernel wants it; None for kinds that are not Unix sockets."""
+    """The socket's address for the kernel; None if it is not a Unix socket."""
     if address.startswith("@"):
         return f"\0{address[1:]}"
     return address if address.startswith("/") else None

@@ -1,7 +1,7 @@
-"""Notice when raw data change, and write their revision down for people (`raw/<name>.json`).
+"""Watch the raw data, and publish its revision as a hint (`raw/<name>.json`).
 
-A hint: builds look at the raw data themselves. With it, `dscache ls` can say which datasets were
-built from other raw data than there are now.
+Builds survey the raw data themselves. The hint lets `dscache ls` mark datasets that were built from
+an older revision.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ CHANGES = [FileCreatedEvent, FileDeletedEvent, FileMovedEvent, FileClosedEvent] 
 
 
 class RawWatch:
-    """Watches the raw folders; `publish_settled` is called now and then by the daemon's loop."""
+    """Watches the raw folders; the daemon's loop calls `publish_settled`."""
 
     def __init__(
         self,
@@ -53,12 +53,12 @@ class RawWatch:
         self._executor = executor
         self._clock = clock
         self._guard = threading.Lock()
-        self._changed_at = dict.fromkeys(folders, clock() - SETTLE_S)  # at first, all are news
+        self._changed_at = dict.fromkeys(folders, clock() - SETTLE_S)  # survey all at start
         self._observer: BaseObserver = Observer()
 
     def start(self) -> RawWatch:
-        """Begin to watch. A folder that cannot be watched is looked at this once."""
-        self._observer.start()  # first: only then does `schedule` itself raise what goes wrong
+        """Begin to watch. A folder that cannot be watched is surveyed once, at start."""
+        self._observer.start()  # first: only then does `schedule` itself raise errors
         for name, folder in self._folders.items():
             try:
                 self._observer.schedule(
@@ -68,22 +68,22 @@ class RawWatch:
                     event_filter=CHANGES,
                 )
             except OSError as error:
-                log.warning("raw data of %s are not watched: %s", name, error)
+                log.warning("raw data of %s is not watched: %s", name, error)
         return self
 
     def stop(self) -> None:
-        """End watching."""
+        """Stop watching."""
         if self._observer.is_alive():
             self._observer.stop()
             self._observer.join()
 
     def publish_settled(self) -> None:
-        """Have the revisions of folders that have been quiet for a while written down."""
+        """Publish the revisions of folders that have settled since a change."""
         for name in self.settled():
             self._executor.submit(publish_revision, self._store, name, self._folders[name])
 
     def settled(self) -> list[str]:
-        """Names whose folder changed and has been quiet for SETTLE_S; each change is told once."""
+        """Names of folders that changed and then did not for SETTLE_S; each is returned once."""
         now = self._clock()
         with self._guard:
             names = [name for name, at in self._changed_at.items() if now - at >= SETTLE_S]
@@ -105,21 +105,24 @@ class _Changes(FileSystemEventHandler):
 
 
 def publish_revision(store: Objects, name: str, folder: Path) -> None:
-    """Write `raw/<name>.json` when the revision is another than it says. Errors are logged."""
+    """Write `raw/<name>.json` if the revision has changed. Errors are logged."""
     try:
-        found = survey(folder)
-        if found.revision and found.revision != read_revision(store, name):
+        current = survey(folder)
+        if current.revision and current.revision != read_revision(store, name):
             revision = RawRevision(
-                revision=found.revision, files=found.files, bytes=found.size, seen_at=store.now()
+                revision=current.revision,
+                files=current.files,
+                bytes=current.size,
+                seen_at=store.now(),
             )
             store.put(layout.raw(name), manifests.encode(revision))
-            log.info("raw data of %s: %d files, revision %s", name, found.files, found.revision)
+            log.info("raw data of %s: %d files, revision %s", name, current.files, current.revision)
     except (DscacheError, OSError) as error:
         log.warning("raw data of %s: %s", name, error)
 
 
 def read_revision(store: Objects, name: str) -> str:
-    """The revision that is written down, or ""."""
+    """The published revision, or ""."""
     where = layout.raw(name)
     stored = store.get(where)
     try:

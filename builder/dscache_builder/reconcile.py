@@ -1,4 +1,7 @@
-"""Which keys to build next, from a listing of `requests/`. Pure."""
+"""Which keys to build next, from a listing of `requests/`. Pure.
+
+See docs/protocol.md#reconciliation.
+"""
 
 from __future__ import annotations
 
@@ -11,27 +14,27 @@ from dscache.store.objects import ListedObject
 
 @dataclass(frozen=True)
 class WaitingKey:
-    """A key somebody waits for: its highest priority, and since when the oldest request lies."""
+    """A requested key: its highest priority, and the time of its oldest request (Unix time)."""
 
     key: str
     priority: int
     since: float
 
 
-def in_order_of_need(
+def by_need(
     entries: Sequence[ListedObject], priority_of: Callable[[str, str], int]
 ) -> list[WaitingKey]:
-    """The waiting keys of a listing, next one first.
+    """The requested keys of a listing, the next one to build first.
 
-    `priority_of(key, nonce)` reads a request's priority; it is asked only when keys compete, so a
-    thousand equal requests need no reading.
+    `priority_of(key, nonce)` reads a request's priority. It is called only if keys compete: a
+    thousand requests of one key are not read.
     """
     keys = {request.key for entry in entries if (request := layout.parse_request(entry.name))}
     return in_order(entries, priority_of if len(keys) > 1 else lambda *_: 0)
 
 
 def stray_cancels(entries: Iterable[ListedObject]) -> list[str]:
-    """Names of cancels whose request is gone: it was answered, and no nonce is used again."""
+    """Names of cancels whose request was deleted: it was answered, and nonces are never reused."""
     names = {entry.name for entry in entries}
     cancels = [(name, layout.parse_cancel(name)) for name in names]
     return sorted(
@@ -44,7 +47,7 @@ def stray_cancels(entries: Iterable[ListedObject]) -> list[str]:
 def in_order(
     entries: Iterable[ListedObject], priority_of: Callable[[str, str], int]
 ) -> list[WaitingKey]:
-    """Highest priority first, then the oldest request first, then by name."""
+    """The requested keys by priority (highest first), then oldest request, then name."""
     waiting: dict[str, WaitingKey] = {}
     for entry in entries:
         request = layout.parse_request(entry.name)
@@ -67,8 +70,7 @@ def startable(
     now: float,
     slots: int,
 ) -> list[str]:
-    """The keys to start now: not running, not in their pause after an error, and no more than
-    there are free slots."""
+    """The keys to start now: not running, not paused until later, at most `slots`."""
     free = [
         key.key for key in waiting if key.key not in running and not_before.get(key.key, 0.0) <= now
     ]

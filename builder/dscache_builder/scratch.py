@@ -1,4 +1,4 @@
-"""Scratch folders of builds. A builder that was killed leaves its own; a later build removes it."""
+"""Scratch folders of builds. A later build removes the folder of a builder that was killed."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 PREFIX = "dscache-build-"  # of no folder that somebody else makes in the same place
-SETTLED_S = 60.0  # longer than between making a folder and locking it
+SETTLED_S = 60.0  # longer than it takes from making a folder to locking it
 
 
 @contextmanager
 def scratch_folder(root: Path) -> Iterator[Path]:
-    """A new folder below `root`, locked while the block runs and removed at its end."""
+    """Make a folder below `root`, locked while the block runs and removed at its end."""
     remove_left_over(root, time.time())
     folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=root))
     try:
@@ -29,12 +29,12 @@ def scratch_folder(root: Path) -> Iterator[Path]:
 
 
 def remove_left_over(root: Path, now: float) -> None:
-    """Remove folders that nobody has locked: the kernel unlocks those of a killed process.
+    """Remove folders that no process has locked: the kernel releases the locks of a killed one.
 
-    By locks and not by name, since several builders, and `verify`, may share `root`.
+    Locks rather than names decide, because several builders and `verify` may share `root`.
     """
     for folder in root.glob(f"{PREFIX}*"):
-        with contextlib.suppress(OSError):  # in use, or gone already
+        with contextlib.suppress(OSError):  # in use, or already removed
             if now - folder.stat().st_mtime >= SETTLED_S:
                 with _locked(folder):
                     shutil.rmtree(folder, ignore_errors=True)
@@ -42,7 +42,7 @@ def remove_left_over(root: Path, now: float) -> None:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Raises OSError when somebody else holds the lock."""
+    """Lock a folder. Raises OSError if another process holds the lock."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

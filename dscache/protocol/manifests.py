@@ -55,11 +55,16 @@ class Member(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class BadSample(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """A sample that was left out: its id, the error, and the end of the traceback."""
+    """A sample that was left out: its id, the error, and the end of the traceback.
+
+    `repeatable` is false when its worker was killed or it ran over the time limit: that is no
+    property of the data, so another build may keep the sample.
+    """
 
     sample: str
     error: str
     traceback: str = ""
+    repeatable: bool = True
 
 
 class Timings(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True):
@@ -72,7 +77,12 @@ class Timings(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True):
 
 
 class Live(Manifest, kw_only=True, tag="live", tag_field="state"):
-    """Ready marker of a complete dataset: describes its zip completely. The commit point."""
+    """Ready marker of a complete dataset: describes its zip completely. The commit point.
+
+    `repeatable`: whether another build of the same spec from the same raw data should give the same
+    bytes. It is false for plain handlers, which get no random numbers from the SDK, and when a bad
+    sample is not repeatable.
+    """
 
     spec: Spec
     generation: int

@@ -12,8 +12,9 @@ import pytest
 
 from dscache import Dataset
 from dscache.config import Config
+from dscache_builder.environments.environment import Environments
 from dscache_builder.failure import HandlerFailure
-from dscache_builder.hosting.client import HandlerHost
+from dscache_builder.hosting.client import HostClient
 from dscache_builder.hosting.messages import HostRequest, ShardBuilt
 from dscache_builder.scratch import SETTLED_S, remove_left_over
 from support.running import Builder, dscache, idle, write_spec
@@ -54,7 +55,7 @@ def test_files_from_elsewhere_are_refused_and_named(
     elsewhere = records.parent / "elsewhere"
     shutil.copytree(records, elsewhere)
     request = request_for("greedy", records, config={"how": "elsewhere"})
-    with HandlerHost(pythons("greedy"), request, heartbeat=idle) as host:
+    with HostClient(pythons("greedy"), request, heartbeat=idle) as host:
         host.describe()
         host.plan()
         with pytest.raises(HandlerFailure, match=str(elsewhere)) as failure:
@@ -70,7 +71,7 @@ def test_shards_lie_in_the_scratch_folder_whatever_is_returned(
 ) -> None:
     """The builder deletes a shard's file when it has been uploaded."""
     request = request_for("greedy", records, config={"how": "absolute"})
-    with HandlerHost(pythons("greedy"), request, heartbeat=idle) as host:
+    with HostClient(pythons("greedy"), request, heartbeat=idle) as host:
         host.describe()
         host.plan()
         built = [e for e in host.build([], lambda: True) if isinstance(e, ShardBuilt)]
@@ -86,3 +87,13 @@ def test_folders_of_others_in_the_scratch_folder_stay(tmp_path: Path) -> None:
     os.utime(other, (long_ago, long_ago))
     remove_left_over(tmp_path, time.time())
     assert (other / "thesis.txt").is_file()
+
+
+def test_environments_of_others_stay(tmp_path: Path) -> None:
+    """`state` of builder.toml may be a folder in which somebody keeps environments."""
+    other = tmp_path / "environments" / "my-env"
+    other.mkdir(parents=True)
+    (other / "pyvenv.cfg").write_text("home = /usr/bin\n")
+    os.utime(other, (0, 0))
+    assert Environments(tmp_path / "environments").prune(0.0) == []
+    assert (other / "pyvenv.cfg").is_file()

@@ -18,14 +18,10 @@ from dscache.protocol.manifests import Failure, Live
 from dscache.protocol.retire import retire
 from dscache.spec import Spec
 from dscache_builder import reconcile
-from dscache_builder.attempt.attempt import Attempt, Context
-from dscache_builder.hosting.client import (
-    Event,
-    HandlerFailure,
-    PlannedShard,
-    PlanSummary,
-    ShardBuilt,
-)
+from dscache_builder.attempt.attempt import Attempt
+from dscache_builder.attempt.context import AttemptContext
+from dscache_builder.failure import HandlerFailure
+from dscache_builder.hosting.messages import Event, PlannedShard, PlanSummary, ShardBuilt
 from simulation.store import SimulatedStore
 from simulation.world import World
 
@@ -125,7 +121,7 @@ def builder(world: World, name: str, handler: FakeHandler, rounds: int | None = 
     serial = itertools.count()
 
     def body(store: SimulatedStore) -> None:
-        context = Context(
+        context = AttemptContext(
             store=store,
             engine=FakeEngine(handler),
             uploads=HereAndNow(),
@@ -140,7 +136,7 @@ def builder(world: World, name: str, handler: FakeHandler, rounds: int | None = 
             entries = list(store.entries(layout.REQUESTS))
             for name_of_cancel in reconcile.stray_cancels(entries):
                 store.delete(name_of_cancel)
-            keys = [waiting.key for waiting in reconcile.in_order_of_need(entries, lambda *_: 5)]
+            keys = [waiting.key for waiting in reconcile.by_need(entries, lambda *_: 5)]
             for key in keys:
                 Attempt(context, key).run()
             if rounds is None:

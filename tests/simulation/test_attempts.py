@@ -13,19 +13,21 @@ from typing import Any
 
 import pytest
 
-import dscache_builder.attempt.attempt
 import dscache_builder.attempt.build
+import dscache_builder.attempt.heartbeat
 from dscache.errors import InvalidPart, StoreUnreachable
 from dscache.protocol import layout, manifests, wait
 from dscache.protocol.manifests import Checkpoint, Failure, Live
 from dscache.spec import Spec
 from dscache.store.upload import body_size
-from dscache_builder.attempt.attempt import MAX_TAKEOVERS, Attempt, Context, Outcome
+from dscache_builder.attempt.attempt import MAX_TAKEOVERS, Attempt
 from dscache_builder.attempt.build import Build
 from dscache_builder.attempt.claim import CLAIM_TTL_S, Claim
+from dscache_builder.attempt.context import AttemptContext, Outcome
 from dscache_builder.attempt.parts import MAX_PART_BYTES, Packer
 from dscache_builder.attempt.progress import BucketReporter
-from dscache_builder.hosting.client import HandlerFailure, ShardBuilt
+from dscache_builder.failure import HandlerFailure
+from dscache_builder.hosting.messages import ShardBuilt
 from simulation.actors import SHARDS, SPEC, FakeEngine, FakeHandler, FakeSession, HereAndNow
 from simulation.store import Bucket, SimulatedStore
 
@@ -62,7 +64,7 @@ class Bench:
             "clock": lambda: self.bucket.clock,
             "sleep": self._sleep,
         }
-        return Attempt(Context(**{**settings, **changes}), self.spec.key).run()
+        return Attempt(AttemptContext(**{**settings, **changes}), self.spec.key).run()
 
     def _sleep(self, seconds: float) -> None:
         self.bucket.clock += seconds
@@ -175,7 +177,7 @@ def test_a_store_that_is_gone_ends_an_attempt_during_the_preview_too(bench: Benc
 def test_a_cancel_that_cannot_be_read_is_a_cancel(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dscache_builder.attempt.attempt, "CANCEL_POLL_S", 0.0)
+    monkeypatch.setattr(dscache_builder.attempt.heartbeat, "CANCEL_POLL_S", 0.0)
     nonce = bench.ask()
     bench.store.put(layout.cancel(SPEC.key, nonce), b"\xff")
     assert bench.attempt() is Outcome.CANCELLED

@@ -15,14 +15,15 @@ from typing import Any
 import pytest
 
 import dscache_builder.attempt.build
+import dscache_builder.daemon
 import dscache_builder.raw_watch
 from dscache.errors import StoreUnreachable
 from dscache.protocol import layout, manifests, wait
 from dscache.protocol.manifests import Checkpoint
 from dscache.spec import Spec
-from dscache_builder.attempt.attempt import Outcome
+from dscache_builder.attempt.context import Outcome
 from dscache_builder.config import BuilderConfig, DatasetSource
-from dscache_builder.daemon import BLIND_S, Daemon
+from dscache_builder.daemon import POLL_S, Daemon
 from dscache_builder.raw_watch import RawWatch
 from simulation.actors import SPEC, FakeEngine, FakeHandler, FakeSession, HereAndNow
 from simulation.store import Bucket, SimulatedStore
@@ -109,9 +110,30 @@ def test_a_store_that_is_gone_is_not_asked_without_pause(
     monkeypatch.setattr(store, "entries", gone)
     monkeypatch.setattr(daemon, "_wait_for_signal", pauses.append)
     daemon._not_before[SPEC.key] = time.monotonic() - 1.0
-    daemon._sweep()
+    daemon._reconcile()
     daemon._sleep(None)
-    assert pauses == [BLIND_S[0]]
+    assert pauses == [POLL_S[0]]
+
+
+def test_environments_are_pruned_at_start_and_once_a_day(
+    store: SimulatedStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the thread for upkeep, so that neither the loop nor an upload waits for it."""
+    pruned: list[str] = []
+    now = [1000.0]
+    monkeypatch.setattr(dscache_builder.daemon.time, "monotonic", lambda: now[0])
+    daemon = Daemon(
+        BuilderConfig(state=tmp_path, datasets={}), store, FakeEngine(FakeHandler(tmp_path)),
+        "builder", "builder", prune=lambda: pruned.append(threading.current_thread().name),
+    )  # type: ignore[arg-type]  # fmt: skip
+    counts = []
+    for later_s in (0.0, 30.0, 86_000.0, 400.0):
+        now[0] += later_s
+        daemon._prune_when_due()
+        daemon._upkeep.submit(lambda: None).result(DEADLINE_S)
+        counts.append(len(pruned))
+    assert counts == [1, 1, 1, 2]
+    assert set(pruned) == {"upkeep_0"}
 
 
 def test_what_was_answered_is_forgotten(daemon: Daemon, store: SimulatedStore) -> None:

@@ -11,10 +11,11 @@ import pytest
 
 from dscache.errors import DscacheError
 from dscache.protocol import layout, wait
-from dscache_builder.attempt.attempt import SMALL_EXAMPLES, Attempt, Context, Outcome
+from dscache_builder.attempt.attempt import SMALL_EXAMPLES, Attempt
+from dscache_builder.attempt.context import AttemptContext, Outcome
 from dscache_builder.attempt.progress import Reporter
 from dscache_builder.engine import Session
-from dscache_builder.hosting.client import PlanSummary
+from dscache_builder.hosting.messages import PlanSummary
 from simulation.actors import SPEC, FakeEngine, FakeHandler, FakeSession, HereAndNow
 from simulation.store import Bucket, SimulatedStore
 
@@ -89,7 +90,7 @@ def _run(
     engine.open = noted  # type: ignore[method-assign]
     wait.put_request(store, SPEC, nonce=f"n{len(drawn)}", client="c")
     serial = iter(range(1000))
-    context = Context(
+    context = AttemptContext(
         store=store,
         engine=engine,
         uploads=HereAndNow(),

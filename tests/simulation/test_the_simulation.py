@@ -11,7 +11,8 @@ import dscache_builder.attempt.build
 from dscache.protocol.manifests import Alias, Live
 from dscache.store.objects import Objects
 from dscache_builder.attempt import publish, requests
-from dscache_builder.attempt.attempt import Attempt, Outcome
+from dscache_builder.attempt.attempt import Attempt
+from dscache_builder.attempt.context import Outcome
 from simulation.actors import SPEC, Client, FakeHandler, builder, evictor
 from simulation.world import Faults, RuleBroken, World
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from dscache_builder.hosting.client import HandlerFailure, HandlerHost, PlanSummary, ShardBuilt
+from dscache_builder.failure import HandlerFailure
+from dscache_builder.hosting.client import HostClient
+from dscache_builder.hosting.messages import PlanSummary, ShardBuilt
 from dscache_sdk.example import decode_example
 from dscache_sdk.records import read_records
 
 
-def built(host: HandlerHost, plan: PlanSummary | None = None) -> list[ShardBuilt]:
+def built(host: HostClient, plan: PlanSummary | None = None) -> list[ShardBuilt]:
     """Build all shards and return them in plan order."""
     plan = plan or host.plan()
     events = host.build(range(len(plan.shards)), lambda: True)
@@ -17,7 +19,7 @@ def built(host: HandlerHost, plan: PlanSummary | None = None) -> list[ShardBuilt
     return sorted(found, key=lambda shard: shard.index)
 
 
-def failure_of(host: HandlerHost) -> HandlerFailure:
+def failure_of(host: HostClient) -> HandlerFailure:
     """The failure that building everything ends with."""
     with host, pytest.raises(HandlerFailure) as raised:
         built(host)

@@ -16,7 +16,8 @@ import pytest
 
 from dscache.config import Config
 from dscache_builder.environments.environment import Environments
-from dscache_builder.hosting.client import HandlerHost, HostRequest
+from dscache_builder.hosting.client import HostClient
+from dscache_builder.hosting.messages import HostRequest
 from support.counting import counting, write_numbers
 from support.greedy import GREEDY
 from support.packages import own_wheels
@@ -100,7 +101,6 @@ def request_for(tmp_path: Path) -> Callable[..., HostRequest]:
         request = HostRequest(
             entry_point=entry_point,
             dataset_name=entry_point,
-            handler_version="1.0.0",
             config={},
             raw=raw,
             scratch=scratch,
@@ -115,12 +115,12 @@ def request_for(tmp_path: Path) -> Callable[..., HostRequest]:
 @pytest.fixture
 def troubles(
     pythons: Callable[[str], Path], request_for: Callable[..., HostRequest], tmp_path: Path
-) -> Callable[..., contextlib.AbstractContextManager[HandlerHost]]:
+) -> Callable[..., contextlib.AbstractContextManager[HostClient]]:
     """A host of the troubles handler: `troubles({"a.txt": "raises"}, max_bad_samples=1)`."""
 
-    def start(words: dict[str, str], **changes: object) -> HandlerHost:
+    def start(words: dict[str, str], **changes: object) -> HostClient:
         raw = write_samples(tmp_path / "raw", words)
         request = request_for("troubles", raw, **changes)
-        return HandlerHost(pythons("troubles"), request, heartbeat=idle)
+        return HostClient(pythons("troubles"), request, heartbeat=idle)
 
     return start

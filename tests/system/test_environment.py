@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 import uv
+from filelock import FileLock
 
 from dscache.protocol.manifests import Lock
-from dscache_builder.environments import resolver
-from dscache_builder.environments.environment import EnvironmentFailed, Environments, lock_digest
-from dscache_builder.hosting.client import HandlerHost, HostRequest, ShardBuilt
+from dscache_builder.environments import environment, resolver
+from dscache_builder.environments.environment import Environments, in_use, lock_digest
+from dscache_builder.environments.resolver import Resolver
+from dscache_builder.failure import EnvironmentFailed
+from dscache_builder.hosting.client import HostClient
+from dscache_builder.hosting.messages import HostRequest, ShardBuilt
 from dscache_sdk.example import decode_example
 from dscache_sdk.records import read_records
 from support.packages import HandlerPackage, own_wheels
@@ -64,10 +72,8 @@ def records_of(python: Path, entry_point: str, scratch: Path) -> list[bytes]:
     """All records that the handler writes."""
     raw = scratch / "raw"
     raw.mkdir(parents=True)
-    request = HostRequest(
-        entry_point, entry_point, "1", {}, raw, scratch, scratch / "log", workers=1
-    )
-    with HandlerHost(python, request, heartbeat=idle) as host:
+    request = HostRequest(entry_point, entry_point, {}, raw, scratch, scratch / "log", workers=1)
+    with HostClient(python, request, heartbeat=idle) as host:
         host.describe()
         indices = range(len(host.plan().shards))
         events = list(host.build(indices, lambda: True))
@@ -339,15 +345,138 @@ def test_what_beat_raises_ends_the_making(
     assert list((tmp_path / "environments").iterdir()) == []
 
 
-def test_unused_environments_are_pruned(environments: Environments) -> None:
+# Removing those that are not used any more.
+
+DAY_S = 86_400.0
+
+
+def unused_for(python: Path, days: float) -> None:
+    """Make an environment look as if it had last been used so long ago."""
+    then = time.time() - days * DAY_S
+    os.utime(python.parent.parent / "complete", (then, then))
+
+
+def test_unused_environments_are_removed(environments: Environments) -> None:
     locks = [
         environments.resolve("answer-handler=={version}", version, heartbeat=idle)
         for version in ("1.0.0", "1.1.0")
     ]
     pythons = [environments.ensure(lock, heartbeat=idle) for lock in locks]
-    assert environments.prune([]) == []  # both were used just now
-    later = time.time() + 100
-    removed = environments.prune([locks[0]], unused_s=60, now=lambda: later)
-    assert removed == [lock_digest(locks[1])[:32]]
+    for python in pythons:
+        unused_for(python, 2.0)
+    assert environments.prune(3 * DAY_S) == []
+    environments.ensure(locks[0], heartbeat=idle)
+    assert environments.prune(1 * DAY_S) == [lock_digest(locks[1])[:32]]
     assert [python.exists() for python in pythons] == [True, False]
     assert environments.ensure(locks[1], heartbeat=idle).exists()
+
+
+def test_an_environment_that_a_long_build_uses_is_kept(environments: Environments) -> None:
+    lock = environments.resolve("answer-handler=={version}", "1.0.0", heartbeat=idle)
+    python = environments.ensure(lock, heartbeat=idle)
+    with in_use(python), in_use(python):  # two builds at once
+        unused_for(python, 2.0)
+        assert environments.prune(DAY_S) == []
+    assert environments.prune(DAY_S) == [python.parent.parent.name]
+
+
+def test_an_environment_that_is_being_made_is_kept(
+    environments: Environments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However old its folder looks: the lock of its maker counts."""
+    lock = environments.resolve("answer-handler=={version}", "1.0.0", heartbeat=idle)
+    removed: list[list[str]] = []
+    install = Resolver.install
+
+    def prune_and_install(resolver: Resolver, python: Path, *rest: Any) -> None:
+        folder = python.parent.parent
+        os.utime(folder, (0, 0))
+        removed.append(environments.prune(DAY_S))
+        install(resolver, python, *rest)
+
+    monkeypatch.setattr(Resolver, "install", prune_and_install)
+    assert environments.ensure(lock, heartbeat=idle).exists()
+    assert removed == [[]]
+
+
+def test_a_build_that_starts_while_its_environment_is_removed_gets_a_whole_one(
+    environments: Environments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits for the lock, then makes the environment again."""
+    lock = environments.resolve("answer-handler=={version}", "1.0.0", heartbeat=idle)
+    python = environments.ensure(lock, heartbeat=idle)
+    unused_for(python, 2.0)
+    started: list[Future[Path]] = []
+    remove = shutil.rmtree
+
+    with ThreadPoolExecutor(1) as builds:
+
+        def start_a_build_and_remove(folder: Path, **options: Any) -> None:
+            if not started:
+                waits = threading.Event()
+                started.append(builds.submit(environments.ensure, lock, heartbeat=waits.set))
+                assert waits.wait(20), "the build waits for the lock"
+                assert not started[0].done()
+            remove(folder, **options)
+
+        monkeypatch.setattr(environment.shutil, "rmtree", start_a_build_and_remove)
+        assert environments.prune(DAY_S) == [python.parent.parent.name]
+        assert started[0].result(60) == python
+    assert subprocess.run([python, "-c", "import dscache_sdk"]).returncode == 0
+
+
+def test_a_build_that_started_just_before_keeps_its_environment(
+    environments: Environments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time of its last use is read under the lock under which `ensure` sets it."""
+    lock = environments.resolve("answer-handler=={version}", "1.0.0", heartbeat=idle)
+    python = environments.ensure(lock, heartbeat=idle)
+    unused_for(python, 2.0)
+    acquire = FileLock.acquire
+    ensured: list[Path] = []
+
+    def ensure_then_acquire(lock_file: FileLock, *arguments: Any, **named: Any) -> Any:
+        if not ensured:
+            ensured.append(python)
+            environments.ensure(lock, heartbeat=idle)
+        return acquire(lock_file, *arguments, **named)
+
+    monkeypatch.setattr(FileLock, "acquire", ensure_then_acquire)
+    assert environments.prune(DAY_S) == []
+    assert ensured == [python]
+
+
+def test_unused_working_copies_are_removed(environments: Environments, tmp_path: Path) -> None:
+    folder = answer("1.0.0", 5).write(tmp_path / "package")
+    python = environments.ensure_working_copy(folder, heartbeat=idle)
+    unused_for(python, 2.0)
+    assert environments.prune(DAY_S) == [python.parent.parent.name]
+    assert folder.exists(), "the author's folder is not touched"
+
+
+def test_a_half_removed_environment_is_removed_later(
+    environments: Environments, tmp_path: Path
+) -> None:
+    """What a builder leaves that is killed in the middle of it."""
+    lock = environments.resolve("answer-handler=={version}", "1.0.0", heartbeat=idle)
+    folder = environments.ensure(lock, heartbeat=idle).parent.parent
+    for name in ("complete", "pyvenv.cfg"):
+        (folder / name).unlink()
+    assert environments.prune(DAY_S) == []
+    os.utime(folder, (0, 0))
+    assert environments.prune(DAY_S) == [folder.name]
+    assert not folder.exists()
+
+
+def test_a_removed_environment_comes_back_from_the_kept_wheel(
+    environments: Environments, tmp_path: Path
+) -> None:
+    """A wheel built from a folder is the only copy of a version once the folder has changed."""
+    folder = answer("1.0.0", 5).write(tmp_path / "package")
+    lock = environments.resolve(str(folder), "1.0.0", heartbeat=idle)
+    python = environments.ensure(lock, heartbeat=idle)
+    answer("1.1.0", 6).write(folder)
+    unused_for(python, 2.0)
+    assert environments.prune(DAY_S) == [python.parent.parent.name]
+    (record,) = records_of(environments.ensure(lock, heartbeat=idle), "answer", tmp_path / "again")
+    assert number_in(record, "answer") == 5

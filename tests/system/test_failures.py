@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from dscache.config import Config
-from dscache.protocol import layout, manifests
-from dscache.protocol.manifests import Failure, Request
+from dscache.protocol import layout, manifests, markers
+from dscache.protocol.manifests import Failure, Live, Request
 from dscache.spec import Spec, load_spec
 from dscache.store.s3 import Store
 from support.running import Builder, dscache, start_dscache, wait_until, write_spec
+from support.troubles import write_samples
 
 NewBuilder = Callable[..., Builder]
 
@@ -60,6 +61,44 @@ def test_bad_samples_within_the_builders_limit(
     shown = json.loads(dscache(client_config, "show", str(cfg), "--json").out)
     assert shown["examples"] == 5
     assert [bad["sample"] for bad in shown["bad_samples"]] == ["003.txt"]
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "repeatable"),
+    [
+        ("troubles", {}, True),
+        ("troubles", {"bad.txt": "raises"}, True),
+        ("troubles", {"bad.txt": "hang"}, False),
+        ("troubles", {"bad.txt": "segfault"}, False),
+        ("numbers", {}, False),
+    ],
+    ids=["all samples", "a sample that raises", "a time limit", "a killed worker", "plain"],
+)
+def test_the_marker_states_whether_another_build_gives_the_same_bytes(
+    new_builder: NewBuilder,
+    client_config: Config,
+    store: Store,
+    tmp_path: Path,
+    name: str,
+    words: dict[str, str],
+    repeatable: bool,
+) -> None:
+    raw = write_samples(tmp_path / "raw", {"good.txt": "good", **words})
+    package = "plain-numbers" if name == "numbers" else name
+    datasets = {
+        name: {
+            "handler": name, "raw": str(raw), "source": f"{package}=={{version}}",
+            "max_bad_samples": 1, "sample_seconds": 1.0,
+        },
+    }  # fmt: skip
+    cfg = write_spec(tmp_path / "c.json", name)
+    assert dscache(client_config, "request", str(cfg)).code == 0
+    builder = new_builder(datasets=datasets).start("--once")
+    assert builder.wait() == 0, builder.text()
+    _, live = markers.resolve(store, load_spec(cfg))
+    assert isinstance(live, Live)
+    assert [bad.sample for bad in live.bad_samples] == list(words)
+    assert live.repeatable is repeatable
 
 
 @pytest.mark.parametrize(
@@ -117,7 +156,7 @@ def test_a_request_under_another_keys_name_is_not_built(
     found = wait_until(lambda: store.get(name), "a failed marker")
     failure = manifests.decode(found.body, Failure, where=name)
     assert failure.kind == "request"
-    assert "its name is not that of its content" in failure.message
+    assert "the name does not match the content" in failure.message
     wait_until(lambda: not list(store.entries(layout.REQUESTS)), "the request is deleted")
     assert store.get(layout.ready(other.key)) is None
 
@@ -235,6 +274,8 @@ def test_builder_configuration_mistakes(new_builder: NewBuilder, tmp_path: Path)
     assert (code, "not TOML" in text) == (2, True)
     code, text = problem('state = "s"\nunknown = 1\n[datasets.a]\nhandler="a"\nraw="r"\nsource="s"')
     assert (code, "unknown" in text) == (2, True)
+    code, text = problem('state = "s"\nsweep_s = 30\n[datasets]')
+    assert (code, "sweep_s has been renamed: write reconcile_s" in text) == (2, True)
     code, text = problem('state = "s"\n[datasets]')
     assert (code, "nothing to build" in text) == (2, True)
 

@@ -13,13 +13,9 @@ from pathlib import Path
 import blake3
 import pytest
 
-from dscache_builder.hosting.client import (
-    Advanced,
-    HandlerFailure,
-    HandlerHost,
-    HostRequest,
-    ShardBuilt,
-)
+from dscache_builder.failure import HandlerFailure
+from dscache_builder.hosting.client import HostClient
+from dscache_builder.hosting.messages import Advanced, HostRequest, ShardBuilt
 from dscache_sdk.example import decode_example
 from dscache_sdk.records import read_records
 from support.hosting import built, good, ids
@@ -53,7 +49,7 @@ def test_photos_shards_are_what_they_are_said_to_be(
 ) -> None:
     request = request_for("photos", photographs, config=PHOTOS, workers=2)
     python = pythons("dataset-handlers")
-    with HandlerHost(python, request, heartbeat=idle) as host:
+    with HostClient(python, request, heartbeat=idle) as host:
         description = host.describe()
         plan = host.plan()
         shards = built(host, plan)
@@ -83,7 +79,7 @@ def test_photos_are_described_within_half_a_second(
     for _ in range(3):
         request = request_for("photos", photographs, config=PHOTOS)
         started = time.monotonic()
-        with HandlerHost(python, request, heartbeat=idle) as host:
+        with HostClient(python, request, heartbeat=idle) as host:
             host.describe()
             taken.append(time.monotonic() - started)
     assert min(taken) < 0.5
@@ -95,7 +91,7 @@ def test_one_worker_and_two_write_the_same_bytes(
     digests = []
     for workers in (1, 2):
         request = request_for("photos", photographs, config=PHOTOS, workers=workers)
-        with HandlerHost(pythons("dataset-handlers"), request, heartbeat=idle) as host:
+        with HostClient(pythons("dataset-handlers"), request, heartbeat=idle) as host:
             digests.append((host.plan().digest, [shard.digest for shard in built(host)]))
     assert digests[0] == digests[1]
 
@@ -108,7 +104,7 @@ def test_preview_draws_the_first_examples(
 ) -> None:
     from PIL import Image
 
-    with HandlerHost(
+    with HostClient(
         pythons("dataset-handlers"),
         request_for("photos", photographs, config=PHOTOS),
         heartbeat=idle,
@@ -125,7 +121,7 @@ def test_preview_draws_the_first_examples(
 # Workers.
 
 
-def test_two_workers_are_two_processes(troubles: Callable[..., HandlerHost]) -> None:
+def test_two_workers_are_two_processes(troubles: Callable[..., HostClient]) -> None:
     words = dict.fromkeys(good(8), "pid")
     with troubles(words, workers=2, config={"batch_size": 1}) as host:
         shards = built(host)
@@ -135,7 +131,7 @@ def test_two_workers_are_two_processes(troubles: Callable[..., HandlerHost]) -> 
     assert os.getpid() not in pids
 
 
-def test_shards_start_only_while_they_may(troubles: Callable[..., HandlerHost]) -> None:
+def test_shards_start_only_while_they_may(troubles: Callable[..., HostClient]) -> None:
     with troubles(good(8)) as host:
         plan = host.plan()
         assert len(plan.shards) == 2
@@ -148,7 +144,7 @@ def test_shards_start_only_while_they_may(troubles: Callable[..., HandlerHost]) 
         assert order == [1, 0]
 
 
-def test_progress_never_exceeds_the_plan(troubles: Callable[..., HandlerHost]) -> None:
+def test_progress_never_exceeds_the_plan(troubles: Callable[..., HostClient]) -> None:
     with troubles(good(8)) as host:
         plan = host.plan()
         told = [
@@ -158,7 +154,7 @@ def test_progress_never_exceeds_the_plan(troubles: Callable[..., HandlerHost]) -
     assert told[-1] <= plan.examples
 
 
-def test_prints_of_a_handler_go_to_the_log(troubles: Callable[..., HandlerHost]) -> None:
+def test_prints_of_a_handler_go_to_the_log(troubles: Callable[..., HostClient]) -> None:
     with troubles({"a.txt": "chatter", "b.txt": "good"}) as host:
         assert ids(built(host)) == ["a.txt", "b.txt"]
         assert "a word on standard output" in host.log_tail()
@@ -166,7 +162,7 @@ def test_prints_of_a_handler_go_to_the_log(troubles: Callable[..., HandlerHost])
 
 def test_handlers_get_a_scrubbed_environment(
     pythons: Callable[[str], Path],
-    troubles: Callable[..., HandlerHost],
+    troubles: Callable[..., HostClient],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
@@ -191,7 +187,7 @@ def test_a_plain_handler_runs_as_it_is(
     pythons: Callable[[str], Path], request_for: Callable[..., HostRequest], tmp_path: Path
 ) -> None:
     request = request_for("numbers", tmp_path, config={"count": 5})
-    with HandlerHost(pythons("plain-numbers"), request, heartbeat=idle) as host:
+    with HostClient(pythons("plain-numbers"), request, heartbeat=idle) as host:
         description = host.describe()
         plan = host.plan()
         assert (description.plain, description.config) == (True, {"count": 5})
@@ -214,7 +210,7 @@ def test_a_plain_handler_refuses_what_it_does_not_name(
     pythons: Callable[[str], Path], request_for: Callable[..., HostRequest], tmp_path: Path
 ) -> None:
     request = request_for("numbers", tmp_path, config={"cuont": 5})
-    host = HandlerHost(pythons("plain-numbers"), request, heartbeat=idle)
+    host = HostClient(pythons("plain-numbers"), request, heartbeat=idle)
     with host, pytest.raises(HandlerFailure, match="count") as raised:
         host.describe()
     assert raised.value.kind == "options"

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from dscache_builder.hosting.client import HandlerHost, HostRequest
+from dscache_builder.hosting.client import HostClient
+from dscache_builder.hosting.messages import HostRequest
 from support.hosting import built
 from support.running import wait_until
 from support.troubles import write_samples
@@ -39,7 +40,7 @@ def members_of(session: int) -> list[int]:
     return found
 
 
-def test_close_leaves_no_process(troubles: Callable[..., HandlerHost], tmp_path: Path) -> None:
+def test_close_leaves_no_process(troubles: Callable[..., HostClient], tmp_path: Path) -> None:
     with troubles({"a.txt": "child"}) as host:
         host.plan()
         events = host.build([0], lambda: True)
@@ -61,7 +62,7 @@ def test_what_beat_raises_ends_the_call(
         raise ClaimLost
 
     raw = write_samples(tmp_path / "raw", {"a.txt": "hang"})
-    host = HandlerHost(pythons("troubles"), request_for("troubles", raw), heartbeat=lost)
+    host = HostClient(pythons("troubles"), request_for("troubles", raw), heartbeat=lost)
     with host, pytest.raises(ClaimLost):
         built(host)
 
@@ -69,12 +70,13 @@ def test_what_beat_raises_ends_the_call(
 _BUILDER = """
 import sys
 from pathlib import Path
-from dscache_builder.hosting.client import HandlerHost, HostRequest
+from dscache_builder.hosting.client import HostClient
+from dscache_builder.hosting.messages import HostRequest
 
 python, raw, scratch = map(Path, sys.argv[1:])
-request = HostRequest("troubles", "troubles", "1.0.0", {"batch_size": 1}, raw, scratch,
+request = HostRequest("troubles", "troubles", {"batch_size": 1}, raw, scratch,
                       scratch / "handler.log", workers=2)
-with HandlerHost(python, request, heartbeat=lambda: None) as host:
+with HostClient(python, request, heartbeat=lambda: None) as host:
     host.plan()
     print(host._process.pid, flush=True)
     for event in host.build([0, 1], lambda: True):

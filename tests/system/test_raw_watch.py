@@ -30,7 +30,7 @@ def test_ls_says_that_the_raw_data_changed(
     new_builder: NewBuilder, client_config: Config, tmp_path: Path, pictures: Path
 ) -> None:
     source = {"handler": "photos", "raw": str(pictures), "source": "dataset-handlers=={version}"}
-    new_builder(datasets={"photos": source}, sweep_s=1.0).start()
+    new_builder(datasets={"photos": source}, reconcile_s=1.0).start()
     cfg = write_spec(tmp_path / "c.json", "photos", image_size=[64, 64], crop_size=[32, 32])
     assert dscache(client_config, "get", str(cfg)).code == 0
 

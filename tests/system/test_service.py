@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from support.running import Builder, wait_until
+from dscache.config import Config
+from support.running import Builder, dscache, wait_until, write_spec
 
 NewBuilder = Callable[..., Builder]
 
@@ -75,4 +78,30 @@ def test_check_config(new_builder: NewBuilder, numbers: Path) -> None:
     assert builder.start("--check-config").wait() == 0, builder.text()
     numbers.rename(numbers.with_name("elsewhere"))
     assert builder.start("--check-config").wait() == 2
-    wait_until(lambda: "raw data is not there" in builder.text(), "the folder is named", 5)
+    wait_until(lambda: "raw data does not exist" in builder.text(), "the folder is named", 5)
+
+
+def test_unused_environments_are_removed_while_the_builder_runs(
+    new_builder: NewBuilder, client_config: Config, tmp_path: Path
+) -> None:
+    root = tmp_path / "builder" / "state" / "environments"
+    root.mkdir(parents=True)  # of this test alone: other builders keep the shared ones
+    cfg = write_spec(tmp_path / "c.json", "counting")
+    assert dscache(client_config, "request", str(cfg)).code == 0
+    builder = new_builder()
+    assert builder.start("--once").wait() == 0, builder.text()
+    (marker,) = root.glob("*/complete")
+    last_used = time.time() - 3 * 86_400
+    os.utime(marker, (last_used, last_used))
+    kept = new_builder(environments_keep_days=4).start()
+    wait_until(lambda: "listening" in kept.text(), "it is up")
+    assert kept.stop() == 0
+    assert marker.exists()
+    new_builder(environments_keep_days=2).start()
+    wait_until(lambda: not marker.parent.exists(), "the environment is removed")
+
+
+def test_environments_are_kept_for_a_day_at_least(new_builder: NewBuilder) -> None:
+    builder = new_builder(environments_keep_days=0.5).start()
+    assert builder.wait() == 2
+    assert "environments_keep_days: 0.5 is less than 1" in builder.text()

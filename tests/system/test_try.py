@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -73,6 +74,22 @@ def test_a_try_leaves_a_contact_sheet(
     assert "time: 2 samples" in done.stdout
     with Image.open(tmp_path / "out" / "contact-sheet.png") as sheet:
         assert sheet.format == "PNG"
+
+
+def test_a_try_removes_the_environment_of_a_working_copy_that_is_not_used_any_more(
+    command: Callable[..., list[str]], variables: dict[str, str], tmp_path: Path
+) -> None:
+    write_samples(tmp_path / "raw", {"a.txt": "good"})
+    subprocess.run(command({}), env=variables, capture_output=True, check=True)
+    (marker,) = tmp_path.rglob("work-*/complete")
+    project = tmp_path / "package" / "pyproject.toml"
+    project.write_text(project.read_text() + "\n# another environment\n")
+    for days, kept in ((13, True), (15, False)):
+        last_used = time.time() - days * 86_400
+        os.utime(marker, (last_used, last_used))
+        subprocess.run(command({}), env=variables, capture_output=True, check=True)
+        assert marker.parent.exists() is kept
+    assert len(list(tmp_path.rglob("work-*/complete"))) == 1
 
 
 def test_a_try_tells_what_is_wrong(

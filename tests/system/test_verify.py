@@ -194,7 +194,7 @@ def test_rebuild_shard_after_the_raw_data_changed(built: Any, tmp_path: Path) ->
         (tmp_path / "dice" / f"{number}.txt").write_text("changed")
     ran = run_builder(builder, "verify", key, "--rebuild-shard", "0")
     assert ran.code == 3, ran.out + ran.err
-    assert "the raw data was changed since" in ran.out
+    assert "the raw data has changed since" in ran.out
     assert "not repeatable" not in ran.out
 
 

@@ -20,6 +20,7 @@ from dscache.protocol import layout
 from dscache.protocol.manifests import FailureKind
 from dscache.protocol.state import State
 from dscache.spec import load_spec
+from dscache_builder.config import BuilderConfig, DatasetSource, StoreSection
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 README = (CHECKOUT / "README.md").read_text("utf-8")
@@ -66,6 +67,15 @@ def test_every_command_of_the_local_cache_is_in_the_readme() -> None:
     group = cli.get_command(click.Context(cli), "cache")
     assert isinstance(group, click.Group)
     assert set(re.findall(r"`(?:dscache cache )?(\w+)`", row)) == set(group.commands)
+
+
+def test_every_setting_of_the_builder_is_in_the_operations_page_and_no_other() -> None:
+    table = section(PAGES["docs/operations.md"], "The builder")
+    written = set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE))
+    settings = {*BuilderConfig.__struct_fields__, *DatasetSource.__struct_fields__}
+    assert written == settings - {"store", "datasets"}
+    row = next(line for line in table.splitlines() if line.startswith("| `[store]` |"))
+    assert set(re.findall(r"`(\w+)`", row)) == set(StoreSection.__struct_fields__)
 
 
 def test_no_command_is_made_up() -> None:

@@ -17,7 +17,7 @@ from dscache_builder.attempt.parts import append_member
 from dscache_builder.attempt.zip_writer import central_directory, data_end, local_header
 from dscache_builder.commands.verify_shard import compare
 from dscache_builder.failure import HandlerFailure
-from dscache_builder.hosting.client import PlannedShard, PlanSummary, ShardBuilt
+from dscache_builder.hosting.messages import PlannedShard, PlanSummary, ShardBuilt
 from dscache_sdk.records import RecordWriter
 
 GIB = 1 << 30
@@ -142,9 +142,11 @@ def marker(**changes: object) -> Live:
     )  # fmt: skip
 
 
-def shard_built(digest: str, name: str = "a-00000", bad: tuple[str, ...] = ()) -> ShardBuilt:
+def shard_built(
+    digest: str, name: str = "a-00000", bad: tuple[str, ...] = (), records: int = 2
+) -> ShardBuilt:
     left_out = [BadSample(sample=sample, error="x") for sample in bad]
-    return ShardBuilt(0, name, "train", Path("none"), 9, 1, digest, 2, left_out)
+    return ShardBuilt(0, name, "train", Path("none"), 9, 1, digest, records, left_out)
 
 
 def plan(revision: str = "r1") -> PlanSummary:
@@ -157,11 +159,11 @@ def plan(revision: str = "r1") -> PlanSummary:
         (shard_built("d1"), "r1", 0, ""),
         (shard_built("d1"), "r2", 0, ""),
         (shard_built("d2"), "r1", 8, "not repeatable"),
-        (shard_built("d2"), "r2", 3, "the raw data was changed since"),
+        (shard_built("d2"), "r2", 3, "the raw data has changed since"),
         (shard_built("d2", bad=("s",)), "r1", 8, "1 samples failed now"),
-        (shard_built("d1", name="b"), "r1", 8, "divided into other shards"),
-        (None, "r1", 8, "divided into other shards"),
-        (None, "r2", 3, "the raw data was changed since"),
+        (shard_built("d1", name="b"), "r1", 8, "now give other shards"),
+        (None, "r1", 8, "now give other shards"),
+        (None, "r2", 3, "the raw data has changed since"),
     ],
 )
 def test_what_two_digests_mean(
@@ -171,6 +173,29 @@ def test_what_two_digests_mean(
     assert result.exit_code == code
     assert words in result.problem
     assert bool(words) == bool(result.problem)
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        ([], "a plain handler"),
+        ([BadSample(sample="s", error="x", repeatable=False)], "left out because their worker"),
+    ],
+)
+def test_a_dataset_that_is_not_repeatable_may_differ(bad: list[BadSample], words: str) -> None:
+    live = marker(repeatable=False, bad_samples=bad)
+    built = shard_built("d2", records=3)
+    result = compare("k", live, 0, plan(), built, lock_digest="l1")
+    assert result.exit_code == 8
+    assert words in result.problem
+    assert "the handler is not repeatable" not in result.problem
+
+
+def test_a_sample_left_out_of_another_shard_explains_nothing() -> None:
+    killed = BadSample(sample="s", error="x", repeatable=False)
+    live = marker(repeatable=False, bad_samples=[killed])
+    result = compare("k", live, 0, plan(), shard_built("d2"), lock_digest="l1")
+    assert "the handler is not repeatable" in result.problem
 
 
 def test_another_lock_is_no_comparison() -> None:

@@ -1,4 +1,4 @@
 """One attempt at one key: claim, build, upload, publish, answer.
 
-It uses dscache's rooms `store` and `protocol`, and gets handlers through `engine`.
+Uses dscache's rooms `store` and `protocol`, and runs handlers through `engine`.
 """

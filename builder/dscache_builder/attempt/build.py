@@ -1,11 +1,12 @@
-"""From a plan to a sealed checkpoint: shards are built, packed into parts and sent meanwhile.
+"""From a plan to a sealed checkpoint: build shards, pack them into parts, upload these meanwhile.
 
-Only the thread of the build touches the checkpoint; uploads run in an executor.
+Only the build's own thread writes the checkpoint; uploads run in an executor.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -23,7 +24,8 @@ from dscache.store.upload import body_size
 from dscache_sdk import tfds
 
 from ..engine import Heartbeat, Session
-from ..hosting.client import Advanced, HandlerFailure, PlanSummary, ShardBuilt
+from ..failure import HandlerFailure
+from ..hosting.messages import Advanced, PlanSummary, ShardBuilt
 from . import zip_writer
 from .claim import NO_UPLOAD, Claim
 from .parts import (
@@ -39,6 +41,8 @@ from .parts import (
 )
 from .publish import UPLOAD_METADATA
 
+log = logging.getLogger("dscache_builder")
+
 UPLOADS_IN_FLIGHT = 2
 MD5_HEX_CHARS = 32
 WAIT_S = 0.5
@@ -46,7 +50,7 @@ WAIT_S = 0.5
 
 @dataclass
 class BuildCounts:
-    """How far a build is: examples, bytes, shards, and bad samples."""
+    """Progress of a build: examples, bytes, shards, and bad samples."""
 
     total: int = 0
     kept: int = 0
@@ -58,13 +62,13 @@ class BuildCounts:
 
     @property
     def done(self) -> int:
-        """Examples done, those of an earlier attempt included."""
+        """Examples done, including those of an earlier attempt."""
         return self.kept + self.advanced
 
 
 @dataclass
 class Build:
-    """One build of one key, under a claim. `counts` may be read by whoever reports progress."""
+    """One build of one key, under a claim. Other threads may read `counts`."""
 
     store: Objects
     claim: Claim
@@ -80,8 +84,13 @@ class Build:
     _unreleased_bytes: int = 0
 
     def seal(self, plan: PlanSummary, plan_s: float) -> None:
-        """Build what is missing, upload it, and write the seal. Raises HandlerFailure, ClaimLost,
-        NoSuchUpload (the upload expired: start over)."""
+        """Build what is missing, upload it, and write the seal.
+
+        Raises:
+            HandlerFailure: the handler failed.
+            ClaimLost: another builder has taken the key over.
+            NoSuchUpload: the upload has expired; start over.
+        """
         started = time.monotonic()
         _check_revision(self.session.resolved, plan)
         self._resume(plan)
@@ -99,7 +108,7 @@ class Build:
         )
         self._write_seal(members, len(tail), bad, plan, timings)
 
-    # -- the upload and what an earlier attempt left of it
+    # -- the upload, and the parts of an earlier attempt
 
     def _resume(self, plan: PlanSummary) -> None:
         """Keep the parts that the checkpoint and the store agree on, or begin a new upload."""
@@ -108,12 +117,13 @@ class Build:
             try:
                 stored = self.store.list_parts(self._zip_key, value.upload_id)
                 self._parts = keep_prefix(value.parts, stored)
+                log.debug("%s: keeping %d parts", self.claim.key, len(self._parts))
                 return
             except NoSuchUpload:
                 pass
         self._begin_upload(plan)
-        if value.upload_id:
-            self.store.abort_upload(self._zip_key, value.upload_id)  # after the checkpoint left it
+        if value.upload_id:  # only now: no checkpoint may name an upload that was aborted
+            self.store.abort_upload(self._zip_key, value.upload_id)
 
     def _begin_upload(self, plan: PlanSummary) -> None:
         nonce = self.unique()
@@ -151,7 +161,7 @@ class Build:
         return [built[index] for index in sorted(built)]
 
     def _may_start(self) -> bool:
-        """Bound the scratch space: wait for uploads rather than fill the disk."""
+        """Whether another shard may start: wait for uploads rather than fill the disk."""
         return self._unreleased_bytes < self.scratch_bytes or not self._in_flight
 
     def _shard_built(self, event: ShardBuilt) -> ShardRecord:
@@ -181,10 +191,10 @@ class Build:
         return record
 
     def _estimated_bytes(self) -> int:
-        """Bytes of the whole dataset, from those of the shards so far.
+        """Estimate the bytes of the whole dataset from the shards so far.
 
-        A plain handler plans no shards, so nobody knows what is to come: parts then grow with what
-        there is, by a thousandth of it each, and 10,000 of them hold any dataset.
+        A plain handler plans no shards, so its size is unknown: then each part has at least a
+        thousandth of the bytes so far, and 10,000 parts hold any dataset.
         """
         if not self.counts.shards:
             return PARTS_PLANNED // 1000 * self.counts.bytes
@@ -194,10 +204,10 @@ class Build:
     # -- parts
 
     def _pump(self) -> None:
-        """Record the parts that have gone up, in order, and send the next ones.
+        """Record the uploaded parts, in order, and send the next ones.
 
-        Never the last part, which alone has a tail: it is recorded by the seal. A checkpoint that
-        held it without one would be resumed as if shards could follow the central directory.
+        Never the last part, the only one with a tail: the seal records it. A checkpoint with that
+        part but no seal would be resumed as if shards could follow the central directory.
         """
         recorded = False
         while self._in_flight and self._in_flight[0][1].done() and not self._in_flight[0][0].tail:
@@ -229,12 +239,12 @@ class Build:
             self._unreleased_bytes -= shard.record.size
 
     def _upload_last(self, tail: bytes) -> None:
-        """Send the last part; when this returns everything is up, and all but it is recorded."""
+        """Upload the last part; on return all parts are uploaded, and the seal can be written."""
         self._ready_parts.append(self._packer.last(tail))
-        for _ in self._until_all_up():
+        for _ in self._until_all_uploaded():
             self.heartbeat()
 
-    def _until_all_up(self) -> Iterator[None]:
+    def _until_all_uploaded(self) -> Iterator[None]:
         while self._in_flight or self._ready_parts:
             if len(self._in_flight) == 1 and not self._ready_parts:
                 part, future = self._in_flight[0]
@@ -252,7 +262,7 @@ class Build:
     # -- the end of the zip
 
     def _tail(self, shards: list[ShardRecord]) -> tuple[list[Member], bytes]:
-        """The member table, and the bytes behind the last shard: TFDS files, central directory."""
+        """The member table, and the bytes after the last shard: TFDS files, central directory."""
         members = member_table(shards)
         tail = b""
         for name, body in self._tfds_files(shards):
@@ -292,28 +302,28 @@ class Build:
             raw_revision=plan.raw_revision,
             lock_digest=self.session.lock_digest,
             timings=timings,
-            repeatable=not any(sample.error.startswith("worker") for sample in bad),
+            repeatable=plan.resumable and all(sample.repeatable for sample in bad),
         )
         self.claim.write(parts=list(self._parts), seal=seal, takeovers=0)
 
 
 def _check_revision(spec: Spec, plan: PlanSummary) -> None:
-    """A spec that pins the raw data is built from those and no others."""
+    """A spec that pins the raw data is built from exactly that data."""
     pinned = spec.dataset_revision
     if pinned is not None and pinned != plan.raw_revision:
         raise HandlerFailure(
             "raw-data",
-            f"dataset_revision pins the raw data to {pinned!r}, but they are at "
-            f"{plan.raw_revision!r} now; bring those of then back, or ask for the data as they are "
-            "by leaving dataset_revision out",
+            f"dataset_revision pins the raw data to revision {pinned!r}, but it is now at "
+            f"{plan.raw_revision!r}; restore the old raw data, or leave dataset_revision out to "
+            "build from the current one",
         )
 
 
-def _check_all_built(plan: PlanSummary, there: int) -> None:
-    """Nothing else would show that the last shards are missing. Plain handlers plan none."""
-    if plan.shards and there != len(plan.shards):
+def _check_all_built(plan: PlanSummary, built: int) -> None:
+    """Nothing else would notice that the last shards are missing. Plain handlers plan none."""
+    if plan.shards and built != len(plan.shards):
         raise HandlerFailure(
             "builder",
-            f"{there} of {len(plan.shards)} shards were built, though no failure was reported; "
-            "this is a mistake of dscache: report it, with the builder's log",
+            f"only {built} of {len(plan.shards)} shards were built, though no failure was "
+            "reported; this is a bug in dscache: please report it with the builder's log",
         )

@@ -1,7 +1,8 @@
-"""The claim on one key: it expires, is renewed, and carries the checkpoint (DESIGN §5).
+"""The claim on one key: it expires, is renewed, and carries the checkpoint.
 
 `builds/<key>.json` is never deleted; every write is conditional on the value that was read, and
-bodies never repeat. A claim is given back by a tombstone (owner ""), which keeps the checkpoint.
+bodies never repeat. A tombstone (owner "") releases the claim and keeps the checkpoint. See
+docs/protocol.md#the-claim.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ RENEW_S = CLAIM_TTL_S / 4
 
 
 class ClaimLost(Exception):
-    """Somebody else owns the key now: stop at once and touch nothing."""
+    """Another builder owns the key now: stop immediately and write nothing more."""
 
 
 class Claim:
-    """A claim that is ours until a write of it fails. Every write raises ClaimLost when it does."""
+    """A claim that this builder holds until a write of it fails; that write raises ClaimLost."""
 
     def __init__(
         self, store: Objects, key: str, value: Checkpoint, etag: str, unique: Callable[[], str]
@@ -40,18 +41,18 @@ class Claim:
     def take(
         cls, store: Objects, key: str, *, owner: str, unique: Callable[[], str]
     ) -> Claim | None:
-        """Claim the key, or None while somebody else holds it.
+        """Claim the key; None while another builder holds it.
 
-        `owner` is `<builder id>:<process nonce>`; a builder id belongs to one process at a time, so
-        a claim of an earlier process with our id is taken over at once. A taken-over checkpoint is
-        kept, and `takeovers` counts those that found an owner who had not released.
+        `owner` is `<builder id>:<process nonce>`. Only one process at a time has a builder id, so
+        a claim of an earlier process with the same id is taken over immediately. The checkpoint is
+        kept, and `takeovers` counts the owners that had not released the claim.
         """
         name = layout.claim(key)
-        found = store.get(name)
-        if found is None:
+        stored = store.get(name)
+        if stored is None:
             before, if_match = Checkpoint(owner="", nonce="", counter=0, expires_at=0.0), None
         else:
-            before, if_match = manifests.decode(found.body, Checkpoint, where=name), found.etag
+            before, if_match = manifests.decode(stored.body, Checkpoint, where=name), stored.etag
             if not may_take(before, owner, store.now()):
                 return None
         died = before.owner not in ("", owner)
@@ -64,34 +65,34 @@ class Claim:
         return claim
 
     def write(self, **changes: Any) -> None:
-        """Write the register with these members changed; proves and renews the claim."""
+        """Write the register with these members changed, which proves and renews the claim."""
         try:
             self._put(self._etag, **changes)
         except PreconditionFailed as error:
             raise ClaimLost(self.key) from error
 
     def renew_if_due(self) -> None:
-        """Renew when a quarter of the time to live has passed."""
+        """Renew the claim if a quarter of its time to live has passed."""
         if self.value.expires_at - self._store.now() < CLAIM_TTL_S - RENEW_S:
             self.write()
 
     def release(self, *, keep: bool) -> None:
-        """Give the key back by a tombstone; with `keep` the checkpoint stays for the next one.
+        """Write a tombstone; with `keep` the checkpoint stays for the next attempt.
 
-        Whoever releases did not die, so those who died before are forgotten.
+        A builder that releases its claim did not die, so `takeovers` starts again at 0.
         """
         blank = {} if keep else {**NO_UPLOAD, "generation": 0}
         self.write(owner="", takeovers=0, **blank)
 
     def of_generation(self, generation: int) -> None:
-        """Leave a checkpoint of another generation behind (from the next write on)."""
+        """Drop the checkpoint of another generation (from the next write on)."""
         if self.value.generation != generation:
             self.value = msgspec.structs.replace(
                 self.value, **{**NO_UPLOAD, "generation": generation}
             )
 
     def forget_upload(self) -> None:
-        """Write the checkpoint without its upload, so that the upload may be aborted."""
+        """Write the checkpoint without its upload; only then may the upload be aborted."""
         self.write(**NO_UPLOAD)
 
     def _put(self, if_match: str | None, **changes: Any) -> None:
@@ -120,6 +121,6 @@ NO_UPLOAD: dict[str, Any] = {
 
 
 def may_take(claim: Checkpoint, owner: str, now: float) -> bool:
-    """Whether the claim is free: released, expired by the server's clock, or our own id's."""
+    """Whether `owner` may take the claim: released, expired at `now`, or of the same builder id."""
     same_builder = claim.owner.partition(":")[0] == owner.partition(":")[0]
     return not claim.owner or same_builder or claim.expires_at <= now

@@ -1,8 +1,8 @@
 """Which shards go into which part of the multipart upload. Pure.
 
-Parts are runs of [local header + shard] in plan order, sealed at a shard boundary once they hold
-max(5 MiB, estimated total ÷ 9,000). The last part ends with the TFDS files and
-the central directory.
+Parts are runs of [local header + shard] in plan order, ended at a shard boundary once they hold
+max(5 MiB, estimated total ÷ 9,000). The last part ends with the TFDS files and the central
+directory.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PARTS_PLANNED = 9_000  # of 10,000 allowed: room for a wrong estimate
 
 @dataclass(frozen=True)
 class FinishedShard:
-    """A shard on disk, waiting to be uploaded."""
+    """A shard on disk that is not uploaded yet."""
 
     record: ShardRecord
     path: Path
@@ -32,7 +32,7 @@ class FinishedShard:
 
 @dataclass(frozen=True)
 class FilledPart:
-    """A part that is ready to go up."""
+    """A part that is ready for upload."""
 
     number: int
     shards: Sequence[FinishedShard]
@@ -40,7 +40,7 @@ class FilledPart:
 
     @property
     def segments(self) -> list[BodyPiece]:
-        """What the part's body is made of."""
+        """The pieces of the part's body."""
         segments: list[BodyPiece] = []
         for shard in self.shards:
             record = shard.record
@@ -56,7 +56,7 @@ class FilledPart:
 
 @dataclass
 class Packer:
-    """Takes finished shards in any order and gives filled parts in plan order."""
+    """Takes finished shards in any order and returns filled parts in plan order."""
 
     next_part: int
     next_shard: int
@@ -78,8 +78,8 @@ class Packer:
         return filled
 
     def last(self, tail: bytes) -> FilledPart:
-        """The last part: what is left of the shards, and the tail of the zip."""
-        assert not self._waiting, "a shard is missing in the plan's order"
+        """The last part: the remaining shards, and the tail of the zip."""
+        assert not self._waiting, "a shard before these is missing"
         return self._seal(tail)
 
     def _seal(self, tail: bytes = b"") -> FilledPart:
@@ -90,7 +90,7 @@ class Packer:
 
 
 def part_bytes(estimated_total: int) -> int:
-    """Size at which a part is sealed, in bytes."""
+    """Size from which on a part is complete, in bytes."""
     return max(MIN_PART_BYTES, estimated_total // PARTS_PLANNED)
 
 
@@ -99,9 +99,9 @@ def stored_bytes(record: ShardRecord) -> int:
     return len(zip_writer.local_header(record.name, record.size, record.crc32)) + record.size
 
 
-def keep_prefix(recorded: Sequence[PartRecord], there: Iterable[Part]) -> list[PartRecord]:
-    """The recorded parts, from the first on, whose number, size and etag the store confirms."""
-    stored = {part.number: part for part in there}
+def keep_prefix(recorded: Sequence[PartRecord], listed: Iterable[Part]) -> list[PartRecord]:
+    """The leading recorded parts that the store lists with the same number, size and etag."""
+    stored = {part.number: part for part in listed}
     kept: list[PartRecord] = []
     for record in recorded:
         part = stored.get(record.number)
@@ -112,7 +112,7 @@ def keep_prefix(recorded: Sequence[PartRecord], there: Iterable[Part]) -> list[P
 
 
 def member_table(shards: Iterable[ShardRecord]) -> list[Member]:
-    """Zip members of the shards in this order, with their offsets."""
+    """The zip members of these shards, with their offsets."""
     members: list[Member] = []
     for shard in shards:
         append_member(
@@ -130,7 +130,7 @@ def append_member(
     records: int = 0,
     split: str = "",
 ) -> None:
-    """Add a member behind the others."""
+    """Append a member after the others."""
     header = zip_writer.local_header(name, size, crc32)
     members.append(
         Member(

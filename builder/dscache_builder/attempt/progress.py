@@ -1,4 +1,4 @@
-"""What people see of a build while it runs: progress, preview, log. Hints; they decide nothing."""
+"""What people see of a running build: progress, preview, log. Hints: nothing depends on them."""
 
 from __future__ import annotations
 
@@ -35,38 +35,35 @@ PREVIEW_EXAMPLES = 16
 
 
 class Reporter:
-    """Reports nothing: the base of `BucketReporter`, and what a run without onlookers uses."""
+    """Reports nothing: the base class of `BucketReporter`, and enough for tests."""
 
     def phase(self, name: str) -> None:
-        """A new phase begins."""
+        """Begin a phase."""
 
     def building(self, counts: BuildCounts) -> None:
-        """From now on the build's numbers are in `counts`."""
+        """Begin the phase `building`; from now on `counts` has its numbers."""
 
     def tick(self) -> None:
-        """Called at least once a second."""
+        """Write what is due; called at least once a second."""
 
     def preview(self, session: Session) -> None:
-        """Show the first examples."""
+        """Draw the first examples."""
 
     @contextmanager
     def following(self, log_tail: Callable[[], str]) -> Iterator[None]:  # noqa: ARG002 - an interface
-        """Within this block the end of what the handler printed can be read with `log_tail`."""
+        """Within this block, `log_tail` returns the end of the handler's output."""
         yield
 
     def done(self) -> None:
-        """The key is answered: there is nothing to report any more."""
-
-    def close(self) -> None:
-        """The attempt is over."""
+        """The key is answered: end the log, delete the progress."""
 
 
 class BucketReporter(Reporter):
-    """Writes `datasets/<key>.progress` at most once a second, the log at most every five seconds
-    and only when it has grown, and the preview when it exists.
+    """Writes `datasets/<key>.progress`, `.log` and `.preview.png`.
 
-    The progress travels also in the metadata of the object, so that it is inside the event. The log
-    is bounded (`dscache.protocol.buildlog`); `attempt` tells the logs of two attempts apart.
+    Progress is written at most once a second, the log at most every five seconds and only if it has
+    grown. The object's metadata also has the progress, so notifications carry it. The log is
+    bounded (`dscache.protocol.buildlog`); `attempt` distinguishes the logs of two attempts.
     """
 
     def __init__(
@@ -117,7 +114,7 @@ class BucketReporter(Reporter):
             self._log_tail, self._printed = str, ""
 
     def _note(self, text: str) -> None:
-        """A line of our own between those of the handler."""
+        """Add a line of the builder between those of the handler."""
         self._read_log()
         at = datetime.datetime.fromtimestamp(self._store.now(), datetime.UTC)
         self._log.add(f"{at:%H:%M:%S}Z {text}\n")
@@ -137,18 +134,18 @@ class BucketReporter(Reporter):
 
     def preview(self, session: Session) -> None:
         with tempfile.TemporaryDirectory(prefix="dscache-preview-") as folder:
-            picture = Path(folder) / "preview.png"
+            image = Path(folder) / "preview.png"
             try:
-                statistics = session.preview(PREVIEW_EXAMPLES, picture)
-                if picture.exists():
+                statistics = session.preview(PREVIEW_EXAMPLES, image)
+                if image.exists():
                     self._put(
                         layout.preview(self._key),
-                        picture.read_bytes(),
+                        image.read_bytes(),
                         "image/png",
                         {"statistics": statistics},
                     )
             except HandlerFailure as error:  # not what a heartbeat raises: that ends the attempt
-                # what is wrong here is wrong in the build too, and reported there with its sample
+                # the same error will end the build, which reports it with its sample
                 log.info("%s: %s", self._key, error)
                 self._note(f"no preview: {error}")
 
@@ -160,7 +157,7 @@ class BucketReporter(Reporter):
         self._quietly(lambda: self._store.delete(layout.progress(self._key)))
 
     def _write_if_due(self) -> None:
-        """Also at the beginning of a phase: what a short one would add is not worth a request."""
+        """Also when a phase begins: a phase shorter than the interval is not worth a request."""
         if self._clock() - self._written_at >= INTERVAL_S:
             self._write()
 
@@ -173,7 +170,7 @@ class BucketReporter(Reporter):
         self._put(layout.progress(self._key), body, "application/json", {"progress": compact})
 
     def progress(self) -> Progress:
-        """The numbers as of now; remaining seconds are -1 while nobody can know."""
+        """The current numbers; remaining seconds are -1 while they are unknown."""
         expires_at = self._store.now() + EXPIRES_S
         counts = self._counts
         if counts is None:

@@ -21,7 +21,7 @@ UPLOAD_METADATA = "dscache-upload"
 
 
 class Step(enum.Enum):
-    """What the state of the zip and the checkpoint call for."""
+    """The next step, given the states of the zip and the checkpoint."""
 
     BUILD = "build"
     COMPLETE = "complete"
@@ -32,28 +32,28 @@ class Step(enum.Enum):
 
 @dataclass(frozen=True)
 class ReadyRegister:
-    """The ready marker as it was read: the value, and the etag that a later write must match."""
+    """The ready marker as it was read: its value, and the etag that a later write must match."""
 
     value: Ready | None
     etag: str | None
 
     @property
     def generation(self) -> int:
-        """The generation to build when this is not live."""
+        """The generation to build if the marker is not live."""
         return self.value.generation + 1 if isinstance(self.value, Retired) else 0
 
 
 def read_ready(store: Objects, key: str) -> ReadyRegister:
-    """GET the ready marker."""
+    """GET the ready marker of a key. Raises IntegrityError."""
     name = layout.ready(key)
-    found = store.get(name)
-    if found is None:
+    stored = store.get(name)
+    if stored is None:
         return ReadyRegister(None, None)
-    return ReadyRegister(manifests.decode_ready(found.body, where=name), found.etag)
+    return ReadyRegister(manifests.decode_ready(stored.body, where=name), stored.etag)
 
 
 def next_step(head: Head | None, checkpoint: Checkpoint) -> Step:
-    """Step 4: what to do, given the HEAD of the zip of this generation."""
+    """Step 6: what to do, given the HEAD of the zip of this generation."""
     if checkpoint.seal is None:
         return Step.BUILD if head is None else Step.RETIRE
     if head is None:
@@ -62,9 +62,10 @@ def next_step(head: Head | None, checkpoint: Checkpoint) -> Step:
 
 
 def is_sealed(head: Head, checkpoint: Checkpoint) -> bool:
-    """Whether the zip is the one this checkpoint sealed.
+    """Whether the zip is the one that this checkpoint sealed.
 
-    By etag; where etags are not MD5 (the expected one is unknown then), by the upload's metadata.
+    Compares etags; where etags are not MD5, and the expected one is unknown, the nonce in the
+    upload's metadata.
     """
     assert checkpoint.seal is not None
     if checkpoint.seal.zip_etag:
@@ -73,13 +74,14 @@ def is_sealed(head: Head, checkpoint: Checkpoint) -> bool:
 
 
 def zip_name(claim: Claim, generation: int | None = None) -> str:
-    """Name of the zip of a generation; by default the one the claim is at."""
-    at = claim.value.generation if generation is None else generation
-    return layout.archive(claim.key, at)
+    """Name of the zip of a generation, by default that of the claim."""
+    if generation is None:
+        generation = claim.value.generation
+    return layout.archive(claim.key, generation)
 
 
 def complete(store: Objects, claim: Claim) -> Step:
-    """Step 6: CompleteMultipartUpload, and what its refusals mean."""
+    """Step 14: complete the multipart upload; return the step that follows from the answer."""
     value = claim.value
     name = zip_name(claim)
     try:
@@ -99,7 +101,7 @@ def complete(store: Objects, claim: Claim) -> Step:
 
 
 def _drop_invalid_parts(store: Objects, claim: Claim, name: str) -> Step:
-    """A part is not what the seal says: unseal, keep what agrees, and build the rest again."""
+    """A part differs from the seal: unseal, keep the leading parts that match, build the others."""
     try:
         kept = keep_prefix(claim.value.parts, store.list_parts(name, claim.value.upload_id))
     except NoSuchUpload:
@@ -107,7 +109,7 @@ def _drop_invalid_parts(store: Objects, claim: Claim, name: str) -> Step:
             claim.forget_upload()
         return Step.AGAIN
     if len(kept) == len(claim.value.parts):
-        return Step.AGAIN  # they agree again: somebody's late upload was replaced meanwhile
+        return Step.AGAIN  # all match now: a late upload of another builder was replaced meanwhile
     claim.write(seal=None, parts=kept)
     return Step.AGAIN
 
@@ -115,7 +117,7 @@ def _drop_invalid_parts(store: Objects, claim: Claim, name: str) -> Step:
 def publish(
     store: Objects, claim: Claim, spec: Spec, before: ReadyRegister, *, builder: str
 ) -> bool:
-    """Step 7: PUT ready live on the value that was read. False: look again from the beginning."""
+    """Steps 15 and 16: PUT ready live, conditional on `before`. False: start over at step 3."""
     seal = claim.value.seal
     assert seal is not None
     zip_key = zip_name(claim)
@@ -144,7 +146,7 @@ def publish(
 def publish_alias(
     store: Objects, key: str, resolved: Spec, before: ReadyRegister, unique: Callable[[], str]
 ) -> bool:
-    """PUT the ready marker of an asked key that resolves to another one."""
+    """PUT the ready marker of a key that resolves to another one; False as for `publish`."""
     alias = Alias(key=resolved.key, spec=resolved, nonce=unique())
     return _put_ready(store, key, alias, before)
 
@@ -152,7 +154,7 @@ def publish_alias(
 def retire_unknown(
     store: Objects, claim: Claim, spec: Spec, before: ReadyRegister, unique: Callable[[], str]
 ) -> None:
-    """A zip whose table nobody knows: prove the claim, mark its generation retired, delete it."""
+    """Retire a zip without a known member table: prove the claim, mark it retired, delete it."""
     generation, upload_id = claim.value.generation, claim.value.upload_id
     claim.forget_upload()
     if upload_id:

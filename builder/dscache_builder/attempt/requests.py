@@ -1,7 +1,7 @@
-"""The requests of one key, and how they are answered and deleted (DESIGN §5).
+"""The requests of one key, and how they are answered and deleted (docs/protocol.md#answers).
 
 A request is deleted only after an answer that its client can find: a live ready marker, an alias
-under which the same nonce was requested, or a failure that carries its nonce.
+under which the same nonce was requested, or a failure with its nonce.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ LOG_TAIL_CHARS = 16_000
 
 @dataclass(frozen=True)
 class RequestSet:
-    """Nonces of the outstanding requests of a key, and of those that are cancelled."""
+    """The nonces of a key's requests, and of those that are cancelled."""
 
     nonces: frozenset[str]
     cancels: frozenset[str]
 
     @property
     def all_cancelled(self) -> bool:
-        """Whether somebody waits and everybody who does wishes to stop."""
+        """Whether there are requests and every one of them is cancelled."""
         return bool(self.nonces) and self.nonces <= self.cancels
 
 
 @dataclass(frozen=True)
 class FailureReason:
-    """Why a request is not built. `kind` is the failure class."""
+    """Why a request fails; see `dscache.protocol.manifests.Failure`."""
 
     kind: FailureKind
     message: str
@@ -57,13 +57,13 @@ def list_requests(store: Objects, key: str) -> RequestSet:
 
 
 def list_failures(store: Objects, key: str) -> frozenset[str]:
-    """LIST the nonces that a failure answers already."""
-    found = (layout.parse_failure(entry.name) for entry in store.entries(layout.failures_of(key)))
-    return frozenset(failure.nonce for failure in found if failure)
+    """LIST the nonces that have a failure."""
+    names = (entry.name for entry in store.entries(layout.failures_of(key)))
+    return frozenset(failure.nonce for failure in map(layout.parse_failure, names) if failure)
 
 
 def delete(store: Objects, key: str, nonces: Iterable[str], cancels: Iterable[str] = ()) -> None:
-    """DELETE answered requests, and cancels that have lost their meaning."""
+    """DELETE answered requests and their cancels."""
     for nonce in sorted(nonces):
         store.delete(layout.request(key, nonce))
     for nonce in sorted(cancels):
@@ -71,20 +71,20 @@ def delete(store: Objects, key: str, nonces: Iterable[str], cancels: Iterable[st
 
 
 def read_request(store: Objects, key: str, nonce: str) -> Request | None:
-    """The request if it is still there. Raises SpecError when its content is not for this key."""
+    """GET a request; None if it was deleted. Raises SpecError if its content has another key."""
     name = layout.request(key, nonce)
-    found = store.get(name)
-    if found is None:
+    stored = store.get(name)
+    if stored is None:
         return None
     try:
-        request = manifests.decode(found.body, Request, where=name)
+        request = manifests.decode(stored.body, Request, where=name)
     except IntegrityError as error:
         raise SpecError(str(error)) from None
     spec = from_members(msgspec.to_builtins(request.spec), where=name)
     if spec.key != key or request.nonce != nonce:
         raise SpecError(
-            f"{name}: its name is not that of its content ({spec.key}.{request.nonce}); "
-            "name a request by the key of the spec in it"
+            f"{name}: the name does not match the content ({spec.key}.{request.nonce}); a "
+            "request's name must have the key of its spec"
         )
     return msgspec.structs.replace(request, spec=spec)
 
@@ -92,7 +92,7 @@ def read_request(store: Objects, key: str, nonce: str) -> Request | None:
 def put_failures(
     store: Objects, key: str, nonces: Iterable[str], reason: FailureReason, *, builder: str
 ) -> None:
-    """PUT a failure for each of these nonces, and no other. One that is there already stands."""
+    """PUT a failure for each of these nonces. One that already exists stays as it is."""
     for nonce in sorted(nonces):
         failure = Failure(
             kind=reason.kind,
@@ -110,32 +110,34 @@ def put_failures(
             continue
 
 
-def forward(store: Objects, key: str, wanted: RequestSet, resolved: Spec) -> None:
-    """Ask for the resolved spec under the same nonces, on behalf of whoever asked for `key`; and
-    cancel there what was cancelled here."""
-    for nonce in sorted(wanted.nonces):
+def forward(store: Objects, key: str, listed: RequestSet, resolved: Spec) -> None:
+    """Request the resolved spec under the same nonces, for the clients that requested `key`.
+
+    Cancels are forwarded as well.
+    """
+    for nonce in sorted(listed.nonces):
         try:
             request = read_request(store, key, nonce)
         except SpecError:
-            continue  # the alias answers it as well as anything could
+            continue  # the alias answers it
         if request is None:
             continue
-        moved = msgspec.structs.replace(request, spec=resolved)
+        forwarded = msgspec.structs.replace(request, spec=resolved)
         name = layout.request(resolved.key, nonce)
-        with suppress(PreconditionFailed):  # forwarded before, with another time or priority in it
-            registers.write(store, name, manifests.encode(moved), if_match=None)
-        cancel = store.get(layout.cancel(key, nonce)) if nonce in wanted.cancels else None
+        with suppress(PreconditionFailed):  # forwarded before, with another time or priority
+            registers.write(store, name, manifests.encode(forwarded), if_match=None)
+        cancel = store.get(layout.cancel(key, nonce)) if nonce in listed.cancels else None
         if cancel is not None:
             store.put(layout.cancel(resolved.key, nonce), cancel.body)
 
 
 def cancelled_by(store: Objects, key: str, nonces: Iterable[str]) -> str:
-    """Names of the clients who cancelled, for the message of the failure."""
+    """The names of the clients that cancelled, for the failure's message."""
     names = set()
     for nonce in nonces:
         name = layout.cancel(key, nonce)
-        found = store.get(name)
-        if found is not None:
-            with suppress(IntegrityError):  # its name says all that matters
-                names.add(manifests.decode(found.body, Cancel, where=name).client)
+        stored = store.get(name)
+        if stored is not None:
+            with suppress(IntegrityError):  # the client's name is all that is missing then
+                names.add(manifests.decode(stored.body, Cancel, where=name).client)
     return ", ".join(sorted(names)) or "its requester"

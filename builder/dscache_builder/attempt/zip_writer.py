@@ -1,7 +1,7 @@
-"""Bytes of a stored (uncompressed) zip, made piece by piece. Pure.
+"""The bytes of a stored (uncompressed) zip, piece by piece. Pure.
 
 The zip is [local header + data]… + central directory, zip64 where a size or an offset needs it,
-fixed time stamps and attributes: equal members give equal bytes whenever and wherever it is built.
+fixed time stamps and attributes: equal members always give equal bytes.
 Format: PKWARE APPNOTE 6.3.10, sections 4.3.7 (local header), 4.3.12 (central directory header),
 4.3.14–4.3.16 (zip64 and end records), 4.5.3 (zip64 extra field).
 """
@@ -30,7 +30,7 @@ _END64_LOCATOR = struct.Struct("<4sLQL")
 
 
 def local_header(name: str, size: int, crc32: int) -> bytes:
-    """The header in front of a member's data; sizes are known, so there is no data descriptor."""
+    """The header before a member's data; the size is known, so there is no data descriptor."""
     encoded = name.encode()
     zip64 = size >= LIMIT_32
     extra = struct.pack("<2H2Q", 1, 16, size, size) if zip64 else b""
@@ -52,9 +52,9 @@ def local_header(name: str, size: int, crc32: int) -> bytes:
 
 
 def central_directory(members: Sequence[Member]) -> bytes:
-    """Central directory and end records of a zip that holds just these members, in this order.
+    """Central directory and end records of a zip with exactly these members, in this order.
 
-    Every `Member.offset` is where the member's data begins; its local header lies before it.
+    `Member.offset` is where the member's data begins; its local header lies before it.
     """
     start = data_end(members)
     directory = b"".join(_central_header(member) for member in members)
@@ -62,7 +62,7 @@ def central_directory(members: Sequence[Member]) -> bytes:
 
 
 def data_end(members: Sequence[Member]) -> int:
-    """Offset behind the last member's data, in bytes: where the next thing goes."""
+    """Offset of the end of the last member's data, in bytes."""
     return members[-1].offset + members[-1].size if members else 0
 
 

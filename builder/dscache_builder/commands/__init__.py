@@ -1,4 +1,4 @@
 """The builder's commands besides the daemon: `try` and `verify`.
 
-They use the rooms `environments` and `hosting`, as the daemon does.
+They use the rooms `environments` and `hosting`, like the daemon.
 """

@@ -1,4 +1,4 @@
-"""Notice that source files change, for `dscache-builder try --watch`."""
+"""Watch source files for changes, for `dscache-builder try --watch`."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ SOURCE_SUFFIXES = (".py", ".toml", ".json", ".yaml", ".yml", ".txt")
 
 
 class SourcesChanged(Exception):
-    """A source file changed: what is running is out of date."""
+    """A source file changed: the current try is out of date."""
 
 
 def is_source(path: str) -> bool:
-    """Whether a path is one that authors edit: not a cache, not a hidden file."""
+    """Whether authors edit a file of this name: not a cache, not a hidden file."""
     parts = Path(path).parts
     hidden = any(part.startswith(".") or part == "__pycache__" for part in parts[-4:])
     return not hidden and Path(path).suffix in SOURCE_SUFFIXES
 
 
 class SourceWatch(FileSystemEventHandler):
-    """Watches folders and everything below them; use as a context manager."""
+    """Watches folders and their subfolders; use it as a context manager."""
 
     def __init__(self, folders: Iterable[Path]) -> None:
         self._changed = threading.Event()
@@ -50,18 +50,18 @@ class SourceWatch(FileSystemEventHandler):
         self._observer.join()
 
     def on_any_event(self, event: FileSystemEvent) -> None:
-        """Called by watchdog in its thread."""
+        """Note a change; watchdog calls this in its thread."""
         paths = (str(event.src_path), str(event.dest_path))
         if event.event_type in CHANGES and not event.is_directory and any(map(is_source, paths)):
             self._changed.set()
 
     def check(self) -> None:
-        """Raise SourcesChanged when something changed since the last `wait`."""
+        """Raise SourcesChanged if a source file has changed since the last `wait`."""
         if self._changed.is_set():
             raise SourcesChanged
 
     def wait(self) -> None:
-        """Wait for a change, and until no more follow."""
+        """Wait for a change, then until the files have settled."""
         self._changed.wait()
         while self._changed.is_set():
             self._changed.clear()

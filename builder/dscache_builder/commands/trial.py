@@ -1,4 +1,4 @@
-"""One try of a handler on a few samples, without a bucket, reported in words for its author."""
+"""One try of a handler on a few samples, without a bucket, reported as text for its author."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from pathlib import Path
 from dscache.protocol.manifests import BadSample
 from dscache.spec import Spec
 
-from ..hosting.client import HandlerHost, HostRequest, PreviewResult, ShardBuilt
+from ..environments.environment import in_use
+from ..hosting.client import HostClient
+from ..hosting.messages import HostRequest, PreviewResult, ShardBuilt
 
 SHEET_NAME = "contact-sheet.png"
 LOG_NAME = "handler.log"
@@ -19,9 +21,9 @@ LOG_NAME = "handler.log"
 
 @dataclass(frozen=True)
 class Trial:
-    """What to try: `samples` of the spec's dataset, with the handler `entry_point`.
+    """What to try: the handler `entry_point` on `samples` samples of the spec's dataset.
 
-    The contact sheet and the handler's log are left in `out`.
+    The contact sheet and the handler's log are written to `out`.
     """
 
     python: Path
@@ -34,12 +36,12 @@ class Trial:
 
     @property
     def sheet(self) -> Path:
-        """Where the contact sheet is put."""
+        """Path of the contact sheet."""
         return self.out / SHEET_NAME
 
 
-def run_trial(trial: Trial, say: Callable[[str], None], heartbeat: Callable[[], None]) -> bool:
-    """Try it; True when no sample failed. Raises HandlerFailure when the handler did."""
+def run_trial(trial: Trial, report: Callable[[str], None], heartbeat: Callable[[], None]) -> bool:
+    """Run the trial; True if no sample failed. Raises HandlerFailure if the handler did."""
     trial.out.mkdir(parents=True, exist_ok=True)
     log = trial.out / LOG_NAME
     log.unlink(missing_ok=True)
@@ -47,7 +49,6 @@ def run_trial(trial: Trial, say: Callable[[str], None], heartbeat: Callable[[], 
         request = HostRequest(
             entry_point=trial.entry_point,
             dataset_name=trial.spec.dataset_name,
-            handler_version=trial.spec.handler_version,
             config=trial.spec.dataset_config,
             raw=trial.raw,
             scratch=Path(scratch),
@@ -55,26 +56,29 @@ def run_trial(trial: Trial, say: Callable[[str], None], heartbeat: Callable[[], 
             workers=1,
             sample_seconds=trial.sample_seconds,
         )
-        with HandlerHost(trial.python, request, heartbeat=heartbeat) as host:
-            return _tried(host, trial, say)
+        with (
+            in_use(trial.python),
+            HostClient(trial.python, request, heartbeat=heartbeat) as host,
+        ):
+            return _run(host, trial, report)
 
 
-def _tried(host: HandlerHost, trial: Trial, say: Callable[[str], None]) -> bool:
+def _run(host: HostClient, trial: Trial, report: Callable[[str], None]) -> bool:
     description = host.describe()
-    say(f"options: {_options(description.config)}")
+    report(f"options: {_options(description.config)}")
     plan = host.plan()
     if description.plain:
         for event in host.build([], lambda: True):
             if isinstance(event, ShardBuilt):
-                say(f"{event.name}: {event.records} records, {event.size / 1e6:.1f} MB")
+                report(f"{event.name}: {event.records} records, {event.size / 1e6:.1f} MB")
     else:
         samples = sum(shard.samples for shard in plan.shards)
-        say(f"plan: {samples} samples, {plan.examples} examples in {len(plan.shards)} shards")
+        report(f"plan: {samples} samples, {plan.examples} examples in {len(plan.shards)} shards")
     result = host.try_samples(trial.samples, trial.sheet)
     for line in [*report_times(result), *map(report_failure, result.failed)]:
-        say(line)
-    say(f"examples: {result.line}")
-    say(f"contact sheet: {trial.sheet}")
+        report(line)
+    report(f"examples: {result.line}")
+    report(f"contact sheet: {trial.sheet}")
     return not result.failed
 
 
@@ -83,7 +87,7 @@ def _options(config: Mapping[str, object]) -> str:
 
 
 def report_times(result: PreviewResult) -> list[str]:
-    """Time for each sample in ms, and the median and the slowest of all."""
+    """Lines with the time of each sample in ms, the median, and the slowest sample."""
     if not result.seconds:
         return []
     lines = [f"  {1000 * seconds:8.1f} ms  {sample}" for sample, seconds in result.seconds.items()]
@@ -98,5 +102,5 @@ def report_times(result: PreviewResult) -> list[str]:
 
 
 def report_failure(bad: BadSample) -> str:
-    """A failed sample with its traceback."""
+    """A failed sample with its traceback, as text."""
     return f"failed: {bad.error}\n{bad.traceback}".rstrip()

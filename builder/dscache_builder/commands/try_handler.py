@@ -1,4 +1,4 @@
-"""`dscache-builder try`: run a handler from a working copy on a few samples, and look."""
+"""`dscache-builder try`: run a handler on a few samples and show the result."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from dscache.errors import ConfigError, DscacheError, UsageError
 from dscache.spec import Spec, load_spec
 
 from .. import config as configuration
+from ..config import BuilderConfig, DatasetSource
 from ..environments.environment import Environments
 from ..failure import HandlerFailure
 from .source_watch import SourcesChanged, SourceWatch
 from .trial import Trial, run_trial
 
-Beat = Callable[[], None]
+Heartbeat = Callable[[], None]
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @dataclass(frozen=True)
 class TryOptions:
-    """The command's words; see its help."""
+    """The command's arguments; see its help."""
 
     config: Path
     samples: int
@@ -43,7 +44,7 @@ class TryOptions:
 @click.argument("config", type=FILE)
 @click.option("--samples", type=click.IntRange(1), default=10, show_default=True)
 @click.option("--handler", type=FOLDER, help="Working copy of the handler's package.")
-@click.option("--raw", type=FOLDER, help="Raw data [default: as builder.toml says].")
+@click.option("--raw", type=FOLDER, help="Raw data [default: from --builder-config].")
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
@@ -56,22 +57,28 @@ class TryOptions:
 @click.option("--builder-config", type=FILE, help="builder.toml, for what is not given here.")
 @click.option("--sample-seconds", type=float, help="Time limit for one sample.")
 @click.option("--watch", is_flag=True, help="Try again whenever a source file changes.")
-def try_command(watch: bool, **words: object) -> None:
+def try_command(watch: bool, **arguments: object) -> None:
     """Try the handler of the spec CONFIG on a few samples, without a bucket.
 
-    Prints the options as understood, the plan, the time for each sample, and the place of a
-    contact sheet with the examples. The handler's package can be a working copy (--handler).
+    Prints the resolved options, the plan, the time for each sample, and the path of a contact
+    sheet of the examples. The handler's package can be a working copy (--handler).
     """
-    options = TryOptions(**words)  # type: ignore[arg-type]  # click made these types
+    options = TryOptions(**arguments)  # type: ignore[arg-type]  # click made these types
     if watch:
-        _watched(options)
-    elif not attempt(options, lambda: None):
+        _try_after_each_change(options)
+    elif not try_once(options, lambda: None):
         raise click.exceptions.Exit(3)
 
 
-def attempt(options: TryOptions, heartbeat: Beat) -> bool:
-    """Try once; True when all went well. Raises DscacheError for what is wrong with the words."""
-    trial = _trial(options, heartbeat)
+def try_once(options: TryOptions, heartbeat: Heartbeat) -> bool:
+    """Try the handler; True if no sample failed. Raises DscacheError for invalid arguments."""
+    builder = configuration.load(options.builder_config) if options.builder_config else None
+    environments = Environments(
+        default_home(os.environ) / "environments",
+        find_links=[*options.find_links, *(builder.find_links if builder else ())],
+        index_url=builder.index_url if builder else "",
+    )
+    trial = _trial(options, builder, environments, heartbeat)
     click.echo(f"{trial.spec.dataset_name} {trial.spec.handler_version}")
     try:
         return run_trial(trial, click.echo, heartbeat)
@@ -81,17 +88,20 @@ def attempt(options: TryOptions, heartbeat: Beat) -> bool:
             if text:
                 click.echo(text.rstrip(), err=True)
         return False
+    finally:
+        keep_days = builder.environments_keep_days if builder else configuration.KEEP_DAYS
+        environments.prune(keep_days * configuration.DAY_S)
 
 
-def _watched(options: TryOptions) -> None:
-    """Try, wait for a change, try again: until Ctrl-C. A change interrupts the try under way."""
+def _try_after_each_change(options: TryOptions) -> None:
+    """Try, wait for a change, try again, until Ctrl-C. A change interrupts the current try."""
     folders = {options.config.absolute().parent}
     if options.handler is not None:
         folders.add(options.handler.absolute())
     with SourceWatch(sorted(folders)) as sources:
         while True:
             try:
-                attempt(options, sources.check)
+                try_once(options, sources.check)
             except SourcesChanged:
                 click.echo("changed")
             except DscacheError as error:
@@ -100,14 +110,21 @@ def _watched(options: TryOptions) -> None:
             sources.wait()
 
 
-def _trial(options: TryOptions, heartbeat: Beat) -> Trial:
+def _trial(
+    options: TryOptions,
+    builder: BuilderConfig | None,
+    environments: Environments,
+    heartbeat: Heartbeat,
+) -> Trial:
     spec = load_spec(options.config)
-    source = _configured(options, spec)
+    source = builder.datasets.get(spec.dataset_name) if builder else None
+    if builder and source is None and options.handler is None:
+        raise ConfigError(f"{options.builder_config}: no section [datasets.{spec.dataset_name}]")
     raw = options.raw or (source.raw if source else None)
     if raw is None:
         raise UsageError("where is the raw data? Give --raw DIR, or --builder-config FILE")
     return Trial(
-        python=_python(options, spec, source, heartbeat),
+        python=_python(options, spec, source, environments, heartbeat),
         spec=spec,
         entry_point=options.entry_point or (source.handler if source else spec.dataset_name),
         raw=raw,
@@ -117,23 +134,13 @@ def _trial(options: TryOptions, heartbeat: Beat) -> Trial:
     )
 
 
-def _configured(options: TryOptions, spec: Spec) -> configuration.DatasetSource | None:
-    if options.builder_config is None:
-        return None
-    found = configuration.load(options.builder_config).datasets.get(spec.dataset_name)
-    if found is None and options.handler is None:
-        raise ConfigError(f"{options.builder_config}: no section [datasets.{spec.dataset_name}]")
-    return found
-
-
 def _python(
-    options: TryOptions, spec: Spec, source: configuration.DatasetSource | None, heartbeat: Beat
+    options: TryOptions,
+    spec: Spec,
+    source: DatasetSource | None,
+    environments: Environments,
+    heartbeat: Heartbeat,
 ) -> Path:
-    links = list(options.find_links)
-    if options.builder_config is not None:
-        links += configuration.load(options.builder_config).find_links
-    root = default_home(os.environ) / "environments"
-    environments = Environments(root, find_links=links)
     if options.handler is not None:
         return environments.ensure_working_copy(options.handler, heartbeat=heartbeat)
     if source is None:

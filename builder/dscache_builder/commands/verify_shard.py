@@ -24,15 +24,15 @@ from ..engine import Engine, Session
 from ..environments.environment import Environments
 from ..failure import HandlerFailure
 from ..handler_engine import HandlerEngine
-from ..hosting.client import PlanSummary, ShardBuilt
+from ..hosting.messages import PlanSummary, ShardBuilt
 
 RANDOM = "random"
-RAW_DATA_CHANGED = 3  # exit code: nothing can be said of the shard
+RAW_DATA_CHANGED = 3  # exit code: the shards cannot be compared
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What came of it. `same` is None when the shards cannot be compared; `problem` says why."""
+    """The result. `same` is None if the shards cannot be compared; `problem` explains why."""
 
     key: str
     shard: str
@@ -64,9 +64,9 @@ class Comparison:
 def verify_command(context: click.Context, dataset: str, which: str, as_json: bool) -> None:
     """Build one shard of a stored dataset again, in its locked environment, and compare.
 
-    So a handler that is not repeatable is found out. A builder may be running meanwhile; nothing
-    but scratch space is written. Exits with 0 when the bytes are the same, 8 when they differ, 3
-    when the raw data was changed since, so that nothing can be said.
+    This detects handlers that are not repeatable. It writes only scratch space, and a builder may
+    run at the same time. Exits with 0 if the bytes are the same, 8 if they differ, and 3 if the raw
+    data has changed, so that they cannot be compared.
     """
     config = configuration.load(context.find_root().params["path"])
     store = Store(config.store_config(os.environ))
@@ -78,30 +78,32 @@ def verify_command(context: click.Context, dataset: str, which: str, as_json: bo
     )
     engine = HandlerEngine(config, store, environments)
     if not as_json:
-        click.echo(f"building {live.shards[index].name} (shard {index}) again", err=True)
+        click.echo(f"rebuilding {live.shards[index].name} (shard {index})", err=True)
     result = rebuild(engine, key, live, index)
     click.echo(json.dumps(asdict(result), indent=2) if as_json else result_text(result))
     context.exit(result.exit_code)
 
 
 def find_live(store: Objects, dataset: str) -> tuple[str, Live]:
-    """Key and ready marker of a key or a config file; aliases are followed. Raises NotCached."""
+    """Key and ready marker of a key or a config file. Follows aliases. Raises NotCached."""
     key = dataset if split_key(dataset) else load_spec(Path(dataset)).key
     ready = markers.read_ready(store, key)
     if ready is not None and not isinstance(ready, Live):
         _, ready = markers.resolve(store, ready.spec)
     if not isinstance(ready, Live):
-        raise NotCached(f"{key} is not ready in the bucket; `dscache ls` lists what is")
+        raise NotCached(
+            f"{key} is not ready in the bucket; `dscache ls` lists the datasets that are"
+        )
     return ready.spec.key, ready
 
 
 def pick(which: str, shards: list[Member], below: Callable[[int], int]) -> int:
-    """The index of the shard: a number, or any one. `below(n)` gives a number under n.
+    """The index of the shard: `which`, or a random one. `below(n)` returns a number below n.
 
-    Raises UsageError, NotCached (there are no shards).
+    Raises UsageError, or NotCached if there are no shards.
     """
     if not shards:
-        raise NotCached("the dataset has no shards, so there is none to build again")
+        raise NotCached("the dataset has no shards that could be rebuilt")
     if which == RANDOM:
         return below(len(shards))
     if not which.isdecimal() or int(which) >= len(shards):
@@ -115,8 +117,7 @@ def pick(which: str, shards: list[Member], below: Callable[[int], int]) -> int:
 def rebuild(engine: Engine, key: str, live: Live, index: int) -> Comparison:
     """Build shard `index` of a live dataset in scratch space and compare it with the marker.
 
-    Raises HandlerFailure when it cannot be built, EnvironmentFailed when its environment cannot be
-    made.
+    Raises HandlerFailure if it cannot be built, EnvironmentFailed without an environment for it.
     """
     with engine.open(live.spec, lambda: None) as session:
         plan = session.plan()
@@ -125,14 +126,14 @@ def rebuild(engine: Engine, key: str, live: Live, index: int) -> Comparison:
 
 
 def _build(session: Session, index: int) -> ShardBuilt | None:
-    """Plain handlers write all their files whatever is asked; those of others are thrown away."""
-    wanted = None
+    """Build one shard; a plain handler writes all of its files, and the others are dropped."""
+    rebuilt = None
     for event in session.build([index], lambda: True):
         if isinstance(event, ShardBuilt):
             event.path.unlink(missing_ok=True)
             if event.index == index:
-                wanted = event
-    return wanted
+                rebuilt = event
+    return rebuilt
 
 
 def compare(
@@ -144,17 +145,17 @@ def compare(
     *,
     lock_digest: str,
 ) -> Comparison:
-    """Decide what the two digests mean. Pure.
+    """Compare the two digests, and explain a difference. Pure.
 
-    Raises HandlerFailure when the shard was built from another lock than the dataset.
+    Raises HandlerFailure if the shard was built from another lock than the dataset.
     """
     stored = live.shards[index]
     if live.lock_digest != lock_digest:
         raise HandlerFailure(
             "environment",
             f"{key} was built from lock {live.lock_digest[:16]}…, but the bucket's lock of "
-            f"handler version {live.spec.handler_version} is {lock_digest[:16]}… now; the "
-            "comparison would say nothing about the handler",
+            f"handler version {live.spec.handler_version} is now {lock_digest[:16]}…; comparing "
+            "them would prove nothing about the handler",
         )
     digest = built.digest if built is not None and built.name == stored.name else ""
     same = digest == stored.digest
@@ -166,9 +167,9 @@ def compare(
         return Comparison(**result, same=True)
     if plan.raw_revision != live.raw_revision:
         problem = (
-            "the raw data was changed since the dataset was built (revision "
-            f"{live.raw_revision or 'unknown'} then, {plan.raw_revision or 'unknown'} now), so "
-            "that it differs says nothing about the handler"
+            "the raw data has changed since the dataset was built (revision "
+            f"{live.raw_revision or 'unknown'} then, {plan.raw_revision or 'unknown'} now), so a "
+            "difference proves nothing about the handler"
         )
         return Comparison(**result, same=None, problem=problem)
     return Comparison(**result, same=False, problem=_difference(live, stored, built))
@@ -176,9 +177,9 @@ def compare(
 
 def _difference(live: Live, stored: Member, built: ShardBuilt | None) -> str:
     if built is None or built.name != stored.name:
-        there = built.name if built is not None else "no such shard"
+        name = built.name if built is not None else "no such shard"
         return (
-            f"the same code and raw data are divided into other shards now ({there} instead of "
+            f"the same code and raw data now give other shards ({name} instead of "
             f"{stored.name}): the handler lists its samples differently each time"
         )
     left_out = _other_samples_left_out(live.bad_samples, built.bad)
@@ -187,28 +188,40 @@ def _difference(live: Live, stored: Member, built: ShardBuilt | None) -> str:
     what = "the same number of records" if built.records == stored.records else (
         f"{built.records} records instead of {stored.records}"
     )  # fmt: skip
+    killed = [bad.sample for bad in live.bad_samples if not bad.repeatable]
+    if killed and built.records > stored.records:
+        return (
+            f"the rebuilt shard has other bytes ({what}), as the ready marker warns (`repeatable` "
+            f"is false): {len(killed)} samples were left out because their worker was killed or "
+            f"ran over the time limit (the first: {killed[0]}), and another build may keep them"
+        )
+    if not live.repeatable and not killed:
+        return (
+            f"the rebuilt shard has other bytes ({what}), as the ready marker warns (`repeatable` "
+            "is false): a plain handler gets no `rng`, so its bytes may differ each time"
+        )
     return (
-        f"built again from the same code and raw data it has other bytes ({what}, {built.size} "
-        f"bytes instead of {stored.size}): the handler is not repeatable; most often it draws "
-        "random numbers from elsewhere than the `rng` it is given, or uses the time, the order of "
-        "a set, or several threads"
+        f"the shard rebuilt from the same code and raw data has other bytes ({what}, {built.size} "
+        f"bytes instead of {stored.size}): the handler is not repeatable; usually it draws random "
+        "numbers from a source other than `rng`, or depends on the time, the order of a set, or "
+        "several threads"
     )
 
 
 def _other_samples_left_out(stored: list[BadSample], built: list[BadSample]) -> str:
-    """Bad samples of the shard now that were not bad then; "" when there are none."""
+    """Explain that samples are bad now that were not bad before; "" if there are none."""
     before = {bad.sample for bad in stored}
     new = [bad.sample for bad in built if bad.sample not in before]
     if not new:
         return ""
     return (
-        f"{len(new)} samples failed now that did not fail then (the first: {new[0]}), so other "
-        "records are missing; look at them with `dscache-builder try`"
+        f"{len(new)} samples failed now that did not fail before (the first: {new[0]}), so other "
+        "records are missing; examine them with `dscache-builder try`"
     )
 
 
 def result_text(result: Comparison) -> str:
-    """The result for people."""
+    """The result as text."""
     where = f"{result.key}: {result.shard} (shard {result.index})"
     if result.same:
         return f"{where}: the same bytes, BLAKE3 {result.stored}"

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
+import logging
 import os
+import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -17,15 +20,15 @@ from filelock import FileLock, Timeout
 from dscache.protocol.manifests import Lock
 
 from ..failure import EnvironmentFailed
-from .resolver import WORKER_REQUIREMENTS, Heartbeat, Resolver
+from .resolver import Heartbeat, Resolver
 from .sources import GitSource, PathSource, locked_source, split_pins
 from .tools import HEARTBEAT_S
 
-__all__ = ["WORKER_REQUIREMENTS", "EnvironmentFailed", "Environments", "lock_digest"]
+log = logging.getLogger("dscache_builder")
 
 MARKER = "complete"
 NAME_DIGITS = 32
-UNUSED_S = 14 * 86_400.0
+_NAME = re.compile(rf"(work-)?[0-9a-f]{{{NAME_DIGITS}}}")
 
 
 def lock_digest(lock: Lock) -> str:
@@ -39,10 +42,7 @@ class Environments:
     Args:
         root: the folder; made when missing.
         find_links: folders with wheels that are on no index.
-        worker_requirements: what every environment gets besides the handler.
-        index_url: package index instead of uv's default; may carry credentials.
-        cache: uv's cache; uv's own choice when None. On the file system of `root`, installing
-            is linking.
+        index_url: package index instead of uv's default; may contain credentials.
     """
 
     def __init__(
@@ -50,12 +50,10 @@ class Environments:
         root: Path,
         *,
         find_links: Sequence[str] = (),
-        worker_requirements: Sequence[str] = WORKER_REQUIREMENTS,
         index_url: str = "",
-        cache: Path | None = None,
     ) -> None:
         self._root = root.absolute()
-        self._resolver = Resolver(self._root, find_links, worker_requirements, index_url, cache)
+        self._resolver = Resolver(self._root, find_links, index_url)
 
     def resolve(self, source: str, version: str, *, heartbeat: Heartbeat) -> Lock:
         """Find out what `source` (a template with `{version}`) consists of, now.
@@ -95,46 +93,42 @@ class Environments:
         install = self._resolver.install_working_copy
         return self._ensured(name, lambda python: install(folder, python, heartbeat), heartbeat)
 
-    def prune(
-        self,
-        keep: Collection[Lock],
-        *,
-        unused_s: float = UNUSED_S,
-        now: Callable[[], float] = time.time,
-    ) -> list[str]:
-        """Remove environments that are not in `keep` and were not ensured for `unused_s` seconds.
+    def prune(self, unused_s: float) -> list[str]:
+        """Remove environments that were last ensured more than `unused_s` seconds ago.
 
-        Returns the names of their folders. Half-made ones of that age go as well.
+        One that is being made, or is `in_use`, stays. Wheels stay as well: one that was built from
+        a folder is the only copy of its version once the folder has changed. Returns the names of
+        the removed folders. Errors are logged.
         """
-        kept = {lock_digest(lock)[:NAME_DIGITS] for lock in keep}
+        unused_since = time.time() - unused_s
         removed = []
-        for folder in sorted(self._root.glob("*/pyvenv.cfg")):
-            name = folder.parent.name
-            if name not in kept and self._removed(folder.parent, now() - unused_s):
-                removed.append(name)
+        try:
+            for folder in sorted(self._root.glob("*")):
+                if _NAME.fullmatch(folder.name) and self._remove_unused(folder, unused_since):
+                    removed.append(folder.name)
+        except OSError as error:
+            log.warning("removing unused environments: %s", error)
         return removed
 
-    def _removed(self, folder: Path, unused_since: float) -> bool:
+    def _remove_unused(self, folder: Path, unused_since: float) -> bool:
         with contextlib.suppress(Timeout), self._file_lock(folder.name).acquire(timeout=0):
             marker = folder / MARKER
             dated = marker if marker.exists() else folder
-            if dated.stat().st_mtime > unused_since:
+            if dated.stat().st_mtime > unused_since or _is_in_use(folder):
                 return False
-            marker.unlink(missing_ok=True)  # from now on it does not exist for others
+            log.info("environment %s: removed, because it was not used for long", folder.name)
+            marker.unlink(missing_ok=True)  # first: a half-removed environment is incomplete
             shutil.rmtree(folder, ignore_errors=True)
             return True
         return False
 
     def _ensured(self, name: str, install: Callable[[Path], None], heartbeat: Heartbeat) -> Path:
         folder = self._root / name
-        python = folder / "bin" / "python"
-        if not _complete(folder):
-            with self._locked(name, heartbeat):
-                if not _complete(folder):
-                    self._make(folder, install, heartbeat)
-        with contextlib.suppress(FileNotFoundError):
-            os.utime(folder / MARKER)  # it was used now
-        return python
+        with self._locked(name, heartbeat):
+            if not _is_complete(folder):
+                self._make(folder, install, heartbeat)
+            os.utime(folder / MARKER)  # under the lock: `prune` must not miss this use
+        return folder / "bin" / "python"
 
     def _make(self, folder: Path, install: Callable[[Path], None], heartbeat: Heartbeat) -> None:
         """Make the environment in place (environments cannot be renamed); the marker comes last."""
@@ -179,6 +173,32 @@ class Environments:
             lock.release()
 
 
-def _complete(folder: Path) -> bool:
-    """Whether the environment is whole, and the Python it was made with is still there."""
+def _is_complete(folder: Path) -> bool:
+    """Whether the environment is whole, and the Python that it was made with still exists."""
     return (folder / MARKER).exists() and (folder / "bin" / "python").exists()
+
+
+@contextlib.contextmanager
+def in_use(python: Path) -> Iterator[None]:
+    """Keep the environment of this interpreter from being removed while the block runs."""
+    with _flocked(python.parent.parent, fcntl.LOCK_SH):
+        yield
+
+
+def _is_in_use(folder: Path) -> bool:
+    try:
+        with _flocked(folder, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            return False
+    except BlockingIOError:
+        return True
+
+
+@contextlib.contextmanager
+def _flocked(folder: Path, operation: int) -> Iterator[None]:
+    """Lock a folder; the kernel releases the locks of a process that is killed."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, operation)
+        yield
+    finally:
+        os.close(descriptor)

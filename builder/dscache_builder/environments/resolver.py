@@ -39,22 +39,12 @@ Heartbeat = Callable[[], None]
 class Resolver:
     """Runs uv and git below one folder; see `Environments` for the arguments."""
 
-    def __init__(
-        self,
-        root: Path,
-        find_links: Sequence[str],
-        worker_requirements: Sequence[str],
-        index_url: str,
-        cache: Path | None,
-    ) -> None:
+    def __init__(self, root: Path, find_links: Sequence[str], index_url: str) -> None:
         self._root = root
         self._find_links = [str(Path(folder).expanduser().absolute()) for folder in find_links]
-        self._worker_requirements = list(worker_requirements)
         self._variables = {"UV_NO_PROGRESS": "1"}
         if index_url:
             self._variables["UV_DEFAULT_INDEX"] = index_url  # not an argument: others see those
-        if cache is not None:
-            self._variables["UV_CACHE_DIR"] = str(cache)
 
     @property
     def python_version(self) -> str:
@@ -165,7 +155,7 @@ class Resolver:
 
     def _compile(self, requirement: str, source: str, heartbeat: Heartbeat) -> str:
         """Pins with hashes of a requirement and of what every environment has."""
-        wanted = "\n".join([requirement, *self._worker_requirements])
+        wanted = "\n".join([requirement, *WORKER_REQUIREMENTS])
         done = self._compiled(wanted, heartbeat)
         if done.code != 0:
             raise self._unresolved(source, done, heartbeat)

@@ -7,6 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion, Version
+
 from dscache.spec import HANDLER_VERSION
 
 from ..failure import EnvironmentFailed
@@ -158,33 +161,44 @@ def parse_tags(listing: str) -> dict[str, str]:
 
 
 def wheel_parts(path: Path) -> tuple[str, str]:
-    """Name (with `-`, lower case) and version of a wheel, from its file name; ("", "") if none."""
+    """Canonical name and version of a wheel, from its file name; ("", "") if it is not a wheel."""
     match = _WHEEL_NAME.fullmatch(path.name)
-    return (normal_name(match["name"]), match["version"]) if match else ("", "")
-
-
-def normal_name(name: str) -> str:
-    """A distribution's name as indexes compare it (PEP 503)."""
-    return re.sub(r"[-_.]+", "-", name).lower()
+    return (canonicalize_name(match["name"]), match["version"]) if match else ("", "")
 
 
 def same_version(one: str, other: str) -> bool:
-    """Whether two spellings of a version mean the same (`1.0+a` in a file's name is `1.0+a`)."""
-    return re.sub(r"[-_.+]+", ".", one).lower() == re.sub(r"[-_.+]+", ".", other).lower()
+    """Whether two spellings mean the same version, as PEP 440 defines it.
+
+    Text that is not a version, such as a tag, is compared as wheels spell it (`-` is `_`).
+    """
+    versions = _version(one), _version(other)
+    if None in versions:
+        return canonicalize_name(one) == canonicalize_name(other)
+    return versions[0] == versions[1]
+
+
+def _version(text: str) -> Version | None:
+    try:
+        return Version(text)
+    except InvalidVersion:
+        return None
 
 
 def available(name: str, output: str, wheels: Iterable[Path]) -> list[str]:
     """Versions of a distribution, as far as uv's refusal of a too high one and the wheels tell."""
     clause = output.partition("only ")[2].partition("and you require")[0]
     found = re.findall(rf"{re.escape(name)}(==|<=)([^\s,]+)", clause)
-    held = {version for kind, version in map(wheel_parts, wheels) if kind == normal_name(name)}
+    held = {
+        version for kind, version in map(wheel_parts, wheels) if kind == canonicalize_name(name)
+    }
     exact = {version for sign, version in found if sign == "=="} | held
     upper = {version for sign, version in found if sign == "<="} - held
     return [f"{version} and older" for version in upper] + sorted(exact, key=_version_order)
 
 
-def _version_order(version: str) -> list[tuple[int, str]]:
-    return [(int(part) if part.isdigit() else -1, part) for part in re.split(r"[.+-]", version)]
+def _version_order(text: str) -> tuple[Version, str]:
+    """Sort key: what is not a version comes before the oldest one."""
+    return _version(text) or Version("0.dev0"), text
 
 
 def listed(versions: list[str]) -> str:

@@ -23,29 +23,13 @@ from .messages import (
     Description,
     Event,
     HostRequest,
-    PlannedShard,
     PlanSummary,
     PreviewResult,
-    ShardBuilt,
     Tick,
     plan_summary,
     request_document,
     shard_built,
 )
-
-__all__ = [
-    "Advanced",
-    "Description",
-    "Event",
-    "HandlerFailure",
-    "HandlerHost",
-    "HostRequest",
-    "PlanSummary",
-    "PlannedShard",
-    "PreviewResult",
-    "ShardBuilt",
-    "Tick",
-]
 
 HEARTBEAT_S = 0.5
 LOG_TAIL_BYTES = 8 << 10
@@ -55,7 +39,7 @@ PLAN_TRIES = 4  # samples that may kill the host while it plans
 HOST_MAIN = Path(__file__).resolve().parent / "host_main.py"
 
 
-class HandlerHost:
+class HostClient:
     """A handler in a process of its own, under its environment's interpreter.
 
     Use it as a context manager. Whenever the builder ends, however it ends, the kernel and the

@@ -23,7 +23,6 @@ class HostRequest:
     Attributes:
         entry_point: name of the handler in the group `dscache.handlers`.
         dataset_name: the spec's; shards are named after it.
-        handler_version: the spec's.
         config: the spec's `dataset_config`, in canonical form.
         raw: folder with the raw data.
         scratch: folder for this host alone; shards appear in it. Whoever made it removes it.
@@ -36,7 +35,6 @@ class HostRequest:
 
     entry_point: str
     dataset_name: str
-    handler_version: str
     config: dict[str, Any]
     raw: Path
     scratch: Path

@@ -29,11 +29,6 @@ def varint(value: int) -> bytes:
     return bytes(out)
 
 
-def int64_varint(value: int) -> bytes:
-    """Encode one signed 64-bit integer (negative ones take ten bytes, as protobuf has it)."""
-    return varint(value & 0xFFFF_FFFF_FFFF_FFFF)
-
-
 def delimited(data: bytes) -> bytes:
     """Field 1 with these bytes: one element of a BytesList, or the Features of an Example."""
     return _FIELD_1 + varint(len(data)) + data

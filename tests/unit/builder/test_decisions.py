@@ -128,7 +128,7 @@ def entry(key: str, nonce: str, at: float) -> ListedObject:
 def test_highest_priority_then_oldest() -> None:
     entries = [entry(A, "1", 30), entry(B, "1", 20), entry(B, "2", 40), entry(C, "1", 10)]
     priorities = {(A, "1"): 5, (B, "1"): 1, (B, "2"): 9, (C, "1"): 5}
-    order = reconcile.in_order_of_need(entries, lambda key, nonce: priorities[key, nonce])
+    order = reconcile.by_need(entries, lambda key, nonce: priorities[key, nonce])
     assert [waiting.key for waiting in order] == [B, C, A]
     assert order[0] == WaitingKey(B, 9, 20)
 
@@ -138,7 +138,7 @@ def test_equal_requests_are_not_read() -> None:
         raise AssertionError("read")
 
     entries = [entry(A, str(n), n) for n in range(1000)]
-    assert [w.key for w in reconcile.in_order_of_need(entries, fail)] == [A]
+    assert [w.key for w in reconcile.by_need(entries, fail)] == [A]
 
 
 def test_cancels_without_their_request_are_strays() -> None:

@@ -13,7 +13,6 @@ import pytest
 from dscache_builder.child_environ import handler_environment, tool_environment
 from dscache_builder.commands.source_watch import is_source
 from dscache_builder.commands.trial import report_times
-from dscache_builder.hosting.client import PreviewResult
 from dscache_builder.hosting.host.assignment import Assignment
 from dscache_builder.hosting.host.channel import LineReader, write_line
 from dscache_builder.hosting.host.checksums import Checksums, checksums_of
@@ -28,6 +27,7 @@ from dscache_builder.hosting.host.failures import HostFailure, failure_event, is
 from dscache_builder.hosting.host.plan_subsets import mixed_samples, only_samples, without
 from dscache_builder.hosting.host.process import EXIT_OUT_OF_MEMORY, Ending
 from dscache_builder.hosting.host.raw_revision import raw_revision
+from dscache_builder.hosting.messages import PreviewResult
 from dscache_sdk.errors import OptionsError, RawDataError, SampleError
 from dscache_sdk.plan import Plan, ShardPlan
 from dscache_sdk.records import RecordWriter
@@ -79,7 +79,8 @@ def test_deaths_of_a_sample_are_settled_once_it_is_left_out() -> None:
     assert assignment.deaths == ["y"]
     assert assignment.message == {"do": "shard", "index": 3, "leave_out": ["x"]}
     assignment.bad["a"] = {"sample": "a", "error": "e", "traceback": ""}
-    assert [bad["sample"] for bad in assignment.bad_samples] == ["a", "x"]
+    bad_samples = [(bad["sample"], bad.get("repeatable", True)) for bad in assignment.bad_samples]
+    assert bad_samples == [("a", True), ("x", False)]
     assignment.begin()
     assert [bad["sample"] for bad in assignment.bad_samples] == ["x"]
     assert [assignment.examples_done(begun) for begun in (0, 1, 2, 4)] == [0, 0, 2, 6]

@@ -132,9 +132,21 @@ def test_name_and_version_of_a_wheel(name: str, parts: tuple[str, str]) -> None:
     assert wheel_parts(Path(name)) == parts
 
 
-def test_spellings_of_a_version() -> None:
-    assert same_version("1.0+a.b", "1.0-A_b")
-    assert not same_version("1.0", "1.0.0")
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("1.0-rc1", "1.0rc1", True),
+        ("1.0+a.b", "1.0+A_b", True),
+        ("1.0", "1.0.0", True),
+        ("1.0", "1.0.1", False),
+        ("release-3", "release_3", True),
+        ("release-3", "release-4", False),
+        ("release-3", "3", False),
+    ],
+)
+def test_spellings_of_a_version(one: str, other: str, same: bool) -> None:
+    """As PEP 440 has them; a tag that is no version is compared as a wheel's name spells it."""
+    assert same_version(one, other) is same
 
 
 def test_a_missing_version_is_recognised_across_line_breaks() -> None:
@@ -147,6 +159,11 @@ def test_available_versions_come_from_uv_and_from_folders() -> None:
     wheels = [Path(f"thing-{version}-py3-none-any.whl") for version in ("1.9.0", "1.10.0")]
     several = "only the following versions of thing are available:\n thing==1.2\nand you require"
     assert available("thing", several, wheels) == ["1.2", "1.9.0", "1.10.0"]
+    candidate = Path("thing-1.10.0rc1-py3-none-any.whl")
+    no_version = Path("thing-nightly-py3-none-any.whl")
+    assert available("thing", "", [*wheels, candidate, no_version]) == [
+        "nightly", "1.9.0", "1.10.0rc1", "1.10.0",
+    ]  # fmt: skip
     upper = "Because only thing<=1.10.0 is available and you require"
     assert available("thing", upper, wheels) == ["1.9.0", "1.10.0"]
     assert available("thing", upper, []) == ["1.10.0 and older"]

@@ -20,8 +20,8 @@ class Assignment:
     examples: int = 0
     tries: int = 2
     deaths: list[str] = field(default_factory=list)
-    bad: dict[str, dict[str, str]] = field(default_factory=dict)
-    left_out: dict[str, dict[str, str]] = field(default_factory=dict)
+    bad: dict[str, dict[str, Any]] = field(default_factory=dict)
+    left_out: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def message(self) -> dict[str, Any]:
@@ -29,7 +29,7 @@ class Assignment:
         return {**self.command, "leave_out": list(self.left_out)}
 
     @property
-    def bad_samples(self) -> list[dict[str, str]]:
+    def bad_samples(self) -> list[dict[str, Any]]:
         """All samples that are missing in the result, sorted by id."""
         found = {**self.bad, **self.left_out}
         return [found[sample] for sample in sorted(found)]
@@ -39,8 +39,16 @@ class Assignment:
         self.bad.clear()
 
     def leave_out(self, sample: str, message: str) -> None:
-        """Go without a sample from now on; its deaths are settled."""
-        self.left_out[sample] = {"sample": sample, "error": message, "traceback": ""}
+        """Leave out a sample that killed workers; its deaths no longer count.
+
+        A time limit or a killed worker is no property of the data, so this is not repeatable.
+        """
+        self.left_out[sample] = {
+            "sample": sample,
+            "error": message,
+            "traceback": "",
+            "repeatable": False,
+        }
         self.deaths = [other for other in self.deaths if other != sample]
 
     def examples_done(self, begun: int) -> int:

@@ -62,13 +62,6 @@ def traceback_text(error: BaseException) -> str:
     return "".join(traceback.format_exception(type(error), error, first))
 
 
-def out_of_memory(memory_bytes: int | None) -> str:
-    """How a MemoryError is worded."""
-    if memory_bytes is None:
-        return "out of memory"
-    return f"needs more than the {memory_bytes >> 20} MiB that a handler process may use"
-
-
 def _worded(error: BaseException) -> tuple[str, str]:
     if isinstance(error, HostFailure):
         return error.kind, error.message

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +31,6 @@ class Feature:
     parts: tuple[str, ...] = ()
     required: bool = True
     fast: str = ""
-    tfds_class: ClassVar[str] = ""
 
     def encode(self, value: Any) -> Encoded | dict[str, Encoded]:
         """Return what goes into the record: bytes, a list of bytes, float32 or int64 numbers.
