@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from dscache import layout
 from dscache.devstack import folder, record, takedown
 from dscache.devstack.localstore import LocalStore
 from dscache.store import Entry, Store
+from support.measured import unmeasured
 
 pytestmark = [pytest.mark.store, pytest.mark.system, pytest.mark.timeout(600)]
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -29,7 +29,7 @@ def environ(tmp_path: Path, minio_binary: Path) -> Iterator[dict[str, str]]:
 
     What the demo starts is taken down at the end.
     """
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+    kept = {name: value for name, value in unmeasured().items() if not name.startswith(OURS)}
     cached = subprocess.run(
         [uv.find_uv_bin(), "cache", "dir"], capture_output=True, text=True, check=True
     )

@@ -21,6 +21,7 @@ from dscache.eviction import DAY_S
 from dscache.home import Home
 from dscache.manifests import Live
 from support.caches import KEY, MARKER, NOW, OTHER, Clock, put
+from support.measured import unmeasured
 
 
 class TestFind:
@@ -181,7 +182,11 @@ class TestFind:
             "print(*sys.modules)\n"
         )
         done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=unmeasured(),
         )
         loaded = set(done.stdout.split())
         heavy = {

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import dscache
+from support.measured import unmeasured
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = {
@@ -107,7 +108,7 @@ HEAVY = ("boto3", "botocore", "urllib3", "requests", "minio", "tensorflow", "num
 
 def loaded_by(code: str) -> set[str]:
     words = [sys.executable, "-c", f"{code}\nimport sys; print(*sys.modules)"]
-    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    done = subprocess.run(words, capture_output=True, text=True, check=True, env=unmeasured())
     modules = set(done.stdout.split())
     assert "dscache" in modules
     return modules
