@@ -21,7 +21,8 @@ test: $(READY)  ## everything that has to be there, then all tests (TESTS="-k wo
 	@infra/tools
 	@$(BIN)/python -m dscache.devstack.build > /dev/null
 	@PYTHONPATH=tests $(BIN)/python -m support.gotools toxiproxy mc > /dev/null
-	@$(BIN)/python -m pytest $(TESTS)
+	@rm -rf .coverage
+	@$(BIN)/coverage run -m pytest $(TESTS)
 
 check: $(READY)  ## ruff, formatting, types and the documentation site
 	$(BIN)/ruff check .
@@ -51,7 +52,7 @@ lock: $(READY)  ## write requirements/dev.txt anew from dev.in: newest versions,
 	  requirements/dev.in --output-file requirements/dev.txt
 
 clean:  ## remove everything that is made in the checkout
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # The environment is exactly what the lock says, then our own projects from the checkout. The stamp

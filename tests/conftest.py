@@ -19,6 +19,7 @@ from dscache.config import Config
 from dscache.devstack.build import ensure_binary
 from dscache.devstack.localstore import LocalStore
 from dscache.store.s3 import Store
+from support import measured
 
 BUCKETS = "t-*"
 hypothesis.settings.register_profile("dscache", deadline=None)  # a busy machine is no failure
@@ -104,3 +105,9 @@ def client_store(client_config: Config) -> Store:
 def builder_store(builder_config: Config) -> Store:
     """The bucket as the builder user sees it."""
     return Store(builder_config)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the coverage before pytest's own last words."""
+    for line in measured.figures():
+        terminalreporter.write_line(line)

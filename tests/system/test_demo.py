@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import subprocess
@@ -20,6 +19,7 @@ from dscache.store.objects import ListedObject
 from dscache.store.s3 import Store
 from support.docblocks import Block, all_blocks, use_of
 from support.docruns import pattern_of
+from support.measured import unmeasured
 
 pytestmark = [pytest.mark.store, pytest.mark.system, pytest.mark.timeout(600)]
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -33,7 +33,7 @@ def environ(tmp_path: Path, minio_binary: Path) -> Iterator[dict[str, str]]:
 
     What the demo starts is taken down at the end.
     """
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+    kept = {name: value for name, value in unmeasured().items() if not name.startswith(OURS)}
     cached = subprocess.run(
         [uv.find_uv_bin(), "cache", "dir"], capture_output=True, text=True, check=True
     )

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import pytest
 
 import dscache
+from support.measured import unmeasured
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = {
@@ -235,7 +236,7 @@ HEAVY = (
 
 def loaded_by(code: str) -> set[str]:
     words = [sys.executable, "-c", f"{code}\nimport sys; print(*sys.modules)"]
-    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    done = subprocess.run(words, capture_output=True, text=True, check=True, env=unmeasured())
     modules = set(done.stdout.split())
     assert "dscache" in modules
     return modules

@@ -22,6 +22,7 @@ from dscache.protocol import manifests
 from dscache.protocol.manifests import Live
 from dscache.reading.dataset import Dataset
 from support.caches import KEY, MARKER, NOW, OTHER, Clock, put
+from support.measured import unmeasured
 
 
 class TestFind:
@@ -182,7 +183,11 @@ class TestFind:
             "print(*sys.modules)\n"
         )
         done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=unmeasured(),
         )
         loaded = set(done.stdout.split())
         heavy = {
