@@ -247,7 +247,7 @@ def _is_damaged(destination: Path) -> bool:
 
 
 def _existing(destination: Path) -> tuple[Live, set[str]] | None:
-    """Marker and member names of the dataset at the destination; None when nothing is there."""
+    """Marker and intact members (by their size) of what is at the destination; None if nothing is."""
     if not destination.exists() or (destination.is_dir() and not any(destination.iterdir())):
         return None
     try:
@@ -256,7 +256,8 @@ def _existing(destination: Path) -> tuple[Live, set[str]] | None:
         raise UsageError(
             f"{destination}: exists and is not a dataset; choose another folder, or move it away"
         ) from None
-    return live, held_names(live, contents.read_contents(destination))
+    held = contents.read_contents(destination)
+    return live, held_names(live, held) - set(contents.wrong_files(destination, held))
 
 
 def _names(members: Sequence[Member]) -> set[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -78,6 +78,37 @@ def read_contents(folder: Path) -> Contents | None:
         raise IntegrityError(
             f"{path}: damaged ({error!r}); `dscache cache verify --repair` repairs it"
         ) from error
+
+
+def wrong_files(folder: Path, contents: Contents | None) -> Iterator[str]:
+    """Yield the names of members that should be in the folder and do not have their size.
+
+    Costs one stat a file. The manifest is read as plain JSON: msgspec takes longer to import than
+    a cache hit has. Raises IntegrityError when the manifest is damaged, FileNotFoundError.
+    """
+    path = folder / MANIFEST
+    try:
+        members = json.loads(path.read_bytes())["members"]
+        expected = [(m["name"], m["size"], m.get("split", "")) for m in members]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise IntegrityError(
+            f"{path}: damaged ({error!r}); `dscache cache verify --repair` repairs it"
+        ) from error
+    counts: dict[str, int] = {}
+    for name, size, split in expected:
+        index = counts[split] = counts.get(split, -1) + 1
+        held = (
+            contents is None or not split or (split in contents and index in contents[split].held)
+        )
+        if held and _size_of(folder, name) != size:
+            yield name
+
+
+def _size_of(folder: Path, name: str) -> int | None:
+    try:
+        return os.stat(f"{folder}/{name}").st_size  # noqa: PTH116  a Path costs more than the stat
+    except OSError:
+        return None
 
 
 def encode(contents: Contents) -> bytes:

@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import UsageError
-from .contents import Contents, read_contents, read_manifest, shards_by_split, usable
+from .contents import (
+    Contents,
+    read_contents,
+    read_manifest,
+    shards_by_split,
+    usable,
+    wrong_files,
+)
 
 if TYPE_CHECKING:
     from ..protocol.manifests import Live, Member
@@ -58,14 +65,17 @@ EVERYTHING = Selection()
 
 
 def folder_has(folder: Path, selection: Selection) -> bool:
-    """Whether a folder has what is wanted.
+    """Whether a folder has what is wanted, in files of the right size.
 
     Raises IntegrityError when its description is damaged, UsageError for a split or shard that the
     dataset does not have.
     """
-    if not usable(folder) or not selection.is_covered_by(read_contents(folder)):
+    if not usable(folder):
         return False
-    if not selection.is_everything:  # otherwise nothing more is read or imported
+    contents = read_contents(folder)
+    if not selection.is_covered_by(contents) or any(wrong_files(folder, contents)):
+        return False
+    if not selection.is_everything:  # otherwise nothing more is imported
         select(read_manifest(folder), selection)
     return True
 

@@ -55,6 +55,13 @@ class Dataset(Examples):
                 "expected a folder that `dscache get` made"
             )
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "lock": self._lock if self._is_locked else None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Each copy, in whatever process, holds a lock of its own until it is closed."""
+        Dataset.__init__(self, **state)
+
     def __repr__(self) -> str:
         splits = ", ".join(f"{name}: {records}" for name, records in self.info["held"].items())
         return f"Dataset({str(self.path)!r}, {splits})"

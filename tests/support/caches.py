@@ -40,12 +40,22 @@ class Clock:
 
 
 def put(home: Home, key: str = KEY, size: int = 100, used_at: float = NOW) -> Path:
-    """A dataset folder as a download leaves it."""
+    """A dataset folder as a download leaves it, of `size` bytes in all."""
     home.prepare()
     folder = home.datasets / key
     folder.mkdir()
-    (folder / "x.tfrecord").write_bytes(bytes(size - 2))
-    (folder / "manifest.json").write_bytes(b"{}")
+    manifest = b'{"members": [{"name": "x.tfrecord", "size": %7d}]}'
+    shard_bytes = size - len(manifest % 0)
+    assert shard_bytes >= 0, "the manifest alone is larger"
+    (folder / "x.tfrecord").write_bytes(bytes(shard_bytes))
+    (folder / "manifest.json").write_bytes(manifest % shard_bytes)
     home.marks.mark_used(key, create=True)
     os.utime(home.directory / "used" / key, (used_at, used_at))
     return folder
+
+
+def put_marker(folder: Path, without: frozenset[str] = frozenset()) -> None:
+    """Make the folder one that holds the members of MARKER."""
+    (folder / "manifest.json").write_bytes(MARKER)
+    for name in {"train0", "train1", "val0"} - without:
+        (folder / name).write_bytes(b"x")
