@@ -110,7 +110,7 @@ def test_a_flipped_byte_in_a_record_is_named(
     _damage(store, key, shard.offset + shard.size - 500)
     ran, lines = verify(client_config, key)
     assert ran.code == 8
-    assert any(line.startswith(f"datasets/{key}.zip: is another object") for line in lines)
+    assert any(line.startswith(f"datasets/{key}.zip: is not the object") for line in lines)
     of_shard = [line for line in lines if line.startswith(f"{shard.name}: ")]
     assert [line.split(": ", 1)[1].split(" ")[0] for line in of_shard] == [
         "CRC-32", "BLAKE3", "record",
@@ -129,7 +129,7 @@ def test_damage_to_the_structure_is_named(built: Any, client_config: Config, sto
     body = _body(store, key)
     tail = live.members[-1].offset + live.members[-1].size
     for at, expected in (
-        (0, f"{live.members[0].name}: local header: there is none where it should be"),
+        (0, f"{live.members[0].name}: local header: not found at the expected offset"),
         (14, f"{live.members[0].name}: local header: CRC-32"),
         (tail + 16, f"central directory: {live.members[0].name}: CRC-32"),
         (len(body) - 22, "central directory: no end record at the end of the zip"),

@@ -97,7 +97,7 @@ def test_a_partial_copy_gives_what_it_has(folder: Path, live: Live) -> None:
 
 
 def test_a_folder_that_is_no_dataset(tmp_path: Path) -> None:
-    with pytest.raises(IntegrityError, match=r"no manifest\.json in it"):
+    with pytest.raises(IntegrityError, match=r"manifest\.json is missing"):
         Dataset(tmp_path)
 
 
