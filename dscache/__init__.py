@@ -4,7 +4,7 @@
     ds = dscache.get("cfg.json")
     for batch in ds.tfdata("train", batch_size=32): ...
 
-Importing this reads no environment and no file; the names below are loaded at first use.
+Importing this reads no environment variable and no file; public names are loaded at first use.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.2.0"
 
-_HOMES = {
+_NAMES_BY_MODULE = {
     "api": ("get", "request_dataset", "wait_for_completion"),
     "client": ("Client",),
     "config": ("Config",),
@@ -56,7 +56,7 @@ _HOMES = {
     ),
     "spec": ("Spec",),
 }
-_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+_MODULE_OF = {name: module for module, names in _NAMES_BY_MODULE.items() for name in names}
 
 __all__ = [
     "AccessDenied",
@@ -83,12 +83,12 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Load a public name from its module (PEP 562)."""
-    if name not in _HOME_OF:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module 'dscache' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f".{_HOME_OF[name]}", __name__), name)
+    value = getattr(importlib.import_module(f".{_MODULE_OF[name]}", __name__), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME_OF})
+    return sorted({*globals(), *_MODULE_OF})

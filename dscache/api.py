@@ -1,4 +1,4 @@
-"""The functions of `import dscache`: one client for the process, made at first use."""
+"""The functions of `import dscache`, which share one client for each configuration."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def get(
     parallel: int | None = None,
     observer: Observer | None = None,
 ) -> Dataset:
-    """`Client.get` with the configuration of files and environment."""
+    """Return a dataset as `Client.get` does, with the configuration of files and environment."""
     return _client().get(
         reference,
         build=build,
@@ -56,7 +56,10 @@ def request_dataset(
     *,
     priority: int = DEFAULT_PRIORITY,
 ) -> str:
-    """Ask for a dataset and return at once, with the topic to wait for: `<key>.<nonce>`."""
+    """Request a dataset, and return the topic to wait for without waiting: `<key>.<nonce>`.
+
+    Raises the errors of `Client.request`.
+    """
     from .spec import Spec
 
     spec = Spec.of(dataset_name, handler_version, dataset_config)
@@ -64,12 +67,12 @@ def request_dataset(
 
 
 async def wait_for_completion(topic: str, *, timeout_s: float | None = None) -> str:
-    """Wait for what `request_dataset` asked for; returns the key of the ready dataset.
+    """Wait for the dataset of a topic that `request_dataset` returned; return its key.
 
-    `dscache.get(key)` then downloads it. Cancelling the coroutine ends the waiting, not the build.
-    Raises BuildFailed, WaitTimeout, and what talking to the store raises.
+    `dscache.get(key)` then downloads it. Cancelling the coroutine ends the wait, not the build.
+    Raises the errors of `Client.wait`.
     """
-    import asyncio  # not at the top: `get` needs neither
+    import asyncio  # not at the top: a cache hit needs neither of the two
     from concurrent.futures import Future
 
     given_up = threading.Event()
@@ -82,31 +85,32 @@ async def wait_for_completion(topic: str, *, timeout_s: float | None = None) -> 
 
 
 def _client() -> Client:
-    """One client for each configuration, so that all who wait share connections."""
+    """Return the client of the current configuration; concurrent waits share its connections."""
     config = configuration.load()
     return _clients.setdefault(config, Client(config))
 
 
-def _in_thread(wait: Callable[[], str], answer: Future[str]) -> Future[str]:
-    """Wait in a thread of its own, which does not keep the process from ending.
+def _in_thread(wait: Callable[[], str], result: Future[str]) -> Future[str]:
+    """Call `wait` in a daemon thread of its own, and return the future of its result.
 
-    asyncio's are too few to wait for a sweep of configs, and every executor's are waited for.
+    asyncio's default executor has too few threads to wait for hundreds of configs, and the
+    interpreter joins the threads of every executor at exit.
     """
 
     def run() -> None:
         try:
-            answer.set_result(wait())
-        except BaseException as error:  # noqa: BLE001 - a future carries whatever was raised
-            answer.set_exception(error)
+            result.set_result(wait())
+        except BaseException as error:  # noqa: BLE001 - a future carries any exception
+            result.set_exception(error)
 
-    answer.set_running_or_notify_cancel()
+    result.set_running_or_notify_cancel()
     threading.Thread(target=run, name="dscache-wait", daemon=True).start()
-    return answer
+    return result
 
 
-def _begin_anew() -> None:
-    """In a forked child: what the parent has begun is the parent's."""
+def _forget_clients() -> None:
+    """Make new clients in a forked child: connections and threads are the parent's."""
     _clients.clear()
 
 
-os.register_at_fork(after_in_child=_begin_anew)
+os.register_at_fork(after_in_child=_forget_clients)

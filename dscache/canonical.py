@@ -1,10 +1,10 @@
-"""Specs as plain dicts: read, checked, brought into canonical form, hashed into a key. Pure.
+"""Specs as plain dicts: read and check them, canonicalize them, hash them into keys.
 
 The canonical form is RFC 8785 (JSON Canonicalization Scheme) of the spec's members and no others;
 the key is ``<dataset_name>_<handler_version>_<first 32 hex digits of SHA-256(canonical form)>``.
 
-A hit in the local cache needs a key and nothing else, so this imports little; `spec.Spec` is the
-same as a structure.
+A hit in the local cache needs only the key, so this imports little; `spec.Spec` is the same as a
+structure.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .errors import SpecError
 
 MAX_FILE_BYTES = 1 << 20
 MAX_NESTING = 64
-MAX_INTEGER = 2**53 - 1  # RFC 8785 and RFC 7493: 2^53 reads like 2^53 + 1 in many parsers
+MAX_INTEGER = 2**53 - 1  # RFC 8785 and RFC 7493: many parsers cannot tell 2^53 from 2^53 + 1
 DATASET_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 HANDLER_VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+-]{0,62}")
 KEY = re.compile(rf"({DATASET_NAME.pattern})_({HANDLER_VERSION.pattern})_([0-9a-f]{{32}})")
@@ -28,14 +28,14 @@ MEMBERS = ("dataset_name", "handler_version", "dataset_config", "dataset_revisio
 
 
 def form(members: Mapping[str, Any]) -> bytes:
-    """RFC 8785 bytes of checked members."""
+    """Return the RFC 8785 bytes of checked members."""
     import rfc8785
 
     return rfc8785.dumps(dict(members))
 
 
 def key_of(members: Mapping[str, Any]) -> str:
-    """The key of checked members: `<dataset_name>_<handler_version>_<32 hex digits>`."""
+    """Return the key of checked members: `<dataset_name>_<handler_version>_<32 hex digits>`."""
     import hashlib
 
     digest = hashlib.sha256(form(members)).hexdigest()[:32]
@@ -49,7 +49,7 @@ def split_key(key: str) -> tuple[str, str, str] | None:
 
 
 def load(path: str | Path) -> dict[str, Any]:
-    """The checked members of the spec in a JSON file.
+    """Return the checked members of the spec in a JSON file.
 
     Raises SpecError naming the file and the place in it.
     """
@@ -59,7 +59,7 @@ def load(path: str | Path) -> dict[str, Any]:
             text = file.read(MAX_FILE_BYTES + 1)
     except FileNotFoundError:
         raise SpecError(
-            f"{path}: no such file, and no key; "
+            f"{path}: not a key, and no such file; "
             f"a config is a JSON object with {_listed(MEMBERS[:3])}"
         ) from None
     except OSError as error:
@@ -68,13 +68,15 @@ def load(path: str | Path) -> dict[str, Any]:
 
 
 def parse(text: bytes | str, *, where: str = "config") -> dict[str, Any]:
-    """Parse and check the JSON text of a spec, return its members.
+    """Parse and check the JSON text of a spec; return its members.
 
     Raises SpecError; `where` begins its message.
     """
     raw = text.encode() if isinstance(text, str) else text
     if len(raw) > MAX_FILE_BYTES:
-        raise SpecError(f"{where}: larger than 1 MiB; a spec describes a dataset, it is not one")
+        raise SpecError(
+            f"{where}: larger than 1 MiB; a spec describes a dataset, it does not contain one"
+        )
     try:
         document = json.loads(
             raw.decode("utf-8"), object_pairs_hook=_no_duplicates, parse_constant=_no_constant
@@ -95,8 +97,11 @@ def parse(text: bytes | str, *, where: str = "config") -> dict[str, Any]:
 
 
 def members_of(document: Any, *, where: str = "") -> dict[str, Any]:
-    """Check a decoded spec and return its members in canonical form, so 800.0 is the int 800 and
-    options are sorted. Raises SpecError."""
+    """Check a decoded spec and return its members in canonical form.
+
+    So 800.0 is the int 800, and options are sorted. Raises SpecError, whose message begins with
+    `where`.
+    """
     prefix = f"{where}: " if where else ""
     try:
         return _checked(document)
@@ -148,7 +153,7 @@ def _check_text(document: Mapping[str, Any], name: str, pattern: re.Pattern[str]
 
 
 def _canonical(value: Any, place: str, depth: int) -> Any:
-    """Return `value` as it reads after a round trip through its canonical form."""
+    """Return `value` as a round trip through its canonical form would."""
     if depth > MAX_NESTING:
         raise SpecError(f"nested deeper than {MAX_NESTING} levels")
     if value is None or isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""What is in the bucket, for people: the state of a key, and the list of all datasets."""
+"""What the bucket holds, for display: the state of a key, and lists of datasets and requests."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ READERS = 16
 
 @dataclass(frozen=True)
 class Status:
-    """All that can be said of one key. `key` is the resolved one when `asked` is an alias."""
+    """The state of a key. `key` differs from the key `asked` for when that is an alias."""
 
     asked: str
     key: str
@@ -32,7 +32,7 @@ class Status:
     requests: int
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-able, with stable names."""
+        """Return the JSON form, whose names are stable."""
         live = self.ready if isinstance(self.ready, Live) else None
         return {
             "key": self.key,
@@ -46,7 +46,7 @@ class Status:
 
 
 def summary(live: Live) -> dict[str, Any]:
-    """The main facts of a ready dataset, JSON-able: key, config, splits, bytes, times."""
+    """Return the main facts of a ready dataset in JSON form: key, config, splits, bytes, times."""
     return {
         "key": live.spec.key,
         "dataset_name": live.spec.dataset_name,
@@ -65,7 +65,7 @@ def summary(live: Live) -> dict[str, Any]:
 
 
 def status(store: Objects, key: str) -> Status:
-    """Look at one key, following aliases. Costs a handful of requests."""
+    """Return the status of a key, following aliases. Sends about ten requests at most."""
     asked, ready = key, markers.read_ready(store, key)
     for _ in range(markers.MAX_ALIASES):
         if not isinstance(ready, Alias):
@@ -83,9 +83,10 @@ def status(store: Objects, key: str) -> Status:
 
 
 def newest_failure(store: Objects, key: str, ready: Ready | None) -> Failure | None:
-    """The failure people should read first; one before a dataset that was cleaned away is history.
+    """Return the newest failure of a key, unless the dataset was built and retired since.
 
-    Only the newest is read: a thousand requests that fail leave a thousand failures.
+    Failures are read from the newest on until one can be decoded: a thousand requests that fail
+    leave a thousand failures.
     """
     since = ready.retired_at if isinstance(ready, Retired) else 0.0
     entries = sorted(store.entries(layout.failures_of(key)), key=lambda entry: -entry.modified)
@@ -97,10 +98,10 @@ def newest_failure(store: Objects, key: str, ready: Ready | None) -> Failure | N
 
 
 def live_keys(store: Objects, name: str | None = None) -> list[str]:
-    """The keys of all datasets (of that dataset_name), newest first, from names alone.
+    """Return the keys of all datasets (with that dataset_name), newest first, from names alone.
 
-    Those that have a ready marker and a zip: no alias and, but for a moment, none that was cleaned
-    away. Costs one request for a thousand objects.
+    These are the keys with a ready marker and a zip, so no aliases, and no retired datasets except
+    between the two steps of retiring. Sends one request for every thousand objects.
     """
     built_at: dict[str, float] = {}
     zips = set()
@@ -113,24 +114,24 @@ def live_keys(store: Objects, name: str | None = None) -> list[str]:
 
 
 def live_datasets(store: Objects, keys: Sequence[str], limit: int | None = None) -> list[Live]:
-    """The ready markers of the first `limit` of these keys that are live, newest first.
+    """Return the ready markers of the first `limit` of these keys that are live, newest first.
 
-    One request each; no more are read than it takes.
+    Sends one request for each key, in batches, until there are enough.
     """
-    found: list[Live] = []
+    live: list[Live] = []
     wanted = len(keys) if limit is None else limit
     begin = 0
     with ThreadPoolExecutor(READERS) as pool:
-        while begin < len(keys) and len(found) < wanted:
-            some = keys[begin : begin + max(wanted - len(found), READERS)]
-            read = pool.map(lambda key: _read_ready(store, key), some)
-            found += [marker for marker in read if isinstance(marker, Live)]
-            begin += len(some)
-    return sorted(found[:wanted], key=lambda marker: -marker.timings.finished_at)
+        while begin < len(keys) and len(live) < wanted:
+            batch = keys[begin : begin + max(wanted - len(live), READERS)]
+            markers_read = pool.map(lambda key: _read_ready(store, key), batch)
+            live += [marker for marker in markers_read if isinstance(marker, Live)]
+            begin += len(batch)
+    return sorted(live[:wanted], key=lambda marker: -marker.timings.finished_at)
 
 
 def raw_revisions(store: Objects, names: Iterable[str]) -> dict[str, str]:
-    """The revision of the raw data as builders last saw them, by dataset_name."""
+    """Return the revision of the raw data as builders last saw it, by dataset_name."""
     revisions = {}
     for name in set(names):
         raw = markers.read_known(store, layout.raw(name), RawRevision)
@@ -140,13 +141,13 @@ def raw_revisions(store: Objects, names: Iterable[str]) -> dict[str, str]:
 
 
 def raw_changed(live: Live, revisions: Mapping[str, str]) -> bool | None:
-    """Whether the raw data are others now than those it was built from; None when unknown."""
-    now = revisions.get(live.spec.dataset_name)
-    return None if not (now and live.raw_revision) else now != live.raw_revision
+    """Whether the raw data has changed since the dataset was built; None if unknown."""
+    current = revisions.get(live.spec.dataset_name)
+    return None if not (current and live.raw_revision) else current != live.raw_revision
 
 
 def outstanding(store: Objects, name: str | None = None) -> list[Status]:
-    """The keys (of that dataset_name) somebody waits for."""
+    """Return the status of all keys (with that dataset_name) that have outstanding requests."""
     entries = store.entries(f"{layout.REQUESTS}{name}_" if name else layout.REQUESTS)
     keys = {request.key for e in entries if (request := layout.parse_request(e.name))}
     with ThreadPoolExecutor(READERS) as pool:
@@ -154,7 +155,7 @@ def outstanding(store: Objects, name: str | None = None) -> list[Status]:
 
 
 def spec_of_key(store: Objects, key: str) -> Spec | None:
-    """The spec of a key, from its ready marker or from a request; None when there is neither."""
+    """Return the spec of a key, from its ready marker or a request; None if there is neither."""
     assert split_key(key)
     ready = markers.read_ready(store, key)
     if ready is not None:
@@ -168,7 +169,11 @@ def spec_of_key(store: Objects, key: str) -> Spec | None:
 
 
 def _read_ready(store: Objects, key: str) -> Ready | None:
+    """Return a ready marker, or None for one that is damaged or of a newer dscache.
+
+    `dscache show` reports the error.
+    """
     try:
         return markers.read_ready(store, key)
     except IntegrityError:
-        return None  # of a newer dscache, or damaged: `show` tells
+        return None

@@ -53,16 +53,16 @@ class Client:
 
     @property
     def remote(self) -> Remote:
-        """What talks to the store, made at first use."""
+        """The part of the client that uses the store, made at first use."""
         if self._remote is None:
-            from .remote import Remote  # not at the top: a cache hit does without HTTP
+            from .remote import Remote  # not at the top: a cache hit needs no HTTP library
 
             self._remote = Remote(self.config)
         return self._remote
 
     @property
     def name(self) -> str:
-        """Who asks, for people to read (the configured name, or `user@host`)."""
+        """The client's name, for people to read: the configured name, or `user@host`."""
         return self.remote.name
 
     def get(
@@ -81,60 +81,67 @@ class Client:
         """Return a dataset; request a build and download it if necessary.
 
         Args:
-            reference: a Spec, its members as a dict, the path of a JSON file, a key, or a topic.
+            reference: a Spec, its members as a dict, the path of a JSON file, a key or a topic.
             build: if False, raise NotCached instead of requesting a build.
             retry: request a build even if an earlier one failed.
             timeout_s: seconds to wait for the build, which continues after that. A store that
-                does not answer the first request by then is StoreUnreachable.
+                does not answer the first request by then counts as unreachable.
             splits: fetch only these splits.
             shards: fetch only the shards with these indices (in each split, from 0).
-            priority: 0–9; higher is built sooner.
+            priority: 0 to 9; higher is built sooner.
             parallel: connections to download over, 1–8; None adapts the number.
-            observer: told of progress.
+            observer: gets reports of progress.
 
         Raises:
             SpecError, ConfigError: invalid argument or configuration.
             NotCached: the dataset is not built and `build` is False.
             BuildFailed: the build failed, now or earlier.
             WaitTimeout: `timeout_s` passed first; the build continues.
-            AccessDenied, StoreUnreachable: the store refuses the credentials, or does not answer.
+            AccessDenied, StoreUnreachable: the store refuses the credentials, or does not respond.
             NoSpace: the local disk cannot hold the dataset.
-            IntegrityError: the bytes are not what the ready marker says.
+            IntegrityError: the data differs from what the ready marker says.
         """
         selection = Selection.of(splits, shards)
         key = named_key(reference)
         members = None if key else members_of(reference)
-        asked = key or key_of(members or {})
-        dataset = self.cache.open(asked, selection)
+        requested = key or key_of(members or {})
+        dataset = self.cache.open(requested, selection)
         if dataset is not None:
             return dataset
         from .remote import RequestOptions
 
         observer = observer or NullObserver()
-        options = RequestOptions(build, retry, timeout_s, priority, observer)
-        spec = spec_of(members) if members else self.remote.spec_of_key(asked)
+        options = RequestOptions(
+            build=build, retry=retry, timeout_s=timeout_s, priority=priority, observer=observer
+        )
+        spec = spec_of(members) if members else self.remote.spec_of_key(requested)
         for _ in range(MAX_REPLACEMENTS):
             live = self.remote.live(spec, options)
             try:
-                self.remote.download(live, self.cache, asked, selection, parallel, observer)
+                self.remote.download(
+                    live,
+                    self.cache,
+                    requested=requested,
+                    selection=selection,
+                    parallel=parallel,
+                    observer=observer,
+                )
             except DatasetReplaced as error:
-                observer.note(f"{error}; looking again")
+                observer.note(f"{error}; checking again")
                 continue
             dataset = self.cache.open(live.spec.key, selection)
             if dataset is not None:
                 return dataset
-            observer.note(
-                f"{asked}: removed from the cache right after its download; looking again"
-            )
+            observer.note(f"{requested}: removed from the cache after its download; checking again")
         raise DatasetReplaced(
-            f"{asked}: replaced or removed {MAX_REPLACEMENTS} times while it was downloaded"
+            f"{requested}: replaced or removed {MAX_REPLACEMENTS} times while it was downloaded"
         )
 
     def request(self, reference: DatasetReference, *, priority: int = DEFAULT_PRIORITY) -> str:
-        """Request a dataset and return at once, with the topic to wait for: `<key>.<nonce>`.
+        """Request a dataset, and return the topic to wait for without waiting: `<key>.<nonce>`.
 
-        A dataset that is ready is not requested again; waiting for the topic then returns at
-        once. Raises the errors of `get` for invalid specs and for the store.
+        A dataset that is ready is not requested again; `wait` for its topic then returns
+        immediately. Raises the errors of `get` for invalid specs and for the store.
         """
         return self.remote.request(spec_of(reference), priority)
 
@@ -152,13 +159,13 @@ class Client:
             reference: a topic that `request` returned, or anything that `get` takes (which is
                 then requested).
             timeout_s: seconds to wait; None waits for ever.
-            observer: told of progress.
-            given_up: setting it from another thread ends the waiting within half a second.
+            observer: gets reports of progress.
+            given_up: setting it from another thread ends the wait within half a second.
 
         Raises:
             BuildFailed: the build failed.
             WaitTimeout: `timeout_s` passed first; the build continues.
-            NotCached: there is no such request.
+            NotCached: the request does not exist.
         """
         from .remote import RequestOptions
 
@@ -168,16 +175,16 @@ class Client:
         return self.remote.wait(reference, options)
 
     def cancel(self, reference: DatasetReference) -> int:
-        """Withdraw requests of this client; returns how many.
+        """Withdraw requests of this client; return their number.
 
-        A topic cancels that request, anything else all requests of this client for the key. The
-        build stops only when everybody who requested it has cancelled.
+        A topic withdraws that request, anything else all requests of this client for the key. The
+        build stops only when all its requests are withdrawn.
         """
         return self.remote.cancel(reference)
 
     def url(self, reference: DatasetReference, *, expires_s: int = 3600) -> str:
-        """A URL that downloads the zip of a ready dataset without credentials.
+        """Return a URL that downloads the zip of a ready dataset without credentials.
 
-        `expires_s` is its lifetime in seconds, at most 7 days. Raises NotCached.
+        `expires_s` is its lifetime in seconds, at most 7 days. Raises NotCached, ValueError.
         """
         return self.remote.url(reference, expires_s)

@@ -9,8 +9,8 @@ User file: `~/.config/dscache/config.toml` (or `$DSCACHE_CONFIG`), with profiles
     access_key = "…"
     secret_key = "…"
 
-Project file: `dscache.toml` in the working directory or a folder above it, the same form. Settings
-outside `[profiles]` apply whatever the profile. Nothing is read at import.
+Project file: `dscache.toml` in the working directory or a folder above it, in the same format.
+Settings outside `[profiles]` apply to every profile. Nothing is read at import.
 """
 
 from __future__ import annotations
@@ -43,22 +43,22 @@ _SECRETS = ("access_key", "secret_key", "session_token")
 
 
 class Config(NamedTuple):
-    """Settings of a client or a builder. `repr` shows no secret; `_replace` gives a changed copy.
+    """Settings of a client or a builder. `repr` hides secrets; `_replace` returns a changed copy.
 
     Attributes:
-        endpoint: where this process talks to the store.
+        endpoint: URL of the store.
         bucket: name of the bucket.
-        region: region in signatures.
-        access_key, secret_key, session_token: credentials; without an access key, botocore's chain
-            is asked.
-        public_endpoint: the host in URLs that are handed to others; `endpoint` when empty.
+        region: the region in signatures.
+        access_key, secret_key, session_token: credentials; without an access key, botocore looks
+            for credentials on this machine.
+        public_endpoint: the endpoint in presigned URLs; `endpoint` if empty.
         home: directory of the local cache.
-        shared_homes: caches of others, looked at first and never written to.
-        cache_limit: bytes that the local cache may hold; None does not limit it.
-        client_name: who asks, for people to read.
-        console: address of the store's web console.
+        shared_homes: caches of other users, searched first and never written to.
+        cache_limit: maximum size of the local cache in bytes; None for no limit.
+        client_name: name of this client, for people to read.
+        console: URL of the store's web console.
         profile: name of the profile the settings came from.
-        origin: where each setting came from, for messages; not part of equality.
+        origin: source of each setting, for messages; not compared.
     """
 
     endpoint: str = ""
@@ -84,14 +84,14 @@ class Config(NamedTuple):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Config) and self[:-1] == other[:-1]
 
-    def __ne__(self, other: object) -> bool:  # a tuple has one of its own
+    def __ne__(self, other: object) -> bool:  # a tuple defines its own
         return not self == other
 
     def __hash__(self) -> int:
         return hash(self[:-1])
 
     def require_endpoint(self) -> str:
-        """The endpoint, or ConfigError saying how to set one."""
+        """Return the endpoint without a trailing slash. Raises ConfigError if it is missing."""
         if not self.endpoint:
             raise ConfigError(
                 "no endpoint is configured; run `dscache up` for a local store, "
@@ -112,11 +112,11 @@ def load(
     environ: Mapping[str, str] | None = None,
     cwd: Path | None = None,
 ) -> Config:
-    """Merge all sources. Raises ConfigError naming the file and the setting."""
+    """Merge all sources into a Config. Raises ConfigError naming the source and the setting."""
     env = os.environ if environ is None else environ
     files = [path for path in (user_file(env), project_file(cwd or _cwd())) if path]
     documents = [(str(path), _read(path)) for path in files]
-    name, asked_by = _profile_name(profile, env, documents)
+    name, selected_by = _profile_name(profile, env, documents)
     merged: dict[str, Any] = {}
     origin: dict[str, str] = {}
     for source, document in documents:
@@ -125,12 +125,12 @@ def load(
         _merge(merged, origin, plain, source)
         _merge(merged, origin, profiles.get(name, {}), f"{source} [profiles.{name}]")
     if name and not any(name in document.get("profiles", {}) for _, document in documents):
-        message = f"profile {name!r} ({asked_by}) is in none of: {_files(files)}"
+        message = f"profile {name!r} ({selected_by}) is in none of: {_files(files)}"
         raise UnknownProfile(message, profile=name)
     for setting, variables in ENVIRONMENT.items():
-        found = next((variable for variable in variables if env.get(variable)), None)
-        if found and not (found.startswith("AWS_") and setting in merged):
-            _merge(merged, origin, {setting: env[found]}, f"${found}")
+        variable = next((variable for variable in variables if env.get(variable)), None)
+        if variable and not (variable.startswith("AWS_") and setting in merged):
+            _merge(merged, origin, {setting: env[variable]}, f"${variable}")
     given = {k: v for k, v in (overrides or {}).items() if v is not None}
     _merge(merged, origin, given, "the command line")
     merged["home"] = Path(merged.get("home") or default_home(env)).expanduser()
@@ -140,7 +140,7 @@ def load(
 
 
 def user_file(environ: Mapping[str, str]) -> Path:
-    """`$DSCACHE_CONFIG`, else `$XDG_CONFIG_HOME/dscache/config.toml`, else under `~/.config`."""
+    """Return `$DSCACHE_CONFIG`, or `dscache/config.toml` in `$XDG_CONFIG_HOME` or `~/.config`."""
     if environ.get("DSCACHE_CONFIG"):
         return Path(environ["DSCACHE_CONFIG"]).expanduser()
     base = environ.get("XDG_CONFIG_HOME") or str(
@@ -150,13 +150,13 @@ def user_file(environ: Mapping[str, str]) -> Path:
 
 
 def project_file(cwd: Path | None) -> Path | None:
-    """The nearest `dscache.toml` at or above `cwd`, or None."""
+    """Return the nearest `dscache.toml` at or above `cwd`, or None."""
     folders = () if cwd is None else (cwd, *cwd.parents)
     return next((d / "dscache.toml" for d in folders if _is_file(d / "dscache.toml")), None)
 
 
 def default_home(environ: Mapping[str, str]) -> Path:
-    """`$XDG_CACHE_HOME/dscache`, else `~/.cache/dscache`."""
+    """Return `$XDG_CACHE_HOME/dscache`, or `~/.cache/dscache`."""
     base = environ.get("XDG_CACHE_HOME") or str(
         Path(environ.get("HOME", "~")).expanduser() / ".cache"
     )
@@ -164,8 +164,10 @@ def default_home(environ: Mapping[str, str]) -> Path:
 
 
 def write_profile(path: Path, name: str, settings: Mapping[str, str]) -> None:
-    """Put profile `name` into the user file (mode 0600, atomically), and make it the default one if
-    there is none yet. Other contents of the file are kept, but comments are not."""
+    """Write profile `name` to the user file, atomically and with mode 0600.
+
+    It becomes the default profile if there is none yet. Comments in the file are lost.
+    """
     document = _read(path)
     document.setdefault("profile", name)
     document.setdefault("profiles", {})[name] = dict(settings)
@@ -173,7 +175,7 @@ def write_profile(path: Path, name: str, settings: Mapping[str, str]) -> None:
 
 
 def remove_profile(path: Path, name: str) -> None:
-    """Take profile `name` out of the user file again; a missing file or profile is fine."""
+    """Remove profile `name` from the user file; neither needs to exist."""
     if not path.is_file():
         return
     document = _read(path)
@@ -227,7 +229,7 @@ def _paths(text: str) -> tuple[Path, ...]:
 def _size(text: str, source: str) -> int | None:
     if not text:
         return None
-    from .units import parse_bytes  # a hit without a limit needs none
+    from .units import parse_bytes  # not at the top: a cache hit without a limit does not need it
 
     try:
         return parse_bytes(text)
@@ -238,26 +240,26 @@ def _size(text: str, source: str) -> int | None:
 def _cwd() -> Path | None:
     try:
         return Path.cwd()
-    except FileNotFoundError:  # it was removed
+    except FileNotFoundError:  # the working directory was removed
         return None
 
 
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except OSError:  # in a folder that is closed to us
+    except OSError:  # in a folder without permission
         return False
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """What is in a file; nothing when it is not there."""
+    """Return the content of a TOML file, {} if it does not exist. Raises ConfigError."""
     try:
         text = path.read_text()
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
-    import tomllib  # not at the top: without a file a hit needs none
+    import tomllib  # not at the top: a cache hit without a file does not need it
 
     try:
         return tomllib.loads(text)

@@ -1,23 +1,23 @@
 """Every error dscache raises, in one tree.
 
 DscacheError                 exit code 1
-├── UsageError                         2   the caller's words are off
-│   ├── SpecError                          a spec that has no key
-│   └── ConfigError                        configuration file, profile or variable
+├── UsageError                         2   invalid argument
+│   ├── SpecError                          invalid spec
+│   └── ConfigError                        invalid configuration file, profile or variable
 │       └── UnknownProfile                 a profile that no file contains
-├── BuildFailed                        3   the builder answered "failed"
-├── WaitTimeout                        4   still being built when the time was up
-├── NotCached                          5   --no-build, and it is not there
-├── StoreError                         7   the store did something unexpected
-│   ├── AccessDenied                   6
-│   ├── StoreUnreachable               7
-│   ├── BucketMissing                  7
-│   ├── PreconditionFailed                 a conditional write lost (internal)
-│   ├── NoSuchUpload                       a multipart upload is gone (internal)
-│   └── InvalidPart                        a part is not as listed (internal)
-├── NoSpace                            1   the local disk cannot hold the dataset
-├── DatasetReplaced                    8   the zip changed under a download
-└── IntegrityError                     8   bytes are not what the ready marker says
+├── BuildFailed                        3   the build failed
+├── WaitTimeout                        4   the dataset was not ready in time
+├── NotCached                          5   the dataset is not built, or the request does not exist
+├── StoreError                         7   unexpected response of the store
+│   ├── AccessDenied                   6   wrong credentials, or not permitted
+│   ├── StoreUnreachable               7   no response
+│   ├── BucketMissing                  7   the bucket does not exist
+│   ├── PreconditionFailed                 a conditional write was refused (internal)
+│   ├── NoSuchUpload                       a multipart upload does not exist (internal)
+│   └── InvalidPart                        a part does not exist with that etag (internal)
+├── NoSpace                            1   not enough space on the local disk
+└── IntegrityError                     8   data differs from its ready marker
+    └── DatasetReplaced                8   the zip was replaced or deleted during a download
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ class DscacheError(Exception):
 
 
 class UsageError(DscacheError):
-    """The caller's words are off: a file, an option, a name."""
+    """An argument, an option or an input file is invalid."""
 
     exit_code = 2
 
 
 class SpecError(UsageError):
-    """A spec that has no key. The message names the place, e.g. ``dataset_config.crop_size[1]``."""
+    """The spec is invalid. The message names the place, e.g. ``dataset_config.crop_size[1]``."""
 
 
 class ConfigError(UsageError):
-    """A configuration file, profile or variable that cannot be used."""
+    """A configuration file, profile or environment variable is invalid."""
 
 
 class UnknownProfile(ConfigError):
@@ -57,9 +57,9 @@ class UnknownProfile(ConfigError):
 
 
 class BuildFailed(DscacheError):
-    """The builder answered this request with a failure.
+    """The build for a request failed.
 
-    `kind` is the failure class, `details` the remote traceback and log tail (may be empty).
+    `kind` is the failure class; `details` holds the remote traceback and the end of the log, or "".
     """
 
     exit_code = 3
@@ -71,58 +71,58 @@ class BuildFailed(DscacheError):
 
 
 class WaitTimeout(DscacheError):
-    """The time to wait was up; the build goes on."""
+    """The dataset was not ready in time; the build continues."""
 
     exit_code = 4
 
 
 class NotCached(DscacheError):
-    """The dataset is not there and building it was not wanted."""
+    """The dataset is not built and must not be requested, or a request does not exist."""
 
     exit_code = 5
 
 
 class StoreError(DscacheError):
-    """The object store did something that was not expected."""
+    """The object store gave an unexpected response."""
 
     exit_code = 7
 
 
 class AccessDenied(StoreError):
-    """The credentials are wrong, or their policy does not allow this."""
+    """The credentials are wrong, or their policy does not permit the request."""
 
     exit_code = 6
 
 
 class StoreUnreachable(StoreError):
-    """No answer from the endpoint."""
+    """The endpoint does not respond."""
 
 
 class BucketMissing(StoreError):
-    """The endpoint answers, but the bucket does not exist."""
+    """The endpoint responds, but the bucket does not exist."""
 
 
 class PreconditionFailed(StoreError):
-    """412: a conditional write met another state. Read the object before concluding anything."""
+    """412: a conditional write was refused. It may have met its own success: read the object."""
 
 
 class NoSuchUpload(StoreError):
-    """The multipart upload is unknown: completed, aborted or expired."""
+    """The multipart upload does not exist: it was completed, aborted, or has expired."""
 
 
 class InvalidPart(StoreError):
-    """CompleteMultipartUpload named a part that is not there with that etag."""
+    """CompleteMultipartUpload named a part that does not exist with that etag."""
 
 
 class NoSpace(DscacheError):
-    """The local disk has no room for the dataset."""
+    """The local disk has not enough space for the dataset."""
 
 
 class IntegrityError(DscacheError):
-    """Bytes are not what the ready marker says."""
+    """Data differs from what its ready marker says, or the marker itself is damaged."""
 
     exit_code = 8
 
 
 class DatasetReplaced(IntegrityError):
-    """The zip under a download is gone or another one: look at the ready marker again."""
+    """The zip was replaced or deleted during a download: read the ready marker again."""

@@ -11,8 +11,7 @@ PRIVATE = 0o600
 def write_file(path: Path, content: bytes, *, mode: int = 0o666) -> None:
     """Replace a file atomically, and sync it to the disk first. Makes the folder if it is missing.
 
-    With `mode` PRIVATE only the owner can read it, at any moment. Raises OSError; the old file
-    then stays as it was.
+    With `mode` PRIVATE only the owner can ever read it. Raises OSError and keeps the old file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")

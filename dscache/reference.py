@@ -1,4 +1,7 @@
-"""How a caller refers to a dataset: a spec, its members, a file, a key, a topic. Light."""
+"""How a caller names a dataset: a spec, its members, a file, a key or a topic.
+
+Light: a cache hit imports this.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +21,14 @@ if TYPE_CHECKING:
 
 
 def spec_of(reference: DatasetReference) -> Spec:
-    """The spec that a Spec, its members as a dict, or a file's path tells. Raises SpecError."""
+    """Return the spec given as a Spec, as a dict of its members, or as a path. Raises SpecError."""
     from .spec import Spec
 
     return reference if isinstance(reference, Spec) else Spec(**members_of(reference))
 
 
 def members_of(reference: DatasetReference) -> dict[str, Any]:
-    """The checked members of a spec, for its key; light. Raises SpecError."""
+    """Return the checked members of a spec, without loading msgspec. Raises SpecError."""
     if isinstance(reference, Mapping):
         return canonical.members_of(reference)
     if isinstance(reference, (str, os.PathLike)):
@@ -38,7 +41,7 @@ def members_of(reference: DatasetReference) -> dict[str, Any]:
 
 
 def named_key(reference: DatasetReference) -> str | None:
-    """The key that a key or a topic names; None for everything else."""
+    """Return the key in a key or a topic; None for any other reference."""
     if not isinstance(reference, str):
         return None
     key = reference.rpartition(".")[0] if is_topic(reference) else reference

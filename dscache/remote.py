@@ -1,6 +1,6 @@
-"""The remote part of a client: what it does when the local cache does not have the answer.
+"""The part of a client that uses the store, for what the local cache does not hold.
 
-Importing this loads the HTTP library; a cache hit does not get here.
+Importing this loads the HTTP library; a cache hit does not import it.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RequestOptions:
-    """How to ask for a dataset that is not ready.
+    """How to request a dataset that is not ready, and how to wait for it.
 
     Attributes:
-        build: request a build; otherwise NotCached is raised.
+        build: request a build; if False, NotCached is raised instead.
         retry: request it again even if an earlier build failed.
         timeout_s: seconds to wait; None waits for ever.
         priority: 0 to 9, higher is built sooner.
-        observer: told of progress.
-        given_up: setting it from another thread ends the waiting.
+        observer: gets reports of progress.
+        given_up: setting it from another thread ends the wait.
     """
 
     build: bool = True
@@ -73,7 +73,7 @@ class Remote:
 
     @property
     def name(self) -> str:
-        """Who asks, for people to read: the configured name, or user@host."""
+        """The client's name, for people to read: the configured name, or `user@host`."""
         if self.config.client_name:
             return self.config.client_name
         try:
@@ -84,17 +84,17 @@ class Remote:
     # -- a dataset's ready marker, built if necessary
 
     def spec_of_key(self, key: str) -> Spec:
-        """The spec of a key that is in the bucket. Raises NotCached."""
+        """Return the spec of a key that is in the bucket. Raises NotCached."""
         spec = spec_of_key(self.store, key)
         if spec is None:
             raise NotCached(
                 f"{key} is not in bucket {self.config.bucket!r}; a key alone cannot be built: "
-                "give the config (`dscache ls` lists what is there)"
+                "give the config (`dscache ls` lists the keys)"
             )
         return spec
 
     def live(self, spec: Spec, options: RequestOptions) -> Live:
-        """The ready marker of a spec; requests a build and waits for it if necessary."""
+        """Return the ready marker of a spec; request a build and wait for it if necessary."""
         with deadline_in(options.timeout_s):
             resolved, ready = markers.resolve(self.store, spec)
             if isinstance(ready, Live):
@@ -108,22 +108,23 @@ class Remote:
                 )
             if not options.retry:
                 self._raise_earlier_failure(resolved)
-            return self._answer(resolved.key, lambda: self._ask(resolved, options), options)
+            return self._answer(resolved.key, lambda: self._request(resolved, options), options)
 
     def _raise_earlier_failure(self, spec: Spec) -> None:
-        """Report an earlier failure, unless it was a cancel or somebody has asked again."""
-        found = status(self.store, spec.key)
-        if found.state is State.FAILED and found.failure and found.failure.kind != "cancelled":
-            raise build_failed(found.failure, earlier=True)
+        """Raise BuildFailed if the last build failed, unless it was cancelled or is requested."""
+        current = status(self.store, spec.key)
+        failure = current.failure
+        if current.state is State.FAILED and failure and failure.kind != "cancelled":
+            raise build_failed(failure, earlier=True)
 
     # -- requests
 
     def request(self, spec: Spec, priority: int) -> str:
-        """Request a spec and return the topic to wait for, also when it is ready already."""
+        """Request a spec and return the topic to wait for, even if the dataset is ready."""
         resolved, ready = markers.resolve(self.store, spec)
         if isinstance(ready, Live):
             return OutstandingRequest(resolved, _nonce()).topic
-        return self._ask(resolved, RequestOptions(priority=priority)).topic
+        return self._request(resolved, RequestOptions(priority=priority)).topic
 
     def wait(self, reference: DatasetReference, options: RequestOptions) -> str:
         """Wait until the referenced dataset is ready, and return its key."""
@@ -134,13 +135,13 @@ class Remote:
             return self._answer(outstanding.key, lambda: outstanding, options).spec.key
 
     def cancel(self, reference: DatasetReference) -> int:
-        """Cancel one request (a topic), or all requests of this client for a key."""
+        """Withdraw one request (a topic), or all requests of this client for a key."""
         named = isinstance(reference, str) and (is_topic(reference) or split_key(reference))
         target = str(reference) if named else spec_of(reference).key
         return cancel(self.store, target, client=self.name)
 
     def url(self, reference: DatasetReference, expires_s: int) -> str:
-        """A presigned URL of the zip of a ready dataset."""
+        """Return a presigned URL of the zip of a ready dataset."""
         key = named_key(reference)
         spec = self.spec_of_key(key) if key else spec_of(reference)
         resolved, ready = markers.resolve(self.store, spec)
@@ -151,16 +152,16 @@ class Remote:
     def _outstanding(
         self, reference: DatasetReference, options: RequestOptions
     ) -> OutstandingRequest | str:
-        """The request to wait for, or the key when the dataset is ready."""
+        """Return the request to wait for, or the key if the dataset is ready."""
         if isinstance(reference, str) and is_topic(reference):
             return self._outstanding_of_topic(reference)
         spec, ready = markers.resolve(self.store, spec_of(reference))
-        return ready.spec.key if isinstance(ready, Live) else self._ask(spec, options)
+        return ready.spec.key if isinstance(ready, Live) else self._request(spec, options)
 
     def _outstanding_of_topic(self, topic: str) -> OutstandingRequest | str:
         key, nonce = split_topic(topic)
         name = layout.request(key, nonce)
-        for _ in range(2):  # when it is gone, once more: it may have been answered in between
+        for _ in range(2):  # a request that is missing may have been answered since: check again
             ready = markers.read_ready(self.store, key)
             if isinstance(ready, Live):
                 return ready.spec.key
@@ -173,9 +174,11 @@ class Remote:
             if stored is not None:
                 request = manifests.decode(stored.body, manifests.Request, where=name)
                 return OutstandingRequest(request.spec, nonce)
-        raise NotCached(f"{name} does not exist and was not answered; ask again with the config")
+        raise NotCached(
+            f"{name} does not exist and was not answered; request it again with the config"
+        )
 
-    def _ask(self, spec: Spec, options: RequestOptions) -> OutstandingRequest:
+    def _request(self, spec: Spec, options: RequestOptions) -> OutstandingRequest:
         outstanding = put_request(
             self.store, spec, nonce=_nonce(), client=self.name, priority=options.priority
         )
@@ -185,17 +188,17 @@ class Remote:
     def _answer(
         self, key: str, request: Callable[[], OutstandingRequest], options: RequestOptions
     ) -> Live:
-        """Subscribe, request, and wait. Raises BuildFailed when the answer is a failure."""
+        """Subscribe, request and wait, in this order. Raises BuildFailed if the build fails."""
         with subscriptions_of(self.config).waiting(key) as signals:
-            answer = self._wait_on(signals, request(), options)
+            answer = self._wait_for(request(), signals, options)
         if isinstance(answer, Live):
             return answer
         raise build_failed(answer)
 
-    def _wait_on(
-        self, signals: Waiter, outstanding: OutstandingRequest, options: RequestOptions
+    def _wait_for(
+        self, outstanding: OutstandingRequest, signals: Waiter, options: RequestOptions
     ) -> Live | Failure:
-        waiting = WaitOptions(
+        wait_options = WaitOptions(
             signals,
             timeout_s=options.timeout_s,
             on_progress=options.observer.progress,
@@ -203,8 +206,10 @@ class Remote:
             watch=signals.watch,
         )
         if options.given_up is not None:
-            waiting.given_up = options.given_up
-        return wait(self.store, outstanding, lambda spec: self._ask(spec, options), waiting)
+            wait_options.given_up = options.given_up
+        return wait(
+            self.store, outstanding, lambda spec: self._request(spec, options), wait_options
+        )
 
     # -- download
 
@@ -212,12 +217,16 @@ class Remote:
         self,
         live: Live,
         cache: Cache,
-        asked: str,
+        *,
+        requested: str,
         selection: Selection,
         parallel: int | None,
         observer: Observer,
     ) -> Path:
-        """Download a dataset into the cache, and record that in the bucket."""
+        """Download a dataset into the cache, and record the download in the bucket.
+
+        `requested` is the key that was requested, an alias if it is not that of the dataset.
+        """
         started, transferred = time.monotonic(), 0
 
         def progress(done: int, total: int) -> None:
@@ -230,8 +239,8 @@ class Remote:
             lambda: self.store.presign_get(live.zip_key),
             selection,
             TransferOptions(parallel=parallel, progress=progress),
-            asked=asked,
-            waiting=lambda: observer.note("waiting for another process that downloads it"),
+            asked=requested,
+            waiting=lambda: observer.note("waiting for another process to download it"),
             note=observer.note,
         )
         if transferred:
@@ -239,7 +248,7 @@ class Remote:
         return path
 
     def _record_usage(self, key: str, size: int, seconds: float) -> None:
-        """Best effort: a download succeeds even if its record cannot be written."""
+        """Record a download; an error of the store does not fail the download."""
         usage = manifests.Usage(
             client=self.name, downloaded_at=self.store.now(), bytes=size, seconds=round(seconds, 3)
         )
@@ -253,11 +262,11 @@ def _nonce() -> str:
 
 
 def build_failed(failure: Failure, *, earlier: bool = False) -> BuildFailed:
-    """The exception for a failure, with the remote traceback and log as its details."""
+    """Return the exception for a failure, with the remote traceback and log as its details."""
     when = "failed earlier" if earlier else "failed"
-    again = "; once it is fixed, ask again with --retry" if earlier else ""
-    named = not failure.sample or failure.sample in failure.message
-    sample = "" if named else f" (sample {failure.sample})"
-    message = f"the build {when}: {failure.kind}: {failure.message}{sample}{again}"
+    remedy = "; once it is fixed, request it again with --retry" if earlier else ""
+    is_named = not failure.sample or failure.sample in failure.message
+    sample = "" if is_named else f" (sample {failure.sample})"
+    message = f"the build {when}: {failure.kind}: {failure.message}{sample}{remedy}"
     details = "\n".join(part.rstrip() for part in (failure.traceback, failure.log_tail) if part)
     return BuildFailed(message, kind=failure.kind, details=details)

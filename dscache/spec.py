@@ -1,4 +1,4 @@
-"""The spec a user writes, as a structure. Pure; no network. Its form and key: see `canonical`."""
+"""The spec as a structure. Its canonical form and its key are defined in `canonical`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ __all__ = [
 
 
 class Spec(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """What a user asks for. Build one with `Spec.of`, `load_spec` or `parse_spec`: they check it.
+    """What identifies a dataset. `Spec.of`, `load_spec` and `parse_spec` make one, and check it.
 
     `dataset_config` is the decoded canonical form, so 800.0 is the int 800 and members are sorted.
     """

@@ -247,7 +247,7 @@ def _is_damaged(destination: Path) -> bool:
 
 
 def _existing(destination: Path) -> tuple[Live, set[str]] | None:
-    """Marker and intact members (by their size) of what is at the destination; None if nothing is."""
+    """Marker and intact members (by size) of what is at the destination; None if nothing is."""
     if not destination.exists() or (destination.is_dir() and not any(destination.iterdir())):
         return None
     try:

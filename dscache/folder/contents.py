@@ -1,4 +1,4 @@
-"""What a dataset folder holds: which of its members are there. Light: a cache hit imports this.
+"""Which members a dataset folder holds. Light: a cache hit imports this.
 
 manifest.json   the ready marker; written last, so its presence means a usable folder
 partial.json    only in a folder that lacks shards: {"schema": 1, "splits": {"train":

@@ -1,4 +1,4 @@
-"""File systems that other machines share: there a lock may hold on its own machine alone."""
+"""Network file systems, on which a lock may be visible on its own machine only."""
 
 from __future__ import annotations
 
@@ -18,26 +18,27 @@ MOUNTS = Path("/proc/self/mountinfo")
 
 
 def network_type(path: Path, mounts: Path = MOUNTS) -> str:
-    """The type of the network file system that `path` is on (it need not exist), "" on a local one.
+    """Return the type of the network file system that `path` is on, "" for a local one.
 
-    The kernel's list of mounts is described in proc_pid_mountinfo(5).
+    `path` need not exist. `mounts` is described in proc_pid_mountinfo(5).
     """
-    place = Path(os.path.realpath(path))
-    best, found = -1, ""
+    resolved = Path(os.path.realpath(path))
+    best_depth, best_type = -1, ""
     try:
         lines = mounts.read_text(errors="surrogateescape").splitlines()
-    except OSError:  # no Linux
+    except OSError:  # not Linux
         return ""
     for line in lines:
         before, _, after = line.partition(" - ")
         point = Path(_unescaped(before.split()[4]))
-        if place.is_relative_to(point) and len(point.parts) >= best:  # a later mount covers
-            best, found = len(point.parts), after.split()[0]
-    return found if found in NETWORK else ""
+        depth = len(point.parts)
+        if resolved.is_relative_to(point) and depth >= best_depth:  # a later mount covers it
+            best_depth, best_type = depth, after.split()[0]
+    return best_type if best_type in NETWORK else ""
 
 
 def host() -> str:
-    """This machine's name, fit for the name of a file."""
+    """Return this machine's name in characters that are safe in a file name."""
     return re.sub(r"[^0-9A-Za-z-]", "-", socket.gethostname())
 
 

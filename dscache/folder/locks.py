@@ -1,11 +1,11 @@
 """Locks on the datasets of the local cache, between processes. Light: a cache hit imports this.
 
-They are flock locks on `locks/<key>.readers`, which readers share and whoever removes the dataset
-takes exclusively, and on `locks/<key>.download`. A lock ends with the process that holds it,
-however it ends, so a killed training run leaves none behind.
+They are flock locks on `locks/<key>.readers`, which readers share and the process that removes the
+dataset takes exclusively, and on `locks/<key>.download`. A lock ends with the process that holds
+it, however that ends, so a killed training run leaves none behind.
 
 Some network file systems support no locks (and say so); on others a lock is visible on its own
-machine only. Neither stops anybody: `download/staging.py` and `cache/eviction.py` allow for it.
+machine only. Both cases work: `download/staging.py` and `cache/eviction.py` allow for them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import errno
 import fcntl
 import os
 import time
-from _thread import allocate_lock  # `threading` takes longer to import than a hit has
+from _thread import allocate_lock  # importing `threading` would slow down every hit
 from collections.abc import Callable
 from pathlib import Path
 
@@ -55,7 +55,7 @@ class HeldLock:
 def acquire_shared(path: Path) -> HeldLock:
     """Take the lock as one of its readers; waits while another process removes the dataset.
 
-    In a directory that is not writable nobody can remove anything, so nothing is locked there.
+    In a directory that is not writable nothing can be removed, so nothing is locked there.
     """
     try:
         handle = _open(path)
@@ -107,7 +107,7 @@ def is_held(path: Path) -> bool:
 
 
 def holders(path: Path, locks: Path = Path("/proc/locks")) -> list[int]:
-    """Process ids of those on this machine that hold the lock; [] when the kernel does not tell."""
+    """Return the ids of this machine's processes that hold the lock, [] if that is unknown."""
     try:
         status = path.stat()
         lines = locks.read_text().splitlines()
@@ -134,7 +134,7 @@ def flock(handle: int, how: int) -> bool | None:
 
 def _open(path: Path) -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
-    # for writing, since NFS locks nothing else exclusively; by everybody whom the umask allows
+    # for writing, since NFS requires that for an exclusive lock; the umask decides who may lock
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     except PermissionError:  # another user's file, or one that may not be created
@@ -154,7 +154,7 @@ def readers_lock(home: Path, key: str) -> Path:
 def readers_lock_of(folder: Path) -> Path | None:
     """The readers' lock of a dataset folder, found by its path as given or with links resolved.
 
-    None for a folder outside of any cache: nobody else removes that.
+    None for a folder outside of any cache: no process of dscache removes that.
     """
     for place in (folder.absolute(), folder.resolve()):
         home = place.parent.parent

@@ -109,7 +109,7 @@ def test_manifests_are_read_back_and_carry_their_schema() -> None:
         (b'{"state": "unheard-of"}', "datasets/x.ready"),
         (
             manifests.encode(RETIRED).replace(b'"schema": 1', b'"schema": 2'),
-            "schema 2, but this dscache knows 1; upgrade",
+            "schema 2, but this dscache reads 1; upgrade",
         ),
     ],
 )
