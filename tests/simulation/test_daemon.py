@@ -41,8 +41,8 @@ def daemon(store: SimulatedStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(FakeSession, "preview", lambda *_: "")
     sources = {name: DatasetSource(name, tmp_path, name) for name in ("photos", "others")}
     config = BuilderConfig(state=tmp_path, datasets=sources)
-    engine: Any = FakeEngine(FakeHandler(tmp_path))
-    return Daemon(config, store, engine, "builder", "builder")  # type: ignore[arg-type]
+    fakes: tuple[Any, Any] = (store, FakeEngine(FakeHandler(tmp_path)))
+    return Daemon(config, *fakes, "builder", "builder")
 
 
 def test_a_stop_releases_the_claim_also_when_a_part_was_just_to_be_sent(

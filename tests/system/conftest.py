@@ -91,7 +91,7 @@ def request_for(tmp_path: Path) -> Callable[..., HostRequest]:
     """A request with a scratch folder of its own."""
     count = iter(range(100))
 
-    def make(entry_point: str, raw: Path, **changes: object) -> HostRequest:
+    def make(entry_point: str, raw: Path, **changes: Any) -> HostRequest:
         scratch = tmp_path / f"scratch-{next(count)}"
         request = HostRequest(
             entry_point=entry_point,
@@ -103,7 +103,7 @@ def request_for(tmp_path: Path) -> Callable[..., HostRequest]:
             log=scratch / "handler.log",
             workers=1,
         )
-        return replace(request, **changes)  # type: ignore[arg-type]
+        return replace(request, **changes)
 
     return make
 
@@ -114,7 +114,7 @@ def troubles(
 ) -> Callable[..., contextlib.AbstractContextManager[HandlerHost]]:
     """A host of the troubles handler: `troubles({"a.txt": "raises"}, max_bad_samples=1)`."""
 
-    def start(words: dict[str, str], **changes: object) -> HandlerHost:
+    def start(words: dict[str, str], **changes: Any) -> HandlerHost:
         raw = write_samples(tmp_path / "raw", words)
         request = request_for("troubles", raw, **changes)
         return HandlerHost(pythons("troubles"), request, heartbeat=idle)
