@@ -106,7 +106,7 @@ def _decoded(outline: Any, source: Size) -> Pixels:
 
 
 def _coco_mask() -> Any:
-    from pycocotools import mask  # type: ignore[import-untyped]
+    from pycocotools import mask
 
     return mask
 
