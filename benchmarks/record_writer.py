@@ -155,7 +155,7 @@ def main() -> None:
 
 def rows(figures: dict[str, Any]) -> list[tuple[str, ...]]:
     """Return the table rows of one record size."""
-    lines = []
+    lines: list[tuple[str, ...]] = []
     for way, title in (("base", "TensorFlow"), ("ours", "ours")):
         wall, cpu = figures[f"{way}_wall_s"], figures[f"{way}_cpu_s"]
         rate = figures["records"] / wall

@@ -7,6 +7,7 @@ import itertools
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -141,7 +142,9 @@ def test_builders_that_died_are_forgotten_once_that_was_answered(bench: Bench) -
     """Whoever asks again, as the message says, gets an attempt and not the same answer again."""
     nonce = bench.ask()
     for i in range(MAX_TAKEOVERS + 2):
-        assert Claim.take(bench.store, SPEC.key, owner=f"dead{i}:1", unique=lambda i=i: f"n{i}")  # type: ignore[misc]
+        assert Claim.take(
+            bench.store, SPEC.key, owner=f"dead{i}:1", unique=partial("n{}".format, i)
+        )
         bench.bucket.clock += CLAIM_TTL_S + 1
     assert bench.attempt() is Outcome.FAILED
     assert "builders in a row died" in bench.failure(nonce).message

@@ -42,8 +42,8 @@ def daemon(store: SimulatedStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(FakeSession, "preview", lambda *_: "")
     sources = {name: DatasetSource(name, tmp_path, name) for name in ("photos", "others")}
     config = BuilderConfig(state=tmp_path, datasets=sources)
-    engine: Any = FakeEngine(FakeHandler(tmp_path))
-    return Daemon(config, store, engine, "builder", "builder")  # type: ignore[arg-type]
+    fakes: tuple[Any, Any] = (store, FakeEngine(FakeHandler(tmp_path)))
+    return Daemon(config, *fakes, "builder", "builder")
 
 
 def test_a_stop_releases_the_claim_also_when_a_part_was_just_to_be_sent(
@@ -121,11 +121,14 @@ def test_environments_are_pruned_at_start_and_once_a_day(
     """In the thread for upkeep, so that neither the loop nor an upload waits for it."""
     pruned: list[str] = []
     now = [1000.0]
-    monkeypatch.setattr(dscache_builder.daemon.time, "monotonic", lambda: now[0])
-    daemon = Daemon(
-        BuilderConfig(state=tmp_path, datasets={}), store, FakeEngine(FakeHandler(tmp_path)),
-        "builder", "builder", prune=lambda: pruned.append(threading.current_thread().name),
-    )  # type: ignore[arg-type]  # fmt: skip
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    fakes: tuple[Any, Any] = (store, FakeEngine(FakeHandler(tmp_path)))
+
+    def prune() -> None:
+        pruned.append(threading.current_thread().name)
+
+    config = BuilderConfig(state=tmp_path, datasets={})
+    daemon = Daemon(config, *fakes, "builder", "builder", prune=prune)
     counts = []
     for later_s in (0.0, 30.0, 86_000.0, 400.0):
         now[0] += later_s

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from dscache.errors import DscacheError
 from dscache.protocol import layout, wait
+from dscache.spec import Spec
 from dscache_builder.attempt.attempt import SMALL_EXAMPLES, Attempt
 from dscache_builder.attempt.context import AttemptContext, Outcome
 from dscache_builder.attempt.progress import Reporter
@@ -75,24 +77,22 @@ def _run(
     drawn: list[tuple[bool, bool]],
     closed: list[bool] | None = None,
 ) -> Outcome:
-    engine = FakeEngine(FakeHandler(folder))
-    opened = engine.open
 
-    @contextmanager
-    def noted(*arguments: Any) -> Any:
-        try:
-            with opened(*arguments) as work:
-                yield work
-        finally:
-            if closed is not None:
-                closed.append(True)
+    class Engine(FakeEngine):
+        @contextmanager
+        def open(self, spec: Spec, heartbeat: Callable[[], None]) -> Iterator[FakeSession]:
+            try:
+                with super().open(spec, heartbeat) as work:
+                    yield work
+            finally:
+                if closed is not None:
+                    closed.append(True)
 
-    engine.open = noted  # type: ignore[method-assign]
     wait.put_request(store, SPEC, nonce=f"n{len(drawn)}", client="c")
     serial = iter(range(1000))
     context = AttemptContext(
         store=store,
-        engine=engine,
+        engine=Engine(FakeHandler(folder)),
         uploads=HereAndNow(),
         owner="b:1",
         builder="b",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import zipfile
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,9 +29,9 @@ def _a_part_per_shard(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dscache_builder.attempt.build, "part_bytes", lambda estimated: 1)
 
 
-def run(world: World, tmp_path: Path, **handler: object) -> tuple[list[Client], FakeHandler]:
+def run(world: World, tmp_path: Path, **handler: Any) -> tuple[list[Client], FakeHandler]:
     """Two clients, two builders with the world's faults, and one that ends the story."""
-    fake = FakeHandler(tmp_path, **handler)  # type: ignore[arg-type]
+    fake = FakeHandler(tmp_path, **handler)
     clients = [Client().act(world, f"client{i}") for i in (1, 2)]
     for i in (1, 2):
         builder(world, f"builder{i}", fake, rounds=4)

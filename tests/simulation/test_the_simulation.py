@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ def stories(tmp_path: Path, faults: Faults) -> None:
     for seed in range(SEEDS):
         world = World(seed, faults)
         evictor(world, SPEC.key, 1)
-        fake = FakeHandler(tmp_path, variant=lambda w=world: w.random.randrange(2))
+        fake = FakeHandler(tmp_path, variant=partial(world.random.randrange, 2))
         for i in (1, 2):
             Client().act(world, f"client{i}")
             builder(world, f"builder{i}", fake, rounds=4)

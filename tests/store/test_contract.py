@@ -67,9 +67,11 @@ def race(racers: int, action: Callable[[int], object]) -> list[int]:
 def test_create_has_exactly_one_winner(store: Store) -> None:
     for number in range(ROUNDS):
         name = f"builds/{number}.json"
-        winners = race(
-            RACERS, lambda i, name=name: store.put(name, f"{i}".encode(), if_none_match=True)
-        )
+
+        def create(racer: int, name: str = name) -> str:
+            return store.put(name, f"{racer}".encode(), if_none_match=True)
+
+        winners = race(RACERS, create)
         assert len(winners) == 1
         found = store.get(name)
         assert found is not None
@@ -81,10 +83,11 @@ def test_replace_has_exactly_one_winner(store: Store) -> None:
     etag = store.put(name, b"begin")
     for number in range(ROUNDS):
         bodies = [f"{number}.{i}".encode() for i in range(RACERS)]
-        winners = race(
-            RACERS,
-            lambda i, etag=etag, bodies=bodies: store.put(name, bodies[i], if_match=etag),
-        )
+
+        def replace(racer: int, etag: str = etag, bodies: list[bytes] = bodies) -> str:
+            return store.put(name, bodies[racer], if_match=etag)
+
+        winners = race(RACERS, replace)
         assert len(winners) == 1
         found = store.get(name)
         assert found is not None

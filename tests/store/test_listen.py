@@ -124,7 +124,7 @@ def test_no_permission_means_looking_instead(client_config: Config) -> None:
 
 
 @contextmanager
-def server_that(answers: Callable[[http.server.BaseHTTPRequestHandler], None]) -> Iterator[str]:
+def server_that(answers: Callable[[http.server.BaseHTTPRequestHandler], object]) -> Iterator[str]:
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             answers(self)
@@ -161,7 +161,7 @@ def test_a_server_that_never_sends_headers(
     monkeypatch.setattr(notifications, "READ_TIMEOUT_S", 0.2)
     heard, released = Heard(), threading.Event()
     with (
-        server_that(lambda request: released.wait(LIMIT_S) and None) as endpoint,
+        server_that(lambda request: released.wait(LIMIT_S)) as endpoint,
         Listener(client_config._replace(endpoint=endpoint), "datasets/", heard.signals.put),
     ):
         signal = heard.until(lambda signal: isinstance(signal, Unsupported))

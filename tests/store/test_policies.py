@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,7 @@ def refused(action: Callable[[], object]) -> bool:
 
 def allowed(action: Callable[[str], object]) -> list[str]:
     """The kinds of object the action is allowed on."""
-    return [kind for kind, name in NAMES.items() if not refused(lambda name=name: action(name))]
+    return [kind for kind, name in NAMES.items() if not refused(partial(action, name))]
 
 
 def test_client_reads_all_but_claims(client_store: Store) -> None:
@@ -151,11 +152,12 @@ def test_listening_needs_the_right_to_it(store_server: LocalStore, store: Store)
 def test_neither_may_administer(role: str, store_server: LocalStore) -> None:
     config: Config = getattr(store_server, f"{role}_config")
     client = Store(config)._client
-    for action in (
+    actions: tuple[Callable[[], object], ...] = (
         lambda: client.create_bucket(Bucket="t-made-by-a-user"),
         lambda: client.delete_bucket(Bucket=store_server.bucket),
         lambda: client.put_bucket_policy(Bucket=store_server.bucket, Policy="{}"),
-    ):
+    )
+    for action in actions:
         with pytest.raises(client.exceptions.ClientError) as caught:
             action()
         assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 403

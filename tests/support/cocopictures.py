@@ -1,15 +1,25 @@
 """Pictures in which annotated things can be seen, in COCO's layout."""
 
+from __future__ import annotations
+
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from pycocotools import mask as coco_mask
+
+from support.handlers import Pixels, Save
 
 CATEGORIES = [{"id": 18, "name": "dog"}, {"id": 1, "name": "person"}, {"id": 44, "name": "bottle"}]
 COLOURS = {1: (255, 0, 0), 18: (0, 255, 0), 44: (0, 0, 255)}
 
+Ends = tuple[float, float]
+Inside = npt.NDArray[np.bool_]
 
-def polygon(rows, columns, height, width):
+
+def polygon(rows: Ends, columns: Ends, height: int, width: int) -> tuple[list[list[float]], Inside]:
     """A triangle and its pixels."""
     (top, bottom), (left, right) = rows, columns
     outline = [[left, bottom, right, bottom, (left + right) / 2, top]]
@@ -17,7 +27,7 @@ def polygon(rows, columns, height, width):
     return outline, coco_mask.decode(runs).astype(bool)
 
 
-def run_lengths(inside, packed):
+def run_lengths(inside: Inside, packed: bool) -> dict[str, Any]:
     """An ellipse's pixels as COCO writes them: numbers for crowds, packed into text for others."""
     height, width = inside.shape
     if packed:
@@ -29,14 +39,15 @@ def run_lengths(inside, packed):
     return {"size": [height, width], "counts": [0, *counts] if flat[0] else counts}
 
 
-def ellipse(rows, columns, height, width):
+def ellipse(rows: Ends, columns: Ends, height: int, width: int) -> Inside:
     y, x = np.mgrid[:height, :width] + 0.5
     middle_y, middle_x = np.mean(rows), np.mean(columns)
     far = ((y - middle_y) / (rows[1] - middle_y)) ** 2
-    return far + ((x - middle_x) / (columns[1] - middle_x)) ** 2 < 1
+    inside: Inside = far + ((x - middle_x) / (columns[1] - middle_x)) ** 2 < 1
+    return inside
 
 
-def things(photograph):
+def things(photograph: Pixels) -> tuple[Pixels, list[dict[str, Any]]]:
     """A darkened photograph with a person (polygon), a dog and a crowd of bottles (run lengths)."""
     height, width = photograph.shape[:2]
     picture = photograph // 8
@@ -46,15 +57,15 @@ def things(photograph):
         44: ((0.65 * height, 0.95 * height), (0.3 * width, 0.8 * width)),
     }
     annotations = []
+    outline: list[list[float]] | dict[str, Any]
     for category, place in places.items():
-        place = tuple(tuple(float(round(end)) for end in ends) for ends in place)
+        top, bottom, left, right = (float(round(end)) for ends in place for end in ends)
         if category == 1:
-            outline, inside = polygon(*place, height, width)
+            outline, inside = polygon((top, bottom), (left, right), height, width)
         else:
-            inside = ellipse(*place, height, width)
+            inside = ellipse((top, bottom), (left, right), height, width)
             outline = run_lengths(inside, packed=category == 18)
         picture[inside] = COLOURS[category]
-        (top, bottom), (left, right) = place
         annotations.append(
             {
                 "category_id": category,
@@ -67,7 +78,12 @@ def things(photograph):
     return picture, annotations
 
 
-def write_instances(path, pictures, annotations, categories=CATEGORIES):
+def write_instances(
+    path: Path,
+    pictures: list[dict[str, Any]],
+    annotations: list[dict[str, Any]],
+    categories: list[dict[str, Any]] = CATEGORIES,
+) -> None:
     """An annotation file; annotations are numbered."""
     numbered = [{**one, "id": number} for number, one in enumerate(annotations)]
     content = {"info": {}, "images": pictures, "annotations": numbered, "categories": categories}
@@ -75,9 +91,9 @@ def write_instances(path, pictures, annotations, categories=CATEGORIES):
     path.write_text(json.dumps(content))
 
 
-def write_coco(folder, photographs, save):
+def write_coco(folder: Path, photographs: dict[str, Pixels], save: Save) -> Path:
     """COCO's layout: five pictures to train with, one of them empty, and one for val."""
-    parts = {"train2017": [], "val2017": []}
+    parts: dict[str, list[tuple[Any, list[Any]]]] = {"train2017": [], "val2017": []}
     for number, (name, photograph) in enumerate(photographs.items()):
         picture, annotations = things(photograph)
         part = "val2017" if name == "rocket" else "train2017"

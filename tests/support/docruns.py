@@ -83,7 +83,7 @@ def program_of(blocks: list[Block]) -> str:
 def replaced(text: str, placeholders: Mapping[str, str]) -> str:
     """The text with what a reader would put for its placeholders."""
     for name, value in placeholders.items():
-        text = re.sub(rf"(?<![\w./-]){re.escape(name)}(?![\w-])", lambda _, v=value: v, text)
+        text = value.join(re.split(rf"(?<![\w./-]){re.escape(name)}(?![\w-])", text))
     return text
 
 

@@ -96,7 +96,7 @@ def request_for(tmp_path: Path) -> Callable[..., HostRequest]:
     """A request with a scratch folder of its own."""
     count = iter(range(100))
 
-    def make(entry_point: str, raw: Path, **changes: object) -> HostRequest:
+    def make(entry_point: str, raw: Path, **changes: Any) -> HostRequest:
         scratch = tmp_path / f"scratch-{next(count)}"
         request = HostRequest(
             entry_point=entry_point,
@@ -107,7 +107,7 @@ def request_for(tmp_path: Path) -> Callable[..., HostRequest]:
             log=scratch / "handler.log",
             workers=1,
         )
-        return replace(request, **changes)  # type: ignore[arg-type]
+        return replace(request, **changes)
 
     return make
 
@@ -118,7 +118,7 @@ def troubles(
 ) -> Callable[..., contextlib.AbstractContextManager[HostClient]]:
     """A host of the troubles handler: `troubles({"a.txt": "raises"}, max_bad_samples=1)`."""
 
-    def start(words: dict[str, str], **changes: object) -> HostClient:
+    def start(words: dict[str, str], **changes: Any) -> HostClient:
         raw = write_samples(tmp_path / "raw", words)
         request = request_for("troubles", raw, **changes)
         return HostClient(pythons("troubles"), request, heartbeat=idle)

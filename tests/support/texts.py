@@ -1,9 +1,16 @@
 """A handler whose raw data tell it how to misbehave."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
 import msgspec
+import numpy as np
 
 from dscache_sdk import DatasetHandler, Sample, Scalar, Text, hash_split
 from dscache_sdk.example import encode_example
+from support.handlers import Example
 
 
 class Texts(DatasetHandler, name="my-texts"):
@@ -17,14 +24,14 @@ class Texts(DatasetHandler, name="my-texts"):
 
     features = {"id": Text(), "text": Text(), "drawn": Scalar("float32")}  # noqa: RUF012
 
-    def samples(self):
+    def samples(self) -> Iterable[Sample]:
         for path in self.raw.files("**/*.txt"):
             yield Sample(path, hash_split(path, val=self.options.val))
 
-    def load(self, sample):
+    def load(self, sample: Sample) -> str:
         return (self.raw / sample.id).read_text("utf-8")
 
-    def example(self, text, sample, rng):
+    def example(self, text: str, sample: Sample, rng: np.random.Generator) -> Any:
         drawn = rng.random()
         if text == "drop" or (text == "drop some" and drawn < 0.5):
             return None
@@ -44,8 +51,8 @@ class Texts(DatasetHandler, name="my-texts"):
 class Foreign:
     """An example that is a message of somebody else's protocol buffers."""
 
-    def __init__(self, example):
+    def __init__(self, example: Example) -> None:
         self.example = example
 
-    def SerializeToString(self, deterministic=None):
+    def SerializeToString(self, deterministic: bool | None = None) -> bytes:
         return encode_example(self.example)

@@ -9,9 +9,11 @@ import socket
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -41,23 +43,26 @@ def environ(tmp_path: Path, minio_binary: Path) -> dict[str, str]:
     }
 
 
-Up = Callable[..., StackReport]
+@dataclass
+class Up:
+    """`up(...)` in a directory, and what it said."""
+
+    directory: Path
+    environ: Mapping[str, str]
+    said: list[str] = field(default_factory=list)
+
+    def __call__(
+        self, *, builder: bool = False, more: Mapping[str, str] | None = None, **options: Any
+    ) -> StackReport:
+        wanted = StackOptions(self.directory, builder=builder, **options)
+        return bring_up(wanted, {**self.environ, **(more or {})}, self.said.append)
 
 
 @pytest.fixture
 def up(tmp_path: Path, environ: dict[str, str]) -> Iterator[Up]:
     """`up(...)` in `tmp_path/stack`; whatever is still running at the end is taken down."""
     directory = tmp_path / "stack"
-    said: list[str] = []
-
-    def call(
-        *, builder: bool = False, more: dict[str, str] | None = None, **options: object
-    ) -> StackReport:
-        wanted = StackOptions(directory, builder=builder, **options)  # type: ignore[arg-type]
-        return bring_up(wanted, {**environ, **(more or {})}, said.append)
-
-    call.said = said  # type: ignore[attr-defined]
-    yield call
+    yield Up(directory, environ)
     if (directory / record.STACK_FILE).is_file():
         takedown.down(directory, environ)
 
@@ -274,7 +279,7 @@ def test_a_server_on_path_that_does_not_stream_is_not(
     report = up()
     assert report.place.own is not None
     assert report.place.own.binary == minio_binary
-    assert "sends them nothing" in up.said[0]  # type: ignore[attr-defined]
+    assert "sends them nothing" in up.said[0]
     assert record.read_record(tmp_path / "stack").rejected == [probe.identity(path)]
 
 

@@ -178,7 +178,7 @@ def test_the_package_of_handlers_md_builds(stack: Place, tmp_path: Path) -> None
     spec = {"dataset_name": "pictures", "handler_version": "1.2.0", "dataset_config": {}}
     (tmp_path / "cfg.json").write_text(json.dumps(spec))
     wheels = own_wheels(tmp_path / "wheels")
-    options = ["--handler", "package", "--raw", stack.folder / "raw" / "pictures"]
+    options: list[str | Path] = ["--handler", "package", "--raw", stack.folder / "raw" / "pictures"]
     done = subprocess.run(
         ["dscache-builder", "try", "cfg.json", *options, "--find-links", wheels],
         cwd=tmp_path,

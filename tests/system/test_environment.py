@@ -19,7 +19,7 @@ import uv
 from filelock import FileLock
 
 from dscache.protocol.manifests import Lock
-from dscache_builder.environments import environment, resolver
+from dscache_builder.environments import resolver
 from dscache_builder.environments.environment import Environments, in_use, lock_digest
 from dscache_builder.environments.resolver import Resolver
 from dscache_builder.failure import EnvironmentFailed
@@ -419,7 +419,7 @@ def test_a_build_that_starts_while_its_environment_is_removed_gets_a_whole_one(
                 assert not started[0].done()
             remove(folder, **options)
 
-        monkeypatch.setattr(environment.shutil, "rmtree", start_a_build_and_remove)
+        monkeypatch.setattr(shutil, "rmtree", start_a_build_and_remove)
         assert environments.prune(DAY_S) == [python.parent.parent.name]
         assert started[0].result(60) == python
     assert subprocess.run([python, "-c", "import dscache_sdk"]).returncode == 0

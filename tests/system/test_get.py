@@ -59,22 +59,19 @@ def test_get_builds_once_and_then_hits(
     assert sorted(set(loads(numbers))) == sorted(f"{n:03d}.txt" for n in range(6))
 
     # the hit: no store at all
-    offline = {"DSCACHE_ENDPOINT": "http://127.0.0.1:1"}
-    again = dscache(client_config, "get", str(cfg), **offline)
+    again = dscache(client_config, "get", str(cfg), DSCACHE_ENDPOINT="http://127.0.0.1:1")
     assert (again.code, again.out, again.err) == (0, first.out, "")
 
     # at rest: requests answered, claim released, one complete zip
     left = [entry.name for entry in store.entries(layout.REQUESTS)]
     wait_until(lambda: not list(store.entries(layout.REQUESTS)), f"requests answered: {left}")
-    claim = store.get(layout.claim(key))
-    assert claim is not None
-    wait_until(
-        lambda: (
-            manifests.decode(store.get(layout.claim(key)).body, Checkpoint, where="").owner  # type: ignore[union-attr]
-            == ""
-        ),
-        "claim released",
-    )
+
+    def owner() -> str:
+        claim = store.get(layout.claim(key))
+        assert claim is not None
+        return manifests.decode(claim.body, Checkpoint, where="").owner
+
+    wait_until(lambda: owner() == "", "claim released")
     archive = store.get(live_of(store, key).zip_key)
     assert archive is not None
     with zipfile.ZipFile(BytesIO(archive.body)) as zipped:

@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,7 +50,7 @@ def test_killed_before_every_request_to_the_store(
     new_builder: NewBuilder, client_config: Config, store: Store, tmp_path: Path
 ) -> None:
     """A builder that dies before its n-th request, for every n there is; then a whole one."""
-    options = {"batch_size": 2, "limit": 1000}
+    options: dict[str, Any] = {"batch_size": 2, "limit": 1000}
     undisturbed: dict[str, bytes] = {}
     killed = 0
     for n in range(3, 60):

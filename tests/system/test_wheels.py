@@ -165,7 +165,9 @@ def test_metadata(built: Path, name: str) -> None:
     assert "Typing :: Typed" in found.get_all("Classifier", [])
     assert found["Description-Content-Type"] == "text/markdown"
     readme = (PACKAGES[name].parent / "README.md").read_bytes().strip()
-    assert found.get_payload(decode=True).strip() == readme  # type: ignore[union-attr]
+    payload = found.get_payload(decode=True)
+    assert isinstance(payload, bytes)
+    assert payload.strip() == readme
 
 
 @pytest.mark.parametrize("name", PACKAGES)

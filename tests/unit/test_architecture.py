@@ -132,7 +132,8 @@ def read_module(name: str, path: Path, known: Mapping[str, Path]) -> Module:
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
         for inner in ast.walk(node)
     }
-    imports, type_imports = set(), set()
+    imports: set[str] = set()
+    type_imports: set[str] = set()
     for node in ast.walk(tree):
         for imported in imported_by(node, package):
             target = imported if imported in known else imported.rpartition(".")[0]

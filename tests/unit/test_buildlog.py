@@ -81,9 +81,14 @@ class Bucket:
         return [text_of(body) for name, body in self.puts if name == layout.log(KEY)]
 
 
+def reporter_to(bucket: Any, now: list[float]) -> BucketReporter:
+    """A reporter whose time is `now[0]`; `bucket` is as much of a store as it needs."""
+    return BucketReporter(bucket, KEY, attempt="a1", clock=lambda: now[0])
+
+
 def test_the_log_is_sent_every_five_seconds_at_most_and_only_when_it_grew() -> None:
     bucket, now, printed = Bucket(), [100.0], [""]
-    reporter = BucketReporter(bucket, KEY, attempt="a1", clock=lambda: now[0])  # type: ignore[arg-type]
+    reporter = reporter_to(bucket, now)
     reporter.phase("environment")
     assert bucket.logs() == ["00:00:00Z environment\n"]
     with reporter.following(lambda: printed[0]):
@@ -103,7 +108,7 @@ def test_the_log_is_sent_every_five_seconds_at_most_and_only_when_it_grew() -> N
 
 def test_progress_is_written_once_a_second_at_most_also_when_phases_are_short() -> None:
     bucket, now = Bucket(), [100.0]
-    reporter = BucketReporter(bucket, KEY, attempt="a1", clock=lambda: now[0])  # type: ignore[arg-type]
+    reporter = reporter_to(bucket, now)
     for name in ("environment", "planning", "building", "publishing"):
         reporter.phase(name)
         now[0] += 0.3

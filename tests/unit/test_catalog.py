@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+from typing import Any
 
 import msgspec
 import pytest
@@ -17,6 +18,7 @@ from dscache.protocol.state import State
 from dscache.protocol.wait import OutstandingRequest, WaitOptions
 from dscache.remote import Remote
 from dscache.spec import Spec
+from dscache.store.notifications import Signal
 from simulation.store import Bucket, SimulatedStore
 
 SPEC = Spec.of("photos", "1.0.0", {})
@@ -98,13 +100,13 @@ def test_waiting_goes_on_when_progress_cannot_be_read(store: SimulatedStore) -> 
     out = wait.put_request(store, SPEC, nonce="n", client="c")
     store.put(layout.progress(SPEC.key), b"damaged")
 
-    class Signals(queue.Queue[object]):
-        def get(self, block: bool = True, timeout: float | None = None) -> object:
+    class Signals(queue.Queue[Signal]):
+        def get(self, block: bool = True, timeout: float | None = None) -> Signal:
             store.put(layout.ready(SPEC.key), manifests.encode(LIVE))
             raise queue.Empty
 
     clock = iter(range(1000))
-    how = WaitOptions(Signals(), clock=lambda: float(next(clock)))  # type: ignore[arg-type]
+    how = WaitOptions(Signals(), clock=lambda: float(next(clock)))
     assert isinstance(wait.wait(store, out, lambda spec: OutstandingRequest(spec, "n"), how), Live)
 
 
@@ -124,9 +126,10 @@ def test_an_answer_between_two_looks_is_found(bucket: Bucket) -> None:
         client_of(store).wait(f"{Spec.of('photos', '2.0.0', {}).key}.n")
 
 
-def client_of(store: SimulatedStore) -> Client:
+def client_of(store: Any) -> Client:
+    """A client of a store, which may be a simulated one."""
     client = Client(Config(client_name="me"))
-    client._remote = Remote(client.config, store)  # type: ignore[arg-type]
+    client._remote = Remote(client.config, store)
     return client
 
 

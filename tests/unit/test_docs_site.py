@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
+from types import ModuleType
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -118,7 +119,7 @@ def test_nothing_is_loaded_from_outside(site: Path) -> None:
 
 
 @pytest.mark.parametrize("package", [dscache, dscache_sdk], ids=lambda package: package.__name__)
-def test_every_public_name_is_on_the_packages_page(site: Path, package: object) -> None:
+def test_every_public_name_is_on_the_packages_page(site: Path, package: ModuleType) -> None:
     page = Page((site / "api" / f"{package.__name__}.html").read_text("utf-8"))
     assert {f"{package.__name__}.{name}" for name in package.__all__} <= page.anchors
 

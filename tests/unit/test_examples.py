@@ -7,6 +7,7 @@ import importlib
 import sys
 import types
 from collections.abc import Iterator
+from importlib import metadata
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +16,6 @@ import numpy as np
 import pytest
 
 from dscache.errors import DscacheError, UsageError
-from dscache.reading import handler_mapper
 from dscache.reading.dataset import Dataset
 from dscache_sdk.features import Feature, Image, Scalar
 from dscache_sdk.handler import DatasetHandler
@@ -195,7 +195,7 @@ def install(monkeypatch: pytest.MonkeyPatch, *points: Point) -> None:
     def entry_points(*, group: str, name: str) -> list[Point]:
         return list(points) if (group, name) == ("dscache.handlers", "photos") else []
 
-    monkeypatch.setattr(handler_mapper.metadata, "entry_points", entry_points)
+    monkeypatch.setattr(metadata, "entry_points", entry_points)
 
 
 def test_the_handlers_own_mapper_is_used(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,9 +247,9 @@ def test_each_worker_gets_whole_files_from_a_mapper_that_may_shuffle(
 
 
 @pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"batch_size": -1}, {"shuffle": 0}])
-def test_numbers_that_make_no_sense(dataset: Dataset, wrong: dict[str, int]) -> None:
+def test_numbers_that_make_no_sense(dataset: Dataset, wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=r"expected a number of at least 1"):
-        dataset.tfdata("train", **wrong)  # type: ignore[arg-type]
+        dataset.tfdata("train", **wrong)
 
 
 def test_nothing_to_shuffle_with(dataset: Dataset) -> None:
@@ -281,12 +281,13 @@ def zeros(count: int, dtype: Any) -> Tensor:
 
 @pytest.fixture
 def torch_data(monkeypatch: pytest.MonkeyPatch) -> Iterator[types.ModuleType]:
-    data = types.ModuleType("torch.utils.data")
-    data.IterableDataset = type("IterableDataset", (), {})  # type: ignore[attr-defined]
-    data.get_worker_info = lambda: None  # type: ignore[attr-defined]
-    torch, utils = types.ModuleType("torch"), types.ModuleType("torch.utils")
-    torch.utils, utils.data = utils, data  # type: ignore[attr-defined]
-    torch.int64, torch.zeros = np.int64, zeros  # type: ignore[attr-defined]
+    data: Any = types.ModuleType("torch.utils.data")
+    data.IterableDataset = type("IterableDataset", (), {})
+    data.get_worker_info = lambda: None
+    torch: Any = types.ModuleType("torch")
+    utils: Any = types.ModuleType("torch.utils")
+    torch.utils, utils.data = utils, data
+    torch.int64, torch.zeros = np.int64, zeros
     for module in (torch, utils, data):
         monkeypatch.setitem(sys.modules, module.__name__, module)
     yield data

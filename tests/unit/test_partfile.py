@@ -133,7 +133,8 @@ class TestResume:
     def test_gaps_and_what_is_surely_there_are_everything(
         self, pieces: list[tuple[int, int]]
     ) -> None:
-        written, at = [], 0
+        written: list[tuple[int, int]] = []
+        at = 0
         for skipped, length in pieces:
             start = at + (skipped + bool(written)) * BLOCK_BYTES
             at = start + length * BLOCK_BYTES

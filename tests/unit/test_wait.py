@@ -56,7 +56,7 @@ def story(
 
     store = SimulatedStore(Bucket(), step, lambda: False)
     how = WaitOptions(
-        script,  # type: ignore[arg-type]  # a queue as far as waiting goes
+        script,
         timeout_s=timeout_s,
         clock=lambda: script.now,
         uniform=lambda low, high: high,
@@ -94,7 +94,12 @@ def test_after_a_lost_stream_it_looks_later_for_others_have_lost_it_as_well() ->
 
 
 def test_while_a_stream_is_lost_it_looks_once_in_a_while() -> None:
-    story = [(0.5, Connected()), (10.0, Lost("x")), (11.0, Lost("y")), (95.0, Connected())]
+    story: list[tuple[float, Signal]] = [
+        (0.5, Connected()),
+        (10.0, Lost("x")),
+        (11.0, Lost("y")),
+        (95.0, Connected()),
+    ]
     assert looks_of(story, 140.0) == [0.0, 0.5, 50.0, 90.0, 130.0]
 
 
@@ -113,7 +118,11 @@ def test_a_break_postpones_the_look_to_a_minute_after_the_last_one_at_most() -> 
 
 
 def test_notifications_that_come_to_be_are_a_reason_to_look() -> None:
-    story = [(0.5, Connected()), (5.5, Unsupported("brought nothing")), (21.0, Connected())]
+    story: list[tuple[float, Signal]] = [
+        (0.5, Connected()),
+        (5.5, Unsupported("brought nothing")),
+        (21.0, Connected()),
+    ]
     looks = looks_of(story, 80.0)
     assert looks[:2] == [0.0, 0.5]
     assert max(b - a for a, b in itertools.pairwise(looks[1:-1])) <= 10.0
@@ -277,7 +286,7 @@ def test_a_marker_of_another_key_is_refused(state: str) -> None:
         markers.read_ready(store, SPEC.key)
 
 
-def test_a_store_that_goes_away_is_waited_for() -> None:
+def test_a_store_that_goes_away_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     script, how, store = story([], limit_s=60.0)
     out = wait.put_request(store, SPEC, nonce=NONCE, client="t")
     notes: list[str] = []
@@ -289,7 +298,7 @@ def test_a_store_that_goes_away_is_waited_for() -> None:
             raise StoreUnreachable("no answer")
         return answers(name)
 
-    store.get = unreachable_between  # type: ignore[method-assign, assignment]
+    monkeypatch.setattr(store, "get", unreachable_between)
     with pytest.raises(EndOfStory):
         wait.wait(store, out, never, how)
     assert max(script.looks) > 50.0
@@ -297,13 +306,13 @@ def test_a_store_that_goes_away_is_waited_for() -> None:
     assert notes[1:] == [f"{SPEC.key} is waiting for a builder"]
 
 
-def test_a_store_that_was_never_there_is_an_error() -> None:
+def test_a_store_that_was_never_there_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     _, how, store = story([])
 
     def unreachable(name: str) -> object:
         raise StoreUnreachable("no answer")
 
-    store.get = unreachable  # type: ignore[method-assign, assignment]
+    monkeypatch.setattr(store, "get", unreachable)
     with pytest.raises(StoreUnreachable):
         wait.wait(store, OutstandingRequest(SPEC, NONCE), never, how)
 

@@ -88,7 +88,7 @@ def _polygons(outline: list[Any]) -> list[Points]:
 
 
 def _coco_mask() -> Any:
-    from pycocotools import mask  # type: ignore[import-untyped]
+    from pycocotools import mask
 
     return mask
 

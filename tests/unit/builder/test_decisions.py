@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -36,10 +38,12 @@ def shard(index: int, size: int) -> FinishedShard:
 
 
 @given(st.lists(st.integers(0, 100), min_size=1, max_size=30), st.randoms(), st.integers(1, 300))
-def test_parts_hold_whole_shards_in_plan_order(sizes: list[int], rng: object, limit: int) -> None:
+def test_parts_hold_whole_shards_in_plan_order(
+    sizes: list[int], rng: random.Random, limit: int
+) -> None:
     """Whatever order shards are finished in, the parts are the same, and none is too small."""
     order = list(range(len(sizes)))
-    rng.shuffle(order)  # type: ignore[attr-defined]
+    rng.shuffle(order)
     packer = Packer(next_part=1, next_shard=0)
     parts = [part for i in order for part in packer.add(i, shard(i, sizes[i]), limit)]
     parts.append(packer.last(b"tail"))
@@ -80,9 +84,9 @@ def test_only_a_confirmed_prefix_is_kept() -> None:
     assert keep_prefix([], stored) == []
 
 
-def checkpoint(**changes: object) -> Checkpoint:
+def checkpoint(**changes: Any) -> Checkpoint:
     values = {"owner": "b:1", "nonce": "n", "counter": 1, "expires_at": 100.0, **changes}
-    return Checkpoint(**values)  # type: ignore[arg-type]
+    return Checkpoint(**values)
 
 
 @pytest.mark.parametrize(

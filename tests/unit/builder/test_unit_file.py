@@ -16,11 +16,17 @@ INSTALLED = "/opt/dscache/bin/python"
 RELEASE_S = 30  # what the builder takes at most to release its claims
 
 
+class AsWritten(configparser.ConfigParser):
+    """Leaves the case of the names alone."""
+
+    def optionxform(self, optionstr: str) -> str:
+        return optionstr
+
+
 @pytest.fixture
 def service() -> configparser.SectionProxy:
     """The unit's [Service] section; of settings that are given several times the last one."""
-    parser = configparser.ConfigParser(strict=False, interpolation=None)
-    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser = AsWritten(strict=False, interpolation=None)
     parser.read(UNIT)
     return parser["Service"]
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 from dscache.devstack import process
@@ -55,12 +57,12 @@ def test_a_kill_reaches_the_children(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("other", [{"started": 1}, {"boot": "another-boot"}])
-def test_a_number_that_was_given_to_another_process(other: dict[str, object]) -> None:
+def test_a_number_that_was_given_to_another_process(other: dict[str, Any]) -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as stranger:
         started = process._started(stranger.pid)
         assert started is not None
         boot = process.BOOT_ID.read_text().strip()
-        mistaken = Process(**{"pid": stranger.pid, "started": started, "boot": boot, **other})
+        mistaken = msgspec.structs.replace(Process(stranger.pid, started, boot), **other)
         assert not process.alive(mistaken)
         assert not process.stop(mistaken, grace_s=0)
         process.kill(mistaken)

@@ -1,6 +1,9 @@
 """Real photographs and building, for the tests of all handlers."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,14 +11,16 @@ import skimage
 import sklearn
 from PIL import Image as PillowImage
 
+from dscache_sdk import DatasetHandler
 from dscache_sdk.reading import iter_examples
+from support.handlers import Build, Example, Pixels, Save
 
 SKIMAGE = Path(skimage.__file__).parent / "data"
 SKLEARN = Path(sklearn.__file__).parent / "datasets" / "images"
 
 
 @pytest.fixture(scope="session")
-def photographs():
+def photographs() -> dict[str, Pixels]:
     """Photographs of 200 x 300 pixels and other proportions: name -> uint8 [height, width, 3]."""
     sizes = {
         SKLEARN / "china.jpg": (200, 300),
@@ -33,10 +38,10 @@ def photographs():
 
 
 @pytest.fixture
-def build():
+def build() -> Build:
     """Build a handler into a folder; returns the decoded examples."""
 
-    def run(handler, folder):
+    def run(handler: DatasetHandler, folder: Path) -> list[Example]:
         folder.mkdir(exist_ok=True)
         handler.output_dir = folder
         examples = list(iter_examples(handler.as_tfrecord(), handler.features))
@@ -47,10 +52,10 @@ def build():
 
 
 @pytest.fixture
-def save():
+def save() -> Save:
     """Save pixels as a picture, with its folders."""
 
-    def write(path, pixels, **options):
+    def write(path: Path, pixels: Pixels, **options: Any) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         PillowImage.fromarray(pixels).save(path, **options)
         return path

@@ -1,13 +1,19 @@
 """The coco handler on pictures in which the annotated things can be seen."""
 
+from __future__ import annotations
+
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from dataset_handlers import Coco
 from dscache_sdk import OptionsError, RawDataError, features_to_json
-from support.cocopictures import COLOURS, things, write_coco, write_instances
+from support.cocopictures import COLOURS, Inside, things, write_coco, write_instances
+from support.handlers import Build, Example, Pixels, Save, class_names
 
 # Of the tests' own use of pycocotools with numpy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -17,23 +23,24 @@ ALL = {"encoding": "png", "input_attributes": EVERYTHING, "batch_size": 1000}
 
 
 @pytest.fixture
-def raw(tmp_path, photographs, save):
+def raw(tmp_path: Path, photographs: dict[str, Pixels], save: Save) -> Path:
     """Five pictures to train with, one of them empty, and one for val."""
     return write_coco(tmp_path / "raw", photographs, save)
 
 
-def seen(one, category):
+def seen(one: Example, category: int) -> Inside:
     """Where the colour of a category is seen in an example's picture."""
     colour = np.array(COLOURS[category])
-    return (np.abs(one["image"].astype(int) - colour) < 100).all(axis=2)
+    inside: Inside = (np.abs(one["image"].astype(int) - colour) < 100).all(axis=2)
+    return inside
 
 
-def bounds(inside):
+def bounds(inside: Inside) -> npt.NDArray[np.float64]:
     rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
     return np.array([rows[0], columns[0], rows[-1] + 1, columns[-1] + 1], float)
 
 
-def beside(inside, black):
+def beside(inside: Inside, black: Inside) -> bool:
     """Whether a thing ends where the picture does."""
     grown = inside.copy()
     for _ in range(3):
@@ -41,10 +48,10 @@ def beside(inside, black):
         grown[:-1] |= grown[1:]
         grown[:, 1:] |= grown[:, :-1]
         grown[:, :-1] |= grown[:, 1:]
-    return (grown & black).sum() > 10
+    return bool((grown & black).sum() > 10)
 
 
-def check(one, tolerance=3):
+def check(one: Example, tolerance: int = 3) -> None:
     """Boxes, labels and the mask of an example say what its picture shows.
 
     A thing that is cut off has the cut-off box of the whole, which may be larger than what is seen.
@@ -71,11 +78,11 @@ def check(one, tolerance=3):
         assert one["is_crowd"][labels.index(number)] == (category == 44)
 
 
-def test_the_layout_of_coco(raw, tmp_path, build):
+def test_the_layout_of_coco(raw: Path, tmp_path: Path, build: Build) -> None:
     handler = Coco({**ALL, "crowd": True}, str(raw))
     plan = handler.plan()
     assert [(shard.split, shard.examples) for shard in plan.shards] == [("train", 4), ("val", 1)]
-    assert handler.features["labels"].names == NAMES
+    assert class_names(handler.features["labels"]) == NAMES
     assert '[\\"person\\", \\"dog\\", \\"bottle\\"]' in features_to_json(handler.features)
     for one in build(handler, tmp_path / "out"):
         assert one["id"].split("/")[0] in ("train2017", "val2017")
@@ -85,7 +92,9 @@ def test_the_layout_of_coco(raw, tmp_path, build):
         check(one, tolerance=4)  # enlarged two to four times
 
 
-def test_boxes_are_those_of_the_file(raw, tmp_path, build, photographs):
+def test_boxes_are_those_of_the_file(
+    raw: Path, tmp_path: Path, build: Build, photographs: dict[str, Pixels]
+) -> None:
     (one,) = [
         one
         for one in build(Coco({**ALL, "image_size": None}, str(raw)), tmp_path / "out")
@@ -118,14 +127,16 @@ VARIED = {"crop_size": [120, 130], "flip": 0.5, "variations_per_sample": 8}
     ],
     ids=str,
 )
-def test_boxes_and_masks_follow_the_picture(raw, tmp_path, build, config):
+def test_boxes_and_masks_follow_the_picture(
+    raw: Path, tmp_path: Path, build: Build, config: dict[str, Any]
+) -> None:
     examples = build(Coco({**ALL, "crowd": True, **config}, str(raw)), tmp_path / "out")
     assert len(examples) >= 5 * config.get("variations_per_sample", 1) - 5
     for one in examples:
         check(one)
 
 
-def test_turned_boxes_are_tight(raw, tmp_path, build):
+def test_turned_boxes_are_tight(raw: Path, tmp_path: Path, build: Build) -> None:
     config = {"image_size": [200, 210], "rotation": 20, "resize": "contain"}
     config |= {"crowd": True, "variations_per_sample": 4}
     differences = []
@@ -139,7 +150,9 @@ def test_turned_boxes_are_tight(raw, tmp_path, build):
     assert max(differences) < 0.02
 
 
-def test_without_outlines_turned_boxes_hold_their_things(raw, tmp_path, build):
+def test_without_outlines_turned_boxes_hold_their_things(
+    raw: Path, tmp_path: Path, build: Build
+) -> None:
     for path in (raw / "annotations").iterdir():
         content = json.loads(path.read_text())
         for annotation in content["annotations"]:
@@ -154,14 +167,14 @@ def test_without_outlines_turned_boxes_hold_their_things(raw, tmp_path, build):
             assert (box[2:] <= np.array([bottom, right]) + 0.01).all()
 
 
-def test_crowds_are_left_out_unless_asked_for(raw, tmp_path, build):
+def test_crowds_are_left_out_unless_asked_for(raw: Path, tmp_path: Path, build: Build) -> None:
     for one in build(Coco(ALL, str(raw)), tmp_path / "out"):
         assert sorted(one["labels"].tolist()) == [0, 1]
         assert one["is_crowd"].tolist() == [0, 0]
         assert one["mask"].max() == 2
 
 
-def test_instances_are_numbered_as_their_boxes(raw, tmp_path, build):
+def test_instances_are_numbered_as_their_boxes(raw: Path, tmp_path: Path, build: Build) -> None:
     config = {"mask": "instances", "crowd": True, "image_size": None}
     for one in build(Coco({**ALL, **config}, str(raw)), tmp_path / "out"):
         for number, label in enumerate(one["labels"].tolist()):
@@ -169,7 +182,9 @@ def test_instances_are_numbered_as_their_boxes(raw, tmp_path, build):
             assert ((one["mask"][:, :, 0] == number + 1) != inside).mean() < 0.001
 
 
-def test_smaller_things_are_painted_over_larger_ones(tmp_path, photographs, save, build):
+def test_smaller_things_are_painted_over_larger_ones(
+    tmp_path: Path, photographs: dict[str, Pixels], save: Save, build: Build
+) -> None:
     height, width = photographs["china"].shape[:2]
     save(tmp_path / "train2017" / "china.png", photographs["china"])
     boxes = [[50, 50, 20, 20], [0, 0, 200, 150], [55, 55, 5, 5]]
@@ -191,9 +206,9 @@ def test_smaller_things_are_painted_over_larger_ones(tmp_path, photographs, save
     assert [one["mask"][place][0] for place in ((10, 10), (52, 52), (57, 57))] == [2, 1, 3]
 
 
-def test_categories(raw, tmp_path, build):
+def test_categories(raw: Path, tmp_path: Path, build: Build) -> None:
     handler = Coco({**ALL, "categories": ["dog", "bottle", "dog"]}, str(raw))
-    assert handler.features["labels"].names == ["dog", "bottle"]
+    assert class_names(handler.features["labels"]) == ["dog", "bottle"]
     for one in build(handler, tmp_path / "out"):
         assert one["labels"].tolist() == [0]  # the bottles are a crowd
         assert ((one["mask"][:, :, 0] == 1) != seen(one, 18)).mean() < 0.01
@@ -203,7 +218,7 @@ def test_categories(raw, tmp_path, build):
         _ = Coco({"categories": ["dgo"]}, str(raw)).features
 
 
-def test_min_area(raw, photographs):
+def test_min_area(raw: Path, photographs: dict[str, Pixels]) -> None:
     _, annotations = things(photographs["china"])
     limit = annotations[0]["area"] + 1
     kept = {
@@ -216,7 +231,7 @@ def test_min_area(raw, photographs):
         Coco({"min_area": 1e9}, str(raw)).plan()
 
 
-def test_pictures_with_nothing_in_them(raw, tmp_path, build):
+def test_pictures_with_nothing_in_them(raw: Path, tmp_path: Path, build: Build) -> None:
     assert len(Coco({}, str(raw)).samples()) == 5
     handler = Coco({**ALL, "keep_empty": True, "categories": ["dog"], "min_area": 1e9}, str(raw))
     examples = build(handler, tmp_path / "all")
@@ -227,7 +242,9 @@ def test_pictures_with_nothing_in_them(raw, tmp_path, build):
         assert one["mask"].max() == 0
 
 
-def test_things_of_which_little_is_left_are_left_out(raw, tmp_path, build):
+def test_things_of_which_little_is_left_are_left_out(
+    raw: Path, tmp_path: Path, build: Build
+) -> None:
     config = {**ALL, "image_size": [200, 200], "crop_size": [60, 60], "variations_per_sample": 20}
     config["random_crop_centered"] = False
     every = build(Coco({**config, "keep_empty": True}, str(raw)), tmp_path / "every")
@@ -238,7 +255,7 @@ def test_things_of_which_little_is_left_are_left_out(raw, tmp_path, build):
     assert 0 < sum(len(one["boxes"]) for one in most) < sum(len(one["boxes"]) for one in some)
 
 
-def test_resolution_keeps_the_boxes(raw, tmp_path, build):
+def test_resolution_keeps_the_boxes(raw: Path, tmp_path: Path, build: Build) -> None:
     config = {**ALL, "rotation": 25, "flip": 0.5, "variations_per_sample": 5, "resize": "stretch"}
     small, large = (
         build(
@@ -252,7 +269,7 @@ def test_resolution_keeps_the_boxes(raw, tmp_path, build):
         assert np.abs(one["boxes"] - other["boxes"]).max(initial=0) < 0.02
 
 
-def test_two_builds_are_equal(raw, tmp_path, build):
+def test_two_builds_are_equal(raw: Path, tmp_path: Path, build: Build) -> None:
     config = {**ALL, "rotation": 25, "exposure": 1, "crowd": True, "variations_per_sample": 3}
     for name in ("one", "two"):
         build(Coco({**config, "image_size": [200, 200]}, str(raw)), tmp_path / name)

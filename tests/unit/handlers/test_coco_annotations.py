@@ -1,13 +1,19 @@
 """COCO's annotation files: where they lie, what they say, how they are damaged."""
 
+from __future__ import annotations
+
 import json
 import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dataset_handlers import Coco
 from dscache_sdk import OptionsError, RawDataError, SampleError
 from support.cocopictures import things, write_coco, write_instances
+from support.handlers import Build, Pixels, Save, class_names
 
 # Of the tests' own use of pycocotools with numpy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -17,12 +23,14 @@ ALL = {"encoding": "png", "input_attributes": EVERYTHING, "batch_size": 1000}
 
 
 @pytest.fixture
-def raw(tmp_path, photographs, save):
+def raw(tmp_path: Path, photographs: dict[str, Pixels], save: Save) -> Path:
     """Five pictures to train with, one of them empty, and one for val."""
     return write_coco(tmp_path / "raw", photographs, save)
 
 
-def test_pictures_beside_their_annotations(tmp_path, photographs, save, build):
+def test_pictures_beside_their_annotations(
+    tmp_path: Path, photographs: dict[str, Pixels], save: Save, build: Build
+) -> None:
     for folder in ("train", "valid"):
         picture, annotations = things(photographs["china"])
         save(tmp_path / folder / "china.png", picture)
@@ -37,7 +45,7 @@ def test_pictures_beside_their_annotations(tmp_path, photographs, save, build):
     }
 
 
-def test_pictures_in_a_folder_images(raw):
+def test_pictures_in_a_folder_images(raw: Path) -> None:
     (raw / "images").mkdir()
     (raw / "train2017").rename(raw / "images" / "train2017")
     ids = {sample.id for sample in Coco({}, str(raw)).samples()}
@@ -45,7 +53,7 @@ def test_pictures_in_a_folder_images(raw):
     assert "val2017/rocket.png" in ids
 
 
-def test_annotations_without_pictures_are_left_out(raw):
+def test_annotations_without_pictures_are_left_out(raw: Path) -> None:
     (raw / "train2017").rename(raw / "elsewhere")
     assert {sample.split for sample in Coco({}, str(raw)).samples()} == {"val"}
     (raw / "val2017").rename(raw / "elsewhere" / "too")
@@ -53,7 +61,7 @@ def test_annotations_without_pictures_are_left_out(raw):
         Coco({}, str(raw)).samples()
 
 
-def change(raw, **members):
+def change(raw: Path, **members: Callable[[list[Any]], object]) -> None:
     path = raw / "annotations" / "instances_train2017.json"
     content = json.loads(path.read_text())
     for name, function in members.items():
@@ -81,14 +89,16 @@ def change(raw, **members):
         ("categories", lambda items: items[0].update(name="cat"), "category 18 is 'dog' in"),
     ],
 )
-def test_damaged_annotations_are_named(raw, member, function, message):
+def test_damaged_annotations_are_named(
+    raw: Path, member: str, function: Callable[[list[Any]], object], message: str
+) -> None:
     change(raw, **{member: function})
     with pytest.raises(RawDataError, match=message) as caught:
         Coco({}, str(raw)).plan()
     assert "instances_" in str(caught.value)
 
 
-def test_what_is_no_json_is_named(raw):
+def test_what_is_no_json_is_named(raw: Path) -> None:
     (raw / "annotations" / "instances_val2017.json").write_text("{")
     with pytest.raises(RawDataError, match=r"'annotations/instances_val2017\.json' is no"):
         Coco({}, str(raw)).plan()
@@ -106,7 +116,9 @@ def test_what_is_no_json_is_named(raw):
         (7, "no run lengths"),
     ],
 )
-def test_damaged_outlines_are_bad_samples(raw, tmp_path, segmentation, message):
+def test_damaged_outlines_are_bad_samples(
+    raw: Path, tmp_path: Path, segmentation: object, message: str
+) -> None:
     change(raw, annotations=lambda items: items[0].update(segmentation=segmentation))
     handler = Coco({**ALL, "batch_size": 99}, str(raw))
     with pytest.raises(SampleError, match=message) as caught:
@@ -114,7 +126,9 @@ def test_damaged_outlines_are_bad_samples(raw, tmp_path, segmentation, message):
     assert caught.value.sample_id == "train2017/china.png"
 
 
-def test_a_picture_of_another_size_is_a_bad_sample(raw, tmp_path, photographs, save):
+def test_a_picture_of_another_size_is_a_bad_sample(
+    raw: Path, tmp_path: Path, photographs: dict[str, Pixels], save: Save
+) -> None:
     save(raw / "train2017" / "china.png", photographs["flower"])
     handler = Coco({"batch_size": 99}, str(raw))
     with pytest.raises(SampleError, match="are for 200 x 300") as caught:
@@ -122,8 +136,8 @@ def test_a_picture_of_another_size_is_a_bad_sample(raw, tmp_path, photographs, s
     assert caught.value.sample_id == "train2017/china.png"
 
 
-def test_annotations_and_pictures_decide_the_digest(raw):
-    def digest():
+def test_annotations_and_pictures_decide_the_digest(raw: Path) -> None:
+    def digest() -> str:
         return Coco({}, str(raw)).plan().digest
 
     found = [digest()]
@@ -134,8 +148,8 @@ def test_annotations_and_pictures_decide_the_digest(raw):
     assert len(set(found)) == 3
 
 
-def test_outlines_are_carried_only_where_they_are_needed(raw):
-    def outlines(**config):
+def test_outlines_are_carried_only_where_they_are_needed(raw: Path) -> None:
+    def outlines(**config: Any) -> list[str]:
         samples = Coco(config, str(raw)).samples()
         return [thing[-1] for sample in samples for thing in sample.data["things"]]
 
@@ -144,7 +158,7 @@ def test_outlines_are_carried_only_where_they_are_needed(raw):
         assert len(needed) == len(outlines()) and "" not in needed
 
 
-def test_samples_are_json(raw):
+def test_samples_are_json(raw: Path) -> None:
     import msgspec
 
     from dscache_sdk import Plan
@@ -153,7 +167,9 @@ def test_samples_are_json(raw):
     assert msgspec.json.decode(msgspec.json.encode(plan), type=Plan) == plan
 
 
-def test_too_many_things_for_one_mask(tmp_path, photographs, save):
+def test_too_many_things_for_one_mask(
+    tmp_path: Path, photographs: dict[str, Pixels], save: Save
+) -> None:
     save(tmp_path / "train2017" / "china.png", photographs["china"])
     height, width = photographs["china"].shape[:2]
     pictures = [{"id": 1, "file_name": "china.png", "height": height, "width": width}]
@@ -165,9 +181,10 @@ def test_too_many_things_for_one_mask(tmp_path, photographs, save):
         handler.write_shard(handler.plan(), 0, tmp_path / "x.tfrecord")
 
 
-def test_too_many_classes_for_one_mask(raw):
+def test_too_many_classes_for_one_mask(raw: Path) -> None:
     more = [{"id": number, "name": f"thing {number}"} for number in range(1000, 1300)]
     change(raw, categories=lambda items: items.extend(more))
     with pytest.raises(OptionsError, match="303 classes do not fit"):
         _ = Coco(ALL, str(raw)).features
-    assert Coco({**ALL, "mask": "instances"}, str(raw)).features["labels"].names[3] == "thing 1000"
+    handler = Coco({**ALL, "mask": "instances"}, str(raw))
+    assert class_names(handler.features["labels"])[3] == "thing 1000"

@@ -1,6 +1,10 @@
 """The composite handler on cut-outs of real photographs."""
 
+from __future__ import annotations
+
 import shutil
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,13 +14,14 @@ from dataset_handlers import Composite
 from dataset_handlers.layers import Placement, lay_over, read_cutout
 from dscache_sdk import OptionsError, RawDataError, SampleError, read_rgb
 from dscache_sdk.samples import rng_for
+from support.handlers import Build, Pixels, Save
 
 EVERYTHING = ["alpha", "background", "id", "image"]
 PNG = {"encoding": "png", "image_size": [120, 160], "input_attributes": EVERYTHING}
 BACKGROUNDS = ("china", "flower", "rocket")
 
 
-def cut_out(photograph):
+def cut_out(photograph: Pixels) -> Pixels:
     """An ellipse of a photograph, soft at its edge, with hidden green beyond it: RGBA."""
     height, width = photograph.shape[:2]
     rows, columns = np.mgrid[:height, :width]
@@ -27,7 +32,7 @@ def cut_out(photograph):
 
 
 @pytest.fixture
-def raw(tmp_path, photographs, save):
+def raw(tmp_path: Path, photographs: dict[str, Pixels], save: Save) -> Path:
     folder = tmp_path / "raw"
     for name, photograph in photographs.items():
         if name in BACKGROUNDS:
@@ -37,7 +42,7 @@ def raw(tmp_path, photographs, save):
     return folder
 
 
-def test_pictures_are_cut_outs_over_backgrounds(raw, tmp_path, build):
+def test_pictures_are_cut_outs_over_backgrounds(raw: Path, tmp_path: Path, build: Build) -> None:
     config = {**PNG, "variations_per_sample": 8, "scale": [0.3, 0.8]}
     examples = build(Composite(config, str(raw)), tmp_path / "out")
     assert len(examples) == 3 * 8
@@ -56,7 +61,7 @@ def test_pictures_are_cut_outs_over_backgrounds(raw, tmp_path, build):
         assert abs(image[alpha == 255] - below[alpha == 255].astype(int)).mean() > 5
 
 
-def test_the_matte_is_the_share_of_the_cut_out(raw):
+def test_the_matte_is_the_share_of_the_cut_out(raw: Path) -> None:
     cutout = read_cutout(raw / "foregrounds" / "chelsea.png")
     placed = Placement(0.0, 0.5, 0.5, 0.8)
     over_black, alpha = lay_over(cutout, np.zeros((100, 100, 3), np.uint8), placed)
@@ -68,7 +73,7 @@ def test_the_matte_is_the_share_of_the_cut_out(raw):
     assert soft.sum() > 50
 
 
-def test_hidden_colours_do_not_bleed_into_the_edge(tmp_path, save):
+def test_hidden_colours_do_not_bleed_into_the_edge(tmp_path: Path, save: Save) -> None:
     pixels = np.zeros((40, 40, 4), np.uint8)
     pixels[:, :] = (0, 255, 0, 0)
     pixels[10:30, 10:30] = (200, 0, 0, 255)
@@ -80,7 +85,7 @@ def test_hidden_colours_do_not_bleed_into_the_edge(tmp_path, save):
     assert image[:, :, 1].max() <= 2
 
 
-def test_margins_do_not_count(raw):
+def test_margins_do_not_count(raw: Path) -> None:
     cutout = read_cutout(raw / "foregrounds" / "chelsea.png")
     alpha = np.asarray(cutout)[:, :, 3]
     assert alpha.any(axis=0).all()
@@ -88,7 +93,7 @@ def test_margins_do_not_count(raw):
 
 
 @pytest.mark.parametrize("scale", [0.01, 0.5, 1.0, 2.0])
-def test_placements_at_the_ends(raw, scale):
+def test_placements_at_the_ends(raw: Path, scale: float) -> None:
     cutout = read_cutout(raw / "foregrounds" / "coffee.png")
     for down in (0.0, 1.0):
         for right in (0.0, 1.0):
@@ -97,12 +102,12 @@ def test_placements_at_the_ends(raw, scale):
             assert image.shape == (50, 90, 3)
             assert alpha.any() or scale < 0.1
             if scale == 0.5:
-                rows, columns = alpha.any(axis=1), alpha.any(axis=0)
+                rows, columns = np.any(alpha, axis=1), np.any(alpha, axis=0)
                 assert (rows[:3].any(), rows[-3:].any()) == (down == 0, down == 1)
                 assert (columns[:3].any(), columns[-3:].any()) == (right == 0, right == 1)
 
 
-def test_flips(raw):
+def test_flips(raw: Path) -> None:
     cutout = read_cutout(raw / "foregrounds" / "coffee.png")
     below = np.asarray(PillowImage.open(raw / "backgrounds" / "china.jpg").resize((90, 50)))
     image, alpha = lay_over(cutout, below, Placement(0.0, 0.5, 0.0, 0.5))
@@ -112,10 +117,10 @@ def test_flips(raw):
     np.testing.assert_array_equal(both, image[:, ::-1])
 
 
-def test_draws_keep_to_the_options_and_do_not_depend_on_them():
+def test_draws_keep_to_the_options_and_do_not_depend_on_them() -> None:
     for number in range(50):
 
-        def draw(*arguments, **named):
+        def draw(*arguments: Any, **named: Any) -> Placement:
             return Placement.draw(rng_for(0, "a", number), *arguments, **named)  # noqa: B023
 
         bare, full = draw((0.2, 0.4), 0.0), draw((0.2, 0.4), 1.0, 1.0, 1.0)
@@ -129,7 +134,7 @@ def test_draws_keep_to_the_options_and_do_not_depend_on_them():
         assert not bare.flip
 
 
-def test_resolution_keeps_the_placements(raw, tmp_path, build):
+def test_resolution_keeps_the_placements(raw: Path, tmp_path: Path, build: Build) -> None:
     sizes = ([60, 80], [120, 160])
     config = {**PNG, "variations_per_sample": 4, "flip": 0.5}
     small, large = (
@@ -142,7 +147,9 @@ def test_resolution_keeps_the_placements(raw, tmp_path, build):
         assert np.abs(shrunk - one["alpha"][:, :, 0]).mean() < 6
 
 
-def test_two_builds_are_equal_and_variations_differ(raw, tmp_path, build):
+def test_two_builds_are_equal_and_variations_differ(
+    raw: Path, tmp_path: Path, build: Build
+) -> None:
     config = {**PNG, "variations_per_sample": 3}
     for name in ("one", "two"):
         examples = build(Composite(config, str(raw)), tmp_path / name)
@@ -151,8 +158,10 @@ def test_two_builds_are_equal_and_variations_differ(raw, tmp_path, build):
     assert not np.array_equal(examples[0]["alpha"], examples[1]["alpha"])
 
 
-def test_every_background_decides_the_digest(raw, photographs, save):
-    def digest():
+def test_every_background_decides_the_digest(
+    raw: Path, photographs: dict[str, Pixels], save: Save
+) -> None:
+    def digest() -> str:
         return Composite({}, str(raw)).plan().digest
 
     before = digest()
@@ -162,7 +171,9 @@ def test_every_background_decides_the_digest(raw, photographs, save):
     assert len({before, more, digest()}) == 3
 
 
-def test_backgrounds_of_a_split_stay_in_it(tmp_path, photographs, save, build):
+def test_backgrounds_of_a_split_stay_in_it(
+    tmp_path: Path, photographs: dict[str, Pixels], save: Save, build: Build
+) -> None:
     for split in ("train", "val"):
         save(tmp_path / "foregrounds" / split / "a.png", cut_out(photographs["coffee"]))
         for name in BACKGROUNDS[:2]:
@@ -175,7 +186,7 @@ def test_backgrounds_of_a_split_stay_in_it(tmp_path, photographs, save, build):
         Composite({}, str(tmp_path)).plan()
 
 
-def test_splits_by_hash_share_the_backgrounds(raw):
+def test_splits_by_hash_share_the_backgrounds(raw: Path) -> None:
     samples = Composite({"splits": {"val": 0.5, "test": 0.5}}, str(raw)).plan().samples
     assert len(samples) == 3
     assert {sample.split for sample in samples} <= {"val", "test"}
@@ -188,7 +199,9 @@ def test_splits_by_hash_share_the_backgrounds(raw):
         (np.zeros((9, 9, 4), np.uint8), "wholly transparent"),
     ],
 )
-def test_what_is_no_cut_out_is_a_bad_sample(raw, save, tmp_path, pixels, message):
+def test_what_is_no_cut_out_is_a_bad_sample(
+    raw: Path, save: Save, tmp_path: Path, pixels: Pixels, message: str
+) -> None:
     save(raw / "foregrounds" / "bad.png", pixels)
     handler = Composite({"batch_size": 99, "splits": {"val": 0}}, str(raw))
     with pytest.raises(SampleError, match=rf"'foregrounds/bad.png'.*{message}"):
@@ -196,7 +209,7 @@ def test_what_is_no_cut_out_is_a_bad_sample(raw, save, tmp_path, pixels, message
 
 
 @pytest.mark.parametrize("folder", ["foregrounds", "backgrounds"])
-def test_a_missing_folder_is_named(raw, folder):
+def test_a_missing_folder_is_named(raw: Path, folder: Path) -> None:
     shutil.rmtree(raw / folder)
     with pytest.raises(RawDataError, match=rf"no pictures in .*/{folder}"):
         Composite({}, str(raw)).plan()
@@ -211,7 +224,7 @@ def test_a_missing_folder_is_named(raw, folder):
         ({"image_size": None}, "image_size"),
     ],
 )
-def test_options_are_checked(config, option):
+def test_options_are_checked(config: dict[str, Any], option: str) -> None:
     with pytest.raises(OptionsError) as caught:
         Composite(config, "raw")
     assert caught.value.option == option

@@ -1,10 +1,13 @@
 """The photos handler on real pictures."""
 
+from __future__ import annotations
+
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +20,9 @@ from dataset_handlers.augment import Variation
 from dataset_handlers.geometry import cut_for
 from dataset_handlers.pixels import expose, exposure_table, take
 from dscache_sdk import OptionsError, RawDataError, SampleError, features_to_json
+from dscache_sdk.images import Size
 from dscache_sdk.samples import rng_for
+from support.handlers import Build, Pixels, class_names
 
 ARTICLE = {
     "input_attributes": ["image"],
@@ -41,7 +46,7 @@ PICTURES = {
 }
 
 
-def fill(folder, under=""):
+def fill(folder: Path, under: str = "") -> Path:
     for name, source in PICTURES.items():
         path = folder / under / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -50,15 +55,15 @@ def fill(folder, under=""):
 
 
 @pytest.fixture
-def raw(tmp_path):
+def raw(tmp_path: Path) -> Path:
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw" / "notes.txt").write_text("no picture")
     return fill(tmp_path / "raw")
 
 
-def test_the_articles_example_works_as_it_stands(raw, tmp_path, build):
+def test_the_articles_example_works_as_it_stands(raw: Path, tmp_path: Path, build: Build) -> None:
     handler = Photos(ARTICLE, str(raw))
-    assert handler.crop_size == (800, 800)
+    assert vars(handler)["crop_size"] == (800, 800)
     plan = handler.plan()
     assert plan.examples == len(PICTURES)
     examples = build(handler, tmp_path / "out")
@@ -67,15 +72,15 @@ def test_the_articles_example_works_as_it_stands(raw, tmp_path, build):
     assert {one["image"].shape for one in examples} == {(800, 800, 3)}
 
 
-def test_no_options_at_all(raw, tmp_path, build):
+def test_no_options_at_all(raw: Path, tmp_path: Path, build: Build) -> None:
     examples = build(Photos({}, str(raw)), tmp_path / "out")
     assert {one["image"].shape for one in examples} == {(1024, 1024, 3)}
 
 
-def test_features_and_labels(raw, tmp_path, build):
+def test_features_and_labels(raw: Path, tmp_path: Path, build: Build) -> None:
     handler = Photos({**SMALL, "input_attributes": ["label", "image", "id"]}, str(raw))
     examples = build(handler, tmp_path / "out")
-    names = handler.features["label"].names
+    names = class_names(handler.features["label"])
     assert names == ["animals", "people", "things"]
     assert '\\"animals\\", \\"people\\", \\"things\\"' in features_to_json(handler.features)
     assert {one["id"]: names[one["label"]] for one in examples} == {
@@ -83,42 +88,42 @@ def test_features_and_labels(raw, tmp_path, build):
     }
 
 
-def test_the_order_of_attributes_makes_no_other_dataset():
+def test_the_order_of_attributes_makes_no_other_dataset() -> None:
     one = Photos.resolve({"input_attributes": ["image", "id", "image"]})
     assert one == Photos.resolve({"input_attributes": ["id", "image"]})
 
 
-def test_pictures_without_a_folder_have_no_label(raw):
+def test_pictures_without_a_folder_have_no_label(raw: Path) -> None:
     shutil.copy(SKLEARN / "china.jpg", raw / "loose.jpg")
     with pytest.raises(RawDataError, match=r"'loose.jpg' lies in no folder"):
         Photos({"input_attributes": ["label"]}, str(raw)).plan()
 
 
-def test_split_folders(tmp_path):
+def test_split_folders(tmp_path: Path) -> None:
     for split in ("train", "val"):
         fill(tmp_path, split)
     handler = Photos({"input_attributes": ["id", "label"], "batch_size": 9}, str(tmp_path))
     plan = handler.plan()
     assert [shard.split for shard in plan.shards] == ["train", "val"]
     assert all(sample.id.startswith(f"{sample.split}/") for sample in plan.samples)
-    assert handler.features["label"].names == ["animals", "people", "things"]
+    assert class_names(handler.features["label"]) == ["animals", "people", "things"]
 
 
-def test_a_class_named_train_is_no_split(raw):
+def test_a_class_named_train_is_no_split(raw: Path) -> None:
     (raw / "train").mkdir()
     shutil.copy(SKLEARN / "china.jpg", raw / "train" / "locomotive.jpg")
     handler = Photos({"splits": {"val": 0}, "input_attributes": ["label"]}, str(raw))
     assert {sample.split for sample in handler.plan().samples} == {"train"}
-    assert "train" in handler.features["label"].names
+    assert "train" in class_names(handler.features["label"])
 
 
-def test_splits_by_hash(raw):
+def test_splits_by_hash(raw: Path) -> None:
     plan = Photos({"splits": {"val": 0.5, "test": 0.5}, "batch_size": 9}, str(raw)).plan()
     assert {sample.split for sample in plan.samples} == {"val", "test"}
 
 
 @pytest.mark.parametrize("encoding", ["jpeg", "png", "raw"])
-def test_encodings(raw, tmp_path, encoding, build):
+def test_encodings(raw: Path, tmp_path: Path, encoding: str, build: Build) -> None:
     handler = Photos({**SMALL, "encoding": encoding, "variations_per_sample": 2}, str(raw))
     examples = build(handler, tmp_path / "out")
     assert {one["image"].shape for one in examples} == {(48, 56, 3)}
@@ -126,7 +131,7 @@ def test_encodings(raw, tmp_path, encoding, build):
     assert not np.array_equal(examples[0]["image"], examples[1]["image"])
 
 
-def test_pictures_of_their_own_size(raw, tmp_path, build):
+def test_pictures_of_their_own_size(raw: Path, tmp_path: Path, build: Build) -> None:
     config = {"image_size": None, "encoding": "raw", "input_attributes": ["id", "image"]}
     for one in build(Photos(config, str(raw)), tmp_path / "out"):
         with PillowImage.open(raw / one["id"]) as picture:
@@ -148,43 +153,47 @@ def test_pictures_of_their_own_size(raw, tmp_path, build):
         ({"rotate": 5}, "rotate", "did you mean 'rotation'?"),
     ],
 )
-def test_options_are_checked_at_construction(config, option, message):
+def test_options_are_checked_at_construction(
+    config: dict[str, Any], option: str, message: str
+) -> None:
     with pytest.raises(OptionsError) as caught:
         Photos(config, "raw")
     assert caught.value.option == option
     assert message in str(caught.value)
 
 
-def test_every_option_has_help():
+def test_every_option_has_help() -> None:
     for name, described in Photos.config_options().items():
         assert described["help"], name
 
 
-def test_a_cut_picture_is_named(raw, tmp_path):
+def test_a_cut_picture_is_named(raw: Path, tmp_path: Path) -> None:
     path = raw / "things" / "china.jpg"
     path.write_bytes(path.read_bytes()[:50_000])
     handler = Photos(SMALL, str(raw))
     plan = handler.plan()
     with pytest.raises(SampleError, match=r"'things/china.jpg'.*truncated"):
         handler.write_shard(plan, 0, tmp_path / "x.tfrecord")
-    bad = []
+    bad: list[SampleError] = []
     stats = handler.write_shard(plan, 0, tmp_path / "x.tfrecord", bad=bad.append)
     assert [error.sample_id for error in bad] == ["things/china.jpg"]
     assert stats.records == len(PICTURES) - 1
 
 
-def test_a_crop_larger_than_a_picture_of_its_own_size_is_named(raw, tmp_path, build):
+def test_a_crop_larger_than_a_picture_of_its_own_size_is_named(
+    raw: Path, tmp_path: Path, build: Build
+) -> None:
     config = {"image_size": None, "crop_size": [500, 10], "batch_size": 99}
     with pytest.raises(SampleError, match="does not fit this picture"):
         build(Photos(config, str(raw)), tmp_path / "out")
 
 
-def test_an_empty_folder_is_named(tmp_path):
+def test_an_empty_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(RawDataError, match="there are no pictures"):
         Photos({}, str(tmp_path)).plan()
 
 
-def test_two_builds_are_equal(raw, tmp_path, build):
+def test_two_builds_are_equal(raw: Path, tmp_path: Path, build: Build) -> None:
     config = {**SMALL, "rotation": 20, "exposure": 1, "flip": 0.5, "variations_per_sample": 2}
     for name in ("one", "two"):
         build(Photos(config, str(raw)), tmp_path / name)
@@ -192,7 +201,7 @@ def test_two_builds_are_equal(raw, tmp_path, build):
     assert [path.read_bytes() for path in one] == [path.read_bytes() for path in two]
 
 
-def test_another_seed_gives_other_crops(raw, tmp_path, build):
+def test_another_seed_gives_other_crops(raw: Path, tmp_path: Path, build: Build) -> None:
     first, second = (
         build(Photos({**SMALL, "seed": seed}, str(raw)), tmp_path / str(seed)) for seed in (0, 1)
     )
@@ -201,22 +210,22 @@ def test_another_seed_gives_other_crops(raw, tmp_path, build):
     )
 
 
-def gradient(height, width):
+def gradient(height: int, width: int) -> Pixels:
     """Red tells the row, green the column, as fractions of 250; blue marks the inside."""
     rows, columns = np.mgrid[:height, :width]
     pixels = np.dstack([rows * 250 / height, columns * 250 / width, np.full_like(rows, 200)])
     return pixels.astype(np.uint8)
 
 
-def vary(pixels, size, variation):
+def vary(pixels: Pixels, size: Size | None, variation: Variation) -> Pixels:
     return expose(take(pixels, cut_for(pixels.shape[:2], size, variation)), variation.stops)
 
 
-def draw(number, **options):
+def draw(number: int, **options: Any) -> Variation:
     return Variation.draw(rng_for(0, "a", number), **options)
 
 
-def test_switching_options_on_keeps_the_crops():
+def test_switching_options_on_keeps_the_crops() -> None:
     for number in range(20):
         bare, full = draw(number), draw(number, flip=1, rotation=30, exposure=2)
         assert (bare.down, bare.right) == (full.down, full.right)
@@ -225,7 +234,7 @@ def test_switching_options_on_keeps_the_crops():
         assert abs(full.stops) <= 2
 
 
-def test_resolution_keeps_the_crops():
+def test_resolution_keeps_the_crops() -> None:
     for number in range(20):
         variation = draw(number, flip=0.5, rotation=25)
         one = vary(gradient(100, 100), (60, 60), variation).astype(int)
@@ -234,7 +243,7 @@ def test_resolution_keeps_the_crops():
 
 
 @pytest.mark.parametrize("size", [(60, 60), (100, 100), (100, 40), (10, 100)])
-def test_rotation_leaves_no_black_corners(size):
+def test_rotation_leaves_no_black_corners(size: Size) -> None:
     for degrees in (-180, -91, -45, -10, 0.5, 3, 30, 45, 90, 135):
         for place in (0.0, 0.5, 1.0):
             part = vary(gradient(100, 100), size, Variation(place, place, degrees=degrees))
@@ -242,7 +251,7 @@ def test_rotation_leaves_no_black_corners(size):
             assert part[:, :, 2].min() >= 199
 
 
-def test_rotation_turns_by_the_angle_about_the_centre():
+def test_rotation_turns_by_the_angle_about_the_centre() -> None:
     pixels = gradient(200, 200)
     picture = PillowImage.fromarray(pixels)
     turned = vary(pixels, (100, 100), Variation(0.5, 0.5, degrees=90)).astype(int)
@@ -252,10 +261,10 @@ def test_rotation_turns_by_the_angle_about_the_centre():
     assert np.abs(turned - np.asarray(expected).astype(int)).max() <= 1
 
 
-def test_centred_crops_stay_near_the_centre_and_free_ones_reach_the_edges():
+def test_centred_crops_stay_near_the_centre_and_free_ones_reach_the_edges() -> None:
     picture = gradient(100, 100)
 
-    def tops(centered):
+    def tops(centered: bool) -> list[int]:
         drawn = [draw(number, centered=centered) for number in range(300)]
         return [int(vary(picture, (20, 20), one)[0, 0, 0] / 2.5 + 0.5) for one in drawn]
 
@@ -265,7 +274,7 @@ def test_centred_crops_stay_near_the_centre_and_free_ones_reach_the_edges():
     assert 58 <= max(tops(True)) <= 61
 
 
-def test_flip_mirrors():
+def test_flip_mirrors() -> None:
     picture = gradient(20, 30)
     flipped = vary(picture, None, Variation(0, 0, flip=True))
     np.testing.assert_array_equal(flipped, picture[:, ::-1])
@@ -273,7 +282,7 @@ def test_flip_mirrors():
     assert 200 < sum(counts) < 300
 
 
-def test_exposure():
+def test_exposure() -> None:
     assert exposure_table(0.0).tolist() == list(range(256))
     brighter, darker = exposure_table(1.0), exposure_table(-1.0)
     assert brighter[255] == 255
@@ -297,7 +306,7 @@ for degrees in (-33.3, -1.234, 0.5, 17.77, 90, 123.4):
 """
 
 
-def test_rotation_gives_the_same_bytes_on_every_processor():
+def test_rotation_gives_the_same_bytes_on_every_processor() -> None:
     """OpenCV chooses code by what the processor has; warpAffine's results then differ."""
     outputs = {
         subprocess.run(
@@ -317,7 +326,7 @@ def test_rotation_gives_the_same_bytes_on_every_processor():
     assert len(outputs.pop().split()) == 12
 
 
-def test_rotating_leaves_no_threads_behind():
+def test_rotating_leaves_no_threads_behind() -> None:
     """Builders fork workers from a process that may have tried some samples."""
     code = "import os\n" + TURN + "print(len(os.listdir('/proc/self/task')))"
     variables = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -327,14 +336,14 @@ def test_rotating_leaves_no_threads_behind():
     assert done.stdout.split()[-1] == "1"
 
 
-def test_a_picture_too_large_to_be_turned_is_refused():
+def test_a_picture_too_large_to_be_turned_is_refused() -> None:
     pixels = np.zeros((1, 24_001, 3), np.uint8)
     with pytest.raises(ValueError, match="1 x 24001 pixels is too large to be turned"):
         vary(pixels, None, Variation(0, 0, degrees=1.0))
     assert vary(pixels, None, Variation(0, 0)).shape == pixels.shape
 
 
-def test_rotation_with_the_nearest_pixel_makes_no_new_values():
+def test_rotation_with_the_nearest_pixel_makes_no_new_values() -> None:
     mask = np.zeros((90, 120), np.uint8)
     mask[20:70, 30:100] = 77
     for degrees in (-100.0, -7.5, 33.0, 90.0, 180.0):
@@ -344,7 +353,7 @@ def test_rotation_with_the_nearest_pixel_makes_no_new_values():
     np.testing.assert_array_equal(take(mask, cut, nearest=True), mask[::-1, ::-1])
 
 
-def test_what_sticks_out_is_mirrored_or_black():
+def test_what_sticks_out_is_mirrored_or_black() -> None:
     white = np.full((40, 40, 3), 255, np.uint8)
     cut = cut_for((40, 40), None, Variation(0.5, 0.5, degrees=45.0))
     assert take(white, cut).min() == 255
@@ -353,7 +362,7 @@ def test_what_sticks_out_is_mirrored_or_black():
     assert black[20, 20].min() == 255
 
 
-def test_points_move_as_the_pixels_do():
+def test_points_move_as_the_pixels_do() -> None:
     pixels = np.zeros((80, 100), np.uint8)
     pixels[30:33, 60:63] = 255
     compared = 0
@@ -369,7 +378,9 @@ def test_points_move_as_the_pixels_do():
     assert compared > 10
 
 
-def test_contain_keeps_proportions_and_fills_with_black(raw, tmp_path, build):
+def test_contain_keeps_proportions_and_fills_with_black(
+    raw: Path, tmp_path: Path, build: Build
+) -> None:
     config = {"image_size": [90, 60], "resize": "contain", "input_attributes": ["id", "image"]}
     config["encoding"] = "png"
     for one in build(Photos(config, str(raw)), tmp_path / "out"):

@@ -1,13 +1,19 @@
 """What the handlers write, read by TensorFlow and drawn as a contact sheet. Imports TensorFlow."""
 
+from __future__ import annotations
+
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from dataset_handlers import Coco, Composite, Photos, Saliency
+from dscache_sdk import DatasetHandler
 from dscache_sdk.preview import contact_sheet
 from support.examples import assert_same
+from support.handlers import Build, Pixels, Save
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:tensorflow.*"),
@@ -24,7 +30,7 @@ TURNED = {
 
 
 @pytest.fixture
-def raw(tmp_path, photographs, save):
+def raw(tmp_path: Path, photographs: dict[str, Pixels], save: Save) -> Path:
     """Every handler's layout, side by side."""
     folder = tmp_path / "raw"
     pictures, annotations = [], []
@@ -74,7 +80,14 @@ HANDLERS = [
 
 @pytest.mark.parametrize("encoding", ["jpeg", "raw"])
 @pytest.mark.parametrize(("kind", "config"), HANDLERS, ids=lambda value: getattr(value, "name", ""))
-def test_tensorflow_reads_what_we_read(raw, tmp_path, build, kind, config, encoding):
+def test_tensorflow_reads_what_we_read(
+    raw: Path,
+    tmp_path: Path,
+    build: Build,
+    kind: type[DatasetHandler],
+    config: dict[str, Any],
+    encoding: str,
+) -> None:
     handler = kind({**config, "encoding": encoding, "batch_size": 100}, str(raw))
     ours = build(handler, tmp_path / "out")
     files = sorted((tmp_path / "out").iterdir())
@@ -84,7 +97,7 @@ def test_tensorflow_reads_what_we_read(raw, tmp_path, build, kind, config, encod
         assert_same(one, other, jpeg=16 if encoding == "jpeg" else 0)
 
 
-def test_batches_of_coco_are_ragged(raw, tmp_path, build):
+def test_batches_of_coco_are_ragged(raw: Path, tmp_path: Path, build: Build) -> None:
     from dscache_sdk.reading import tfdata
 
     handler = Coco({**TURNED, "input_attributes": ["boxes", "image", "labels"]}, str(raw))
@@ -96,7 +109,9 @@ def test_batches_of_coco_are_ragged(raw, tmp_path, build):
 
 
 @pytest.mark.parametrize(("kind", "config"), HANDLERS, ids=lambda value: getattr(value, "name", ""))
-def test_the_contact_sheet_shows_masks_and_boxes(raw, tmp_path, build, kind, config):
+def test_the_contact_sheet_shows_masks_and_boxes(
+    raw: Path, tmp_path: Path, build: Build, kind: type[DatasetHandler], config: dict[str, Any]
+) -> None:
     handler = kind(config, str(raw))
     examples = build(handler, tmp_path / "out")
     sheet = contact_sheet(examples, handler.features)

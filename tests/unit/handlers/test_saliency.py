@@ -1,7 +1,11 @@
 """The saliency handler on pictures whose masks can be seen in them."""
 
+from __future__ import annotations
+
 import os
 import shutil
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,11 +13,14 @@ from PIL import Image as PillowImage
 
 from dataset_handlers import Saliency
 from dscache_sdk import OptionsError, RawDataError, SampleError
+from support.handlers import Build, Example, Pixels, Save
+
+Pairs = dict[str, tuple[Pixels, Pixels]]
 
 PNG = {"encoding": "png", "input_attributes": ["id", "image", "mask"]}
 
 
-def marked(photograph):
+def marked(photograph: Pixels) -> tuple[Pixels, Pixels]:
     """A darkened photograph that is red where its mask is white: (picture, mask)."""
     height, width = photograph.shape[:2]
     rows, columns = np.mgrid[:height, :width]
@@ -23,18 +30,18 @@ def marked(photograph):
     return picture, inside.astype(np.uint8) * 255
 
 
-def disagreement(one):
+def disagreement(one: Example) -> float:
     """Share of the pixels where picture and mask of an example say different things."""
-    return ((one["image"][:, :, 0] > 150) != (one["mask"][:, :, 0] > 127)).mean()
+    return float(((one["image"][:, :, 0] > 150) != (one["mask"][:, :, 0] > 127)).mean())
 
 
 @pytest.fixture
-def pairs(photographs):
+def pairs(photographs: dict[str, Pixels]) -> Pairs:
     return {name: marked(photograph) for name, photograph in photographs.items()}
 
 
 @pytest.fixture
-def duts(tmp_path, pairs, save):
+def duts(tmp_path: Path, pairs: Pairs, save: Save) -> Path:
     """DUTS: four pictures to train with, two to test."""
     raw = tmp_path / "duts"
     for number, (name, (picture, mask)) in enumerate(pairs.items()):
@@ -45,7 +52,7 @@ def duts(tmp_path, pairs, save):
 
 
 @pytest.fixture
-def plain(tmp_path, pairs, save):
+def plain(tmp_path: Path, pairs: Pairs, save: Save) -> Path:
     raw = tmp_path / "plain"
     for name, (picture, mask) in pairs.items():
         save(raw / "images" / f"{name}.png", picture)
@@ -53,7 +60,7 @@ def plain(tmp_path, pairs, save):
     return raw
 
 
-def test_the_layout_of_duts(duts, tmp_path, build):
+def test_the_layout_of_duts(duts: Path, tmp_path: Path, build: Build) -> None:
     handler = Saliency({**PNG, "splits": {"val": 0}, "batch_size": 9}, str(duts))
     plan = handler.plan()
     assert {(sample.split, sample.id.split("/")[0]) for sample in plan.samples} == {
@@ -69,7 +76,7 @@ def test_the_layout_of_duts(duts, tmp_path, build):
         assert disagreement(one) < 0.01
 
 
-def test_a_part_of_the_training_pictures_is_val_and_none_is_test(duts):
+def test_a_part_of_the_training_pictures_is_val_and_none_is_test(duts: Path) -> None:
     handler = Saliency({"splits": {"val": 1.0}, "batch_size": 9}, str(duts))
     assert {(sample.split, sample.id[:7]) for sample in handler.plan().samples} == {
         ("val", "DUTS-TR"),
@@ -79,7 +86,7 @@ def test_a_part_of_the_training_pictures_is_val_and_none_is_test(duts):
     assert {sample.split for sample in handler.plan().samples} == {"train", "test"}
 
 
-def test_one_half_of_duts_is_enough(duts):
+def test_one_half_of_duts_is_enough(duts: Path) -> None:
     shutil.rmtree(duts / "DUTS-TE")
     assert Saliency({"splits": {"val": 0}}, str(duts)).plan().examples == 4
 
@@ -101,7 +108,9 @@ VARIED = {"crop_size": [100, 110], "flip": 0.5, "rotation": 60, "variations_per_
     ],
     ids=str,
 )
-def test_picture_and_mask_go_through_the_same_geometry(plain, tmp_path, build, config):
+def test_picture_and_mask_go_through_the_same_geometry(
+    plain: Path, tmp_path: Path, build: Build, config: dict[str, Any]
+) -> None:
     examples = build(Saliency({**PNG, **config}, str(plain)), tmp_path / "out")
     assert len(examples) == 6 * config.get("variations_per_sample", 1)
     for one in examples:
@@ -110,7 +119,7 @@ def test_picture_and_mask_go_through_the_same_geometry(plain, tmp_path, build, c
     assert np.mean([one["mask"].mean() for one in examples]) > 20
 
 
-def test_exposure_leaves_the_mask_alone(plain, tmp_path, build):
+def test_exposure_leaves_the_mask_alone(plain: Path, tmp_path: Path, build: Build) -> None:
     plain_masks = build(Saliency(PNG, str(plain)), tmp_path / "one")
     exposed = build(Saliency({**PNG, "exposure": 2}, str(plain)), tmp_path / "two")
     for one, other in zip(plain_masks, exposed, strict=True):
@@ -118,7 +127,7 @@ def test_exposure_leaves_the_mask_alone(plain, tmp_path, build):
         assert not np.array_equal(one["image"], other["image"])
 
 
-def test_folders_of_splits(tmp_path, pairs, save):
+def test_folders_of_splits(tmp_path: Path, pairs: Pairs, save: Save) -> None:
     for number, (name, (picture, mask)) in enumerate(pairs.items()):
         split = ("train", "val", "test")[number % 3]
         save(tmp_path / "images" / split / "deep" / f"{name}.jpg", picture)
@@ -131,14 +140,16 @@ def test_folders_of_splits(tmp_path, pairs, save):
         assert sample.files == (sample.data,)
 
 
-def test_of_two_masks_the_png_is_taken(plain, photographs, save):
+def test_of_two_masks_the_png_is_taken(
+    plain: Path, photographs: dict[str, Pixels], save: Save
+) -> None:
     save(plain / "masks" / "china.jpg", photographs["china"])
     save(plain / "masks" / "china.tif", photographs["china"])
     masks = {sample.data for sample in Saliency({}, str(plain)).plan().samples}
     assert masks == {f"masks/{name}.png" for name in photographs}
 
 
-def test_a_picture_without_mask_is_named_with_the_mask_it_should_have(duts):
+def test_a_picture_without_mask_is_named_with_the_mask_it_should_have(duts: Path) -> None:
     (duts / "DUTS-TR" / "DUTS-TR-Mask" / "china.png").unlink()
     message = (
         "the picture 'DUTS-TR/DUTS-TR-Image/china.jpg' has no mask "
@@ -151,7 +162,7 @@ def test_a_picture_without_mask_is_named_with_the_mask_it_should_have(duts):
         Saliency({}, str(duts)).plan()
 
 
-def test_a_mask_of_another_size_is_named_with_its_picture(plain, save):
+def test_a_mask_of_another_size_is_named_with_its_picture(plain: Path, save: Save) -> None:
     save(plain / "masks" / "china.png", np.zeros((200, 299), np.uint8))
     handler = Saliency({"batch_size": 99, "splits": {"val": 0}}, str(plain))
     message = (
@@ -163,22 +174,22 @@ def test_a_mask_of_another_size_is_named_with_its_picture(plain, save):
     assert caught.value.sample_id == "images/china.png"
 
 
-def test_a_damaged_mask_is_a_bad_sample(plain, tmp_path):
+def test_a_damaged_mask_is_a_bad_sample(plain: Path, tmp_path: Path) -> None:
     path = plain / "masks" / "china.png"
     path.write_bytes(path.read_bytes()[:-30])
     handler = Saliency({"batch_size": 99, "splits": {"val": 0}}, str(plain))
-    bad = []
+    bad: list[SampleError] = []
     handler.write_shard(handler.plan(), 0, tmp_path / "x.tfrecord", bad=bad.append)
     assert [error.sample_id for error in bad] == ["images/china.png"]
 
 
-def test_an_unknown_layout_is_named(tmp_path):
+def test_an_unknown_layout_is_named(tmp_path: Path) -> None:
     with pytest.raises(RawDataError, match=r"looked for DUTS-TR/DUTS-TR-Image/ with .* images/"):
         Saliency({}, str(tmp_path)).plan()
 
 
-def test_a_changed_mask_changes_the_digest_of_the_plan(plain):
-    def digest():
+def test_a_changed_mask_changes_the_digest_of_the_plan(plain: Path) -> None:
+    def digest() -> str:
         return Saliency({}, str(plain)).plan().digest
 
     before = digest()
@@ -189,7 +200,9 @@ def test_a_changed_mask_changes_the_digest_of_the_plan(plain):
     assert digest() != before
 
 
-def test_a_picture_that_lies_on_its_side_fits_an_upright_mask(tmp_path, pairs, save, build):
+def test_a_picture_that_lies_on_its_side_fits_an_upright_mask(
+    tmp_path: Path, pairs: Pairs, save: Save, build: Build
+) -> None:
     picture, mask = pairs["china"]
     exif = PillowImage.Exif()
     exif[0x0112] = 6
@@ -200,7 +213,9 @@ def test_a_picture_that_lies_on_its_side_fits_an_upright_mask(tmp_path, pairs, s
     assert disagreement(one) < 0.01
 
 
-def test_masks_keep_their_values_unless_a_threshold_is_given(tmp_path, photographs, save, build):
+def test_masks_keep_their_values_unless_a_threshold_is_given(
+    tmp_path: Path, photographs: dict[str, Pixels], save: Save, build: Build
+) -> None:
     grey = photographs["china"][:, :, 1]
     save(tmp_path / "images" / "china.png", photographs["china"])
     save(tmp_path / "masks" / "china.png", grey)
@@ -211,7 +226,7 @@ def test_masks_keep_their_values_unless_a_threshold_is_given(tmp_path, photograp
     np.testing.assert_array_equal(one["mask"][:, :, 0], np.where(grey >= 100, 255, 0))
 
 
-def test_two_builds_are_equal(duts, tmp_path, build):
+def test_two_builds_are_equal(duts: Path, tmp_path: Path, build: Build) -> None:
     config = {"image_size": [150, 170], "exposure": 1, **VARIED, "splits": {"val": 0}}
     for name in ("one", "two"):
         build(Saliency(config, str(duts)), tmp_path / name)
@@ -228,7 +243,7 @@ def test_two_builds_are_equal(duts, tmp_path, build):
         ({"splits": {"val": 0.6, "test": 0.6}}, "splits"),
     ],
 )
-def test_options_are_checked(config, option):
+def test_options_are_checked(config: dict[str, Any], option: str) -> None:
     with pytest.raises(OptionsError) as caught:
         Saliency(config, "raw")
     assert caught.value.option == option

@@ -1,5 +1,9 @@
 """The compiled encoder: the same bytes and the same refusals as the general one."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -14,6 +18,8 @@ from dscache_sdk.example import (
     decode_features,
     encode_example,
 )
+from dscache_sdk.features.base import Feature, Shape
+from support.handlers import Example
 
 FEATURES = {
     "z text": Text(),
@@ -47,7 +53,7 @@ EXAMPLE = st.fixed_dictionaries(
 )
 
 
-def generally(features, example):
+def generally(features: Mapping[str, Feature], example: Example) -> bytes:
     """The record by the general way, feature by feature."""
     columns = {}
     for name, feature in features.items():
@@ -63,7 +69,7 @@ compiled = compile_encoder(FEATURES)
 
 
 @given(EXAMPLE)
-def test_compiled_and_general_agree(example):
+def test_compiled_and_general_agree(example: Example) -> None:
     record = compiled(example)
     assert record == generally(FEATURES, example)
     decoded = decode_features(record, FEATURES)
@@ -76,7 +82,7 @@ def test_compiled_and_general_agree(example):
 
 @pytest.mark.parametrize("encoding", ["jpeg", "png", "raw"])
 @pytest.mark.parametrize("shape", [(40, 50, 3), (None, None, 3), (None, 50, 3)])
-def test_pictures_in_one_piece_and_in_several(encoding, shape):
+def test_pictures_in_one_piece_and_in_several(encoding: str, shape: Shape) -> None:
     features = {"image": Image(encoding, shape), "id": Text(), "big": Tensor((5000,), "float32")}
     picture = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
     example = {"image": picture, "id": "ä", "big": np.arange(5000, dtype=np.float32)}
@@ -123,7 +129,12 @@ SMALL = {
     ],
 )
 @pytest.mark.parametrize("make", [compile_encoder, compile_pieces])
-def test_refusals_name_the_feature(make, name, value, message):
+def test_refusals_name_the_feature(
+    make: Callable[[Mapping[str, Feature]], Callable[[Example], object]],
+    name: str,
+    value: object,
+    message: str,
+) -> None:
     encode = make(SMALL)
     encode(GOOD)
     with pytest.raises(FeatureError, match=message) as caught:
@@ -132,7 +143,7 @@ def test_refusals_name_the_feature(make, name, value, message):
     assert str(caught.value).startswith(f"feature '{name}': ")
 
 
-def test_missing_and_surplus_names():
+def test_missing_and_surplus_names() -> None:
     encode = compile_encoder(SMALL)
     with pytest.raises(FeatureError, match="'n': missing"):
         encode({name: value for name, value in GOOD.items() if name != "n"})
@@ -142,18 +153,18 @@ def test_missing_and_surplus_names():
         encode({**{k: v for k, v in GOOD.items() if k != "n"}, "extra": 1})
 
 
-def test_what_is_cached_does_not_change_what_is_accepted():
+def test_what_is_cached_does_not_change_what_is_accepted() -> None:
     encode = compile_encoder({"n": Scalar("int64")})
     fresh = [compile_encoder({"n": Scalar("int64")})({"n": v}) for v in (1, True, 1.0)]
     warm = [encode({"n": v}) for v in (1, True, 1.0, np.int32(1))]
     assert len({*fresh, *warm}) == 1
 
 
-def test_no_features_make_an_empty_example():
+def test_no_features_make_an_empty_example() -> None:
     assert compile_encoder({})({}) == encode_example({}) == b"\x0a\x00"
 
 
-def test_check_names():
+def test_check_names() -> None:
     record = encode_example({"t": "x", "extra": 1})
     with pytest.raises(FeatureError, match="'extra': not among"):
         check_names(record, {"t": Text()})
@@ -162,7 +173,7 @@ def test_check_names():
     assert column_names({"b": Image("raw"), "a": Text()}) == ["a", "b/shape", "b/value"]
 
 
-def test_decoding_names_the_feature():
+def test_decoding_names_the_feature() -> None:
     record = encode_example({"t": "x"})
     with pytest.raises(FeatureError, match="'n': not in the record, which holds t"):
         decode_features(record, {"n": Scalar("int64")})

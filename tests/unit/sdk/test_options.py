@@ -1,7 +1,9 @@
 """Options: checked, described, resolved."""
 
+from __future__ import annotations
+
 import json
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import pytest
@@ -31,8 +33,8 @@ class Strict(DatasetHandler, name="strict"):
         path: str
 
 
-def test_options_become_attributes():
-    handler = Sized({"size": [4, 5], "mode": "b"}, "raw")
+def test_options_become_attributes() -> None:
+    handler: Any = Sized({"size": [4, 5], "mode": "b"}, "raw")
     assert (handler.size, handler.mode, handler.rate) == ((4, 5), "b", 0.5)
     assert handler.options.size == (4, 5)
     assert handler.base_data_path == "raw"
@@ -55,7 +57,9 @@ def test_options_become_attributes():
         ([], "", ["expected an object"]),
     ],
 )
-def test_bad_configs_are_refused_with_place_value_and_expectation(config, option, parts):
+def test_bad_configs_are_refused_with_place_value_and_expectation(
+    config: Any, option: str, parts: list[str]
+) -> None:
     with pytest.raises(OptionsError) as caught:
         Sized(config, "raw")
     assert caught.value.option == option
@@ -63,18 +67,18 @@ def test_bad_configs_are_refused_with_place_value_and_expectation(config, option
         assert part in str(caught.value)
 
 
-def test_required_options():
+def test_required_options() -> None:
     with pytest.raises(OptionsError, match="'path': is required"):
         Strict({}, "raw")
     assert "default" not in Strict.config_options()["path"]
 
 
-def test_whole_floats_are_integers():
-    assert Sized({"size": [4.0, 5.0]}, "raw").size == (4, 5)
+def test_whole_floats_are_integers() -> None:
+    assert Sized({"size": [4.0, 5.0]}, "raw").options.size == (4, 5)
     assert Sized.resolve({"size": [4.0, 5]}) == Sized.resolve({"size": [4, 5]})
 
 
-def test_resolving_folds_defaults_in_and_drops_neutral_options():
+def test_resolving_folds_defaults_in_and_drops_neutral_options() -> None:
     resolved = Sized.resolve({"mode": "b", "threads": 4})
     assert resolved == {
         "size": [8, 8],
@@ -97,13 +101,13 @@ def test_resolving_folds_defaults_in_and_drops_neutral_options():
         },
     )
 )
-def test_resolving_twice_changes_nothing(config):
+def test_resolving_twice_changes_nothing(config: dict[str, Any]) -> None:
     once = Sized.resolve(config)
     assert Sized.resolve(once) == once
     assert json.loads(json.dumps(once)) == once
 
 
-def test_every_option_is_described():
+def test_every_option_is_described() -> None:
     described = Sized.config_options()
     assert json.loads(json.dumps(described)) == described
     assert described["size"] == {
@@ -120,7 +124,7 @@ def test_every_option_is_described():
     assert described["label"]["type"] == "string or null"
 
 
-def test_the_schema_is_self_contained():
+def test_the_schema_is_self_contained() -> None:
     schema = Sized.options_schema()
     assert schema["additionalProperties"] is False
     assert list(schema["properties"]) == list(Sized.config_options())
@@ -129,17 +133,19 @@ def test_the_schema_is_self_contained():
     assert set(references) <= set(schema["$defs"])
 
 
-def test_options_may_not_hide_a_method_or_attribute():
+def test_options_may_not_hide_a_method_or_attribute() -> None:
     for taken in ("load", "plan", "raw", "features", "name", "output_dir", "resolve"):
         options = msgspec.defstruct("Options", [(taken, int, 0)], kw_only=True)
         with pytest.raises(HandlerContractError, match=f"the option '{taken}' would hide"):
             type("Hiding", (DatasetHandler,), {"Options": options}, name="hiding")
 
 
-def test_classes_that_are_refused():
-    loose = msgspec.defstruct("Loose", [("a", int, 0)])
+def test_classes_that_are_refused() -> None:
+    class Loose(msgspec.Struct):
+        a: int = 0
+
     options = msgspec.defstruct(
-        "Options", [("x", list[loose], msgspec.field(default_factory=list))]
+        "Options", [("x", list[Loose], msgspec.field(default_factory=list))]
     )
     with pytest.raises(HandlerContractError, match=r"Options.x: declare Loose with forbid"):
         type("Nested", (DatasetHandler,), {"Options": options}, name="nested")
@@ -151,13 +157,13 @@ def test_classes_that_are_refused():
         type("Nameless", (DatasetHandler,), {})({}, "raw")
 
 
-def test_options_check_each_other():
+def test_options_check_each_other() -> None:
     class Pair(DatasetHandler, name="pair"):
         class Options(msgspec.Struct, kw_only=True):
             low: int = 0
             high: int = 1
 
-            def __post_init__(self):
+            def __post_init__(self) -> None:
                 if self.low > self.high:
                     raise ValueError("low is above high")
 

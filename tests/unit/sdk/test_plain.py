@@ -1,46 +1,29 @@
 """Handlers that know nothing of the SDK, and finding handlers."""
 
+from __future__ import annotations
+
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dscache_sdk import DatasetHandler, HandlerContractError, OptionsError
-from dscache_sdk import plain as plain_module
-from dscache_sdk.example import encode_example
 from dscache_sdk.plain import is_plain, load_handler, plain_splits, run_plain
-from dscache_sdk.records import RecordWriter
+from support.article import Article
 
 
-class Article:
-    """As the article has it: no SDK, options become attributes, `config_options` without self."""
-
-    def __init__(self, config, base_data_path):
-        self.base_data_path = base_data_path
-        for name, value in config.items():
-            setattr(self, name, value)
-
-    def config_options():
-        return {"size": "int", "names": "list of files to write"}
-
-    def as_tfrecord(self):
-        for name in self.names:
-            with RecordWriter(name) as writer:
-                writer.write(encode_example({"n": self.size, "raw": self.base_data_path}))
-        return self.names
-
-    def tf_records_mapper(self, files):
-        raise NotImplementedError
-
-
-def returning(value):
+def returning(value: object) -> type[Article]:
     return type("Returning", (Article,), {"as_tfrecord": lambda self: value})
 
 
-def test_a_plain_handler_runs(tmp_path, monkeypatch):
+def test_a_plain_handler_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "work").mkdir()
-    config = {"size": 3, "names": ["b-train.tfrecord", "a-val.tfrecord-00000-of-00001"]}
+    config: dict[str, Any] = {
+        "size": 3,
+        "names": ["b-train.tfrecord", "a-val.tfrecord-00000-of-00001"],
+    }
     paths = run_plain(Article, config, "raw", tmp_path / "work")
     assert paths == [tmp_path / "work" / name for name in config["names"]]
     assert all(path.stat().st_size for path in paths)
@@ -48,12 +31,12 @@ def test_a_plain_handler_runs(tmp_path, monkeypatch):
     assert str(tmp_path / "raw").encode() in paths[0].read_bytes()
 
 
-def test_unknown_options_are_refused(tmp_path):
+def test_unknown_options_are_refused(tmp_path: Path) -> None:
     with pytest.raises(OptionsError, match="'sise': there is no such option; did you mean 'size'"):
         run_plain(Article, {"sise": 1}, "raw", tmp_path)
 
 
-def test_options_that_are_no_dict_allow_everything(tmp_path):
+def test_options_that_are_no_dict_allow_everything(tmp_path: Path) -> None:
     loose = type("Loose", (Article,), {"config_options": staticmethod(lambda: None)})
     assert run_plain(loose, {"size": 1, "names": ["x.tfrecord"]}, "raw", tmp_path)
 
@@ -74,7 +57,7 @@ def test_options_that_are_no_dict_allow_everything(tmp_path):
         (["x.tfrecord", "x.tfrecord"], "two files 'x.tfrecord'"),
     ],
 )
-def test_what_as_tfrecord_may_not_return(tmp_path, value, message):
+def test_what_as_tfrecord_may_not_return(tmp_path: Path, value: object, message: str) -> None:
     (tmp_path / "x.tfrecord").write_bytes(b"")
     (tmp_path / "folder.tfrecord").mkdir()
     (tmp_path / "link.tfrecord").symlink_to(tmp_path / "x.tfrecord")
@@ -82,7 +65,7 @@ def test_what_as_tfrecord_may_not_return(tmp_path, value, message):
         run_plain(returning(value), {}, "raw", tmp_path)
 
 
-def test_splits_from_names():
+def test_splits_from_names() -> None:
     names = {
         "x-train.tfrecord": "train",
         "x-val.tfrecord": "val",
@@ -101,18 +84,18 @@ def test_splits_from_names():
     assert plain_splits(paths) == list(zip(names.values(), paths, strict=True))
 
 
-def test_is_plain():
+def test_is_plain() -> None:
     assert is_plain(Article)
     assert not is_plain(type("Full", (DatasetHandler,), {}, name="full"))
 
 
-def test_installed_handlers_are_found():
+def test_installed_handlers_are_found() -> None:
     from dataset_handlers import Photos
 
     assert load_handler("photos") is Photos
 
 
-def test_a_missing_handler_names_what_is_installed():
+def test_a_missing_handler_names_what_is_installed() -> None:
     with pytest.raises(HandlerContractError, match=r"no handler 'fotos' .* installed: .*photos"):
         load_handler("fotos")
 
@@ -127,8 +110,10 @@ def test_a_missing_handler_names_what_is_installed():
         (["pathlib:Path", "dscache_sdk:Text"], "several packages offer"),
     ],
 )
-def test_handlers_that_cannot_be_loaded(monkeypatch, values, message):
+def test_handlers_that_cannot_be_loaded(
+    monkeypatch: pytest.MonkeyPatch, values: list[str], message: str
+) -> None:
     points = [metadata.EntryPoint("odd", value, "dscache.handlers") for value in values]
-    monkeypatch.setattr(plain_module.metadata, "entry_points", lambda group: points)
+    monkeypatch.setattr(metadata, "entry_points", lambda group: points)
     with pytest.raises(HandlerContractError, match=message):
         load_handler("odd")

@@ -1,5 +1,13 @@
 """TensorFlow reads what we write, and agrees with our reading. Imports TensorFlow."""
 
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -19,6 +27,7 @@ from dscache_sdk.example import compile_encoder, decode_example, encode_example
 from dscache_sdk.reading import iter_examples, tfdata
 from dscache_sdk.records import RecordWriter, read_records
 from support.examples import assert_same
+from support.handlers import Example
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:tensorflow.*"),
@@ -53,7 +62,7 @@ FEATURES = {
 }
 
 
-def example(number):
+def example(number: int) -> Example:
     random = np.random.default_rng(number)
     picture = random.integers(0, 256, (4, 6, 3), dtype=np.uint8)
     return {
@@ -83,14 +92,12 @@ def example(number):
 
 
 @pytest.fixture(scope="module")
-def tf():
-    import tensorflow
-
-    return tensorflow
+def tf() -> ModuleType:
+    return importlib.import_module("tensorflow")
 
 
 @pytest.fixture
-def path(tmp_path):
+def path(tmp_path: Path) -> Path:
     path = tmp_path / "x.tfrecord"
     encode = compile_encoder(FEATURES)
     with RecordWriter(path) as writer:
@@ -99,12 +106,12 @@ def path(tmp_path):
     return path
 
 
-def test_tensorflow_finds_the_same_records(tf, path):
+def test_tensorflow_finds_the_same_records(tf: ModuleType, path: Path) -> None:
     theirs = [record.numpy() for record in tf.data.TFRecordDataset(str(path))]
     assert theirs == list(read_records(path))
 
 
-def test_we_read_what_tensorflow_writes(tf, tmp_path):
+def test_we_read_what_tensorflow_writes(tf: ModuleType, tmp_path: Path) -> None:
     path = tmp_path / "theirs.tfrecord"
     records = [b"", b"a", b"x" * 100_000]
     with tf.io.TFRecordWriter(str(path)) as writer:
@@ -118,7 +125,7 @@ def test_we_read_what_tensorflow_writes(tf, tmp_path):
     assert ours.read_bytes() == path.read_bytes()
 
 
-def test_examples_are_byte_for_byte_those_of_tensorflow(tf):
+def test_examples_are_byte_for_byte_those_of_tensorflow(tf: ModuleType) -> None:
     proto = tf.train.Example()
     feature = proto.features.feature
     feature["ints"].int64_list.value.extend([0, 1, 127, 128, 2**63 - 1, -1, -(2**63)])
@@ -142,13 +149,13 @@ def test_examples_are_byte_for_byte_those_of_tensorflow(tf):
     assert ours == proto.SerializeToString(deterministic=True)
     assert encode_example(proto) == proto.SerializeToString()
     decoded = decode_example(proto.SerializeToString())
-    assert decoded["ints"].tolist() == list(feature["ints"].int64_list.value)
+    assert list(decoded["ints"]) == list(feature["ints"].int64_list.value)
     np.testing.assert_array_equal(decoded["floats"], feature["floats"].float_list.value)
     assert decoded["bytes"] == list(feature["bytes"].bytes_list.value)
     assert [len(decoded[name]) for name in ("zero ints", "zero floats", "nothing")] == [0, 0, 0]
 
 
-def test_parse_example_agrees_with_our_decoding(tf, path):
+def test_parse_example_agrees_with_our_decoding(tf: ModuleType, path: Path) -> None:
     record = list(read_records(path))[3]
     parsed = tf.io.parse_single_example(
         record,
@@ -170,7 +177,7 @@ def test_parse_example_agrees_with_our_decoding(tf, path):
     np.testing.assert_array_equal(tf.sparse.to_dense(parsed["unsigned"]), ours["unsigned"])
 
 
-def test_single_examples_agree_with_iter_examples(tf, path):
+def test_single_examples_agree_with_iter_examples(tf: ModuleType, path: Path) -> None:
     ours = list(iter_examples([path], FEATURES))
     theirs = list(tfdata([path], FEATURES))
     assert len(ours) == len(theirs) == COUNT
@@ -178,7 +185,7 @@ def test_single_examples_agree_with_iter_examples(tf, path):
         assert_same(one, other)
 
 
-def test_batches_agree_with_iter_examples(tf, path):
+def test_batches_agree_with_iter_examples(tf: ModuleType, path: Path) -> None:
     features = {name: f for name, f in FEATURES.items() if name not in ("dynamic", "bits")}
     (batch,) = tfdata([path], features, batch_size=10)
     for number, one in enumerate(iter_examples([path], features)):
@@ -197,7 +204,9 @@ STACKED = (
     "names", [STACKED, ("image", "mask", "pixels", "fixed", "text", "vector", "bytes")]
 )
 @pytest.mark.parametrize("batch_size", [2, 3, 10])
-def test_batches_are_the_examples_in_order_however_they_are_parsed(tf, path, names, batch_size):
+def test_batches_are_the_examples_in_order_however_they_are_parsed(
+    tf: ModuleType, path: Path, names: tuple[str, ...], batch_size: int
+) -> None:
     features = {name: FEATURES[name] for name in names}
     batches = list(tfdata([path], features, batch_size=batch_size))
     lengths = [len(batch["text"]) for batch in batches]
@@ -211,7 +220,7 @@ def test_batches_are_the_examples_in_order_however_they_are_parsed(tf, path, nam
         assert_same(one, other)
 
 
-def test_large_pixels_are_batched(tf, tmp_path):
+def test_large_pixels_are_batched(tf: ModuleType, tmp_path: Path) -> None:
     features = {"pixels": Image("raw", (200, 200, 3)), "n": Scalar("int64")}
     encode, path = compile_encoder(features), tmp_path / "large.tfrecord"
     with RecordWriter(path) as writer:
@@ -225,7 +234,7 @@ def test_large_pixels_are_batched(tf, tmp_path):
         assert [set(each.ravel()) for each in pixels] == [{n} for n in numbers]
 
 
-def test_small_records_are_parsed_many_at_a_time(tf, tmp_path):
+def test_small_records_are_parsed_many_at_a_time(tf: ModuleType, tmp_path: Path) -> None:
     features = {"id": Text(), "n": Scalar("int64"), "v": Tensor((3,), "float32")}
     encode = compile_encoder(features)
     files = [tmp_path / "a.tfrecord", tmp_path / "b.tfrecord"]
@@ -245,7 +254,7 @@ def test_small_records_are_parsed_many_at_a_time(tf, tmp_path):
     assert order == [int(one["n"]) for one in theirs]
 
 
-def test_pictures_can_stay_encoded(tf, path):
+def test_pictures_can_stay_encoded(tf: ModuleType, path: Path) -> None:
     features = {"image": Image(), "id": Text()}
     del features["id"]
     (first, *_) = tfdata([path], features, decode=False)
@@ -254,20 +263,24 @@ def test_pictures_can_stay_encoded(tf, path):
     assert batch["image"].shape == (COUNT,)
 
 
-def test_shapes_are_static_where_declared(tf, path):
+def test_shapes_are_static_where_declared(tf: ModuleType, path: Path) -> None:
     spec = tfdata([path], FEATURES).element_spec
     for name in ("image", "fixed", "vector", "bytes", "free"):
-        assert tuple(spec[name].shape) == FEATURES[name].shape
+        feature = FEATURES[name]
+        assert isinstance(feature, Image | Tensor)
+        assert tuple(spec[name].shape) == feature.shape
 
 
-def test_a_handler_maps_its_files_and_takes_tensorflows_examples(tf, tmp_path):
+def test_a_handler_maps_its_files_and_takes_tensorflows_examples(
+    tf: ModuleType, tmp_path: Path
+) -> None:
     class Foreign(DatasetHandler, name="foreign"):
         features = {"n": Scalar("int64"), "text": Text()}  # noqa: RUF012
 
-        def samples(self):
+        def samples(self) -> Iterable[Sample]:
             return [Sample(str(number)) for number in range(9)]
 
-        def example(self, loaded, sample, rng):
+        def example(self, loaded: object, sample: Sample, rng: np.random.Generator) -> Any:
             proto = tf.train.Example()
             proto.features.feature["n"].int64_list.value.append(int(sample.id))
             proto.features.feature["text"].bytes_list.value.append(b"x")
@@ -279,7 +292,7 @@ def test_a_handler_maps_its_files_and_takes_tensorflows_examples(tf, tmp_path):
     assert sorted(int(one["n"]) for one in mapped) == list(range(9))
 
 
-def test_damage_is_noticed_by_both(tf, path):
+def test_damage_is_noticed_by_both(tf: ModuleType, path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[40] ^= 1
     path.write_bytes(data)

@@ -1,5 +1,12 @@
 """TFDS opens a folder of ours. Imports TensorFlow and tensorflow_datasets."""
 
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import ModuleType
+
 import numpy as np
 import pytest
 
@@ -15,10 +22,12 @@ from dscache_sdk import (
     infer_features,
 )
 from dscache_sdk.example import compile_encoder, encode_example
+from dscache_sdk.features.base import Feature
 from dscache_sdk.reading import iter_examples
 from dscache_sdk.records import RecordWriter
 from dscache_sdk.tfds import dataset_info_json, shard_name
 from support.examples import assert_same
+from support.handlers import Example
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:tensorflow.*"),
@@ -53,7 +62,7 @@ FEATURES = {
 }
 
 
-def example(number):
+def example(number: int) -> Example:
     random = np.random.default_rng(number)
     picture = random.integers(0, 256, (4, 6, 3), dtype=np.uint8)
     return {
@@ -84,13 +93,18 @@ def example(number):
 
 
 @pytest.fixture(scope="module")
-def tfds():
-    import tensorflow_datasets
-
-    return tensorflow_datasets
+def tfds() -> ModuleType:
+    return importlib.import_module("tensorflow_datasets")
 
 
-def write_folder(folder, features, splits, records, name="my-photos", version="v7"):
+def write_folder(
+    folder: Path,
+    features: Mapping[str, Feature],
+    splits: dict[str, list[int]],
+    records: Iterable[bytes],
+    name: str = "my-photos",
+    version: str = "v7",
+) -> None:
     """A folder as a build leaves it: shards, dataset_info.json, features.json."""
     folder.mkdir(exist_ok=True)
     numbers = iter(records)
@@ -109,14 +123,14 @@ def write_folder(folder, features, splits, records, name="my-photos", version="v
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path: Path) -> Path:
     encode = compile_encoder(FEATURES)
     records = [encode(example(number)) for number in range(9)]
     write_folder(tmp_path / "set", FEATURES, {"train": [3, 0, 2], "val": [4]}, records)
     return tmp_path / "set"
 
 
-def test_tfds_opens_the_folder_and_reads_every_feature(tfds, folder):
+def test_tfds_opens_the_folder_and_reads_every_feature(tfds: ModuleType, folder: Path) -> None:
     builder = tfds.builder_from_directory(folder)
     assert builder.name == "my_photos"
     assert str(builder.version) == "0.0.0"
@@ -131,7 +145,7 @@ def test_tfds_opens_the_folder_and_reads_every_feature(tfds, folder):
             assert_same(one, other)
 
 
-def test_tfds_knows_the_names_of_the_classes(tfds, folder):
+def test_tfds_knows_the_names_of_the_classes(tfds: ModuleType, folder: Path) -> None:
     features = tfds.builder_from_directory(folder).info.features
     assert features["label"].names == ["ant", "bee", "cät"]
     assert features["label"].int2str(2) == "cät"
@@ -140,7 +154,7 @@ def test_tfds_knows_the_names_of_the_classes(tfds, folder):
     assert isinstance(features["boxes"].feature, tfds.features.BBoxFeature)
 
 
-def test_tfds_describes_features_as_we_do(tfds, folder):
+def test_tfds_describes_features_as_we_do(tfds: ModuleType, folder: Path) -> None:
     """Read by TFDS and written again, the descriptions are the same."""
     import json
 
@@ -160,7 +174,7 @@ def test_tfds_describes_features_as_we_do(tfds, folder):
         assert described == theirs[name]
 
 
-def test_tfds_slices_and_shuffles(tfds, folder):
+def test_tfds_slices_and_shuffles(tfds: ModuleType, folder: Path) -> None:
     builder = tfds.builder_from_directory(folder)
     half = list(tfds.as_numpy(builder.as_dataset(split="train[:2]")))
     assert len(half) == 2
@@ -168,7 +182,7 @@ def test_tfds_slices_and_shuffles(tfds, folder):
     assert sorted(one["id"].decode() for one in shuffled) == [f"ä/{n}" for n in range(9)]
 
 
-def test_tfds_opens_records_whose_features_were_inferred(tfds, tmp_path):
+def test_tfds_opens_records_whose_features_were_inferred(tfds: ModuleType, tmp_path: Path) -> None:
     records = [
         encode_example({"image/id": f"a{n}", "n": n, "x": [0.5] * n, "words": ["a", "b"]})
         for n in range(2, 5)

@@ -1,5 +1,7 @@
 """Names and dataset_info.json as TFDS takes them (without TFDS; test_tfds.py opens them)."""
 
+from __future__ import annotations
+
 import json
 
 import pytest
@@ -13,7 +15,7 @@ from dscache_sdk.tfds import (
 )
 
 
-def test_names():
+def test_names() -> None:
     assert shard_name("photos", "train", 0, 12) == "photos-train.tfrecord-00000-of-00012"
     assert shard_name("my-photos", "val", 123456, 200000) == (
         "my_photos-val.tfrecord-123456-of-200000"
@@ -35,7 +37,7 @@ def test_names():
         ("main", "0.0.0"),
     ],
 )
-def test_versions(version, expected):
+def test_versions(version: str, expected: str) -> None:
     assert tfds_version(version) == expected
     info = json.loads(dataset_info_json("a-b", version, {"train": ([3, 2], 99)}))
     assert info["version"] == expected
