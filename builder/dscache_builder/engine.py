@@ -30,7 +30,7 @@ class Session(Protocol):
         """Seconds spent on making the environment and starting the handler."""
 
     def plan(self) -> PlanSummary:
-        """The shards, and a digest of everything that affects their bytes. Raises HandlerFailure."""
+        """The shards, and a digest of all that affects their bytes. Raises HandlerFailure."""
 
     def build(self, indices: Iterable[int], may_start: Callable[[], bool]) -> Iterator[Event]:
         """Build these shards; yields an event at least once a second."""

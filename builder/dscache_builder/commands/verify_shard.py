@@ -117,7 +117,7 @@ def pick(which: str, shards: list[Member], below: Callable[[int], int]) -> int:
 def rebuild(engine: Engine, key: str, live: Live, index: int) -> Comparison:
     """Build shard `index` of a live dataset in scratch space and compare it with the marker.
 
-    Raises HandlerFailure if it cannot be built, EnvironmentFailed if its environment cannot be made.
+    Raises HandlerFailure if the shard cannot be built.
     """
     with engine.open(live.spec, lambda: None) as session:
         plan = session.plan()
