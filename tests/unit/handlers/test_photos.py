@@ -98,7 +98,7 @@ def test_the_order_of_attributes_makes_no_other_dataset():
 
 def test_pictures_without_a_folder_have_no_label(raw):
     shutil.copy(SKLEARN / "china.jpg", raw / "loose.jpg")
-    with pytest.raises(RawDataError, match=r"'loose.jpg' lies in no folder"):
+    with pytest.raises(RawDataError, match=r"'loose.jpg' is in no class folder"):
         Photos({"input_attributes": ["label"]}, str(raw)).plan()
 
 
@@ -183,12 +183,12 @@ def test_a_cut_picture_is_named(raw, tmp_path):
 
 def test_a_crop_larger_than_a_picture_of_its_own_size_is_named(raw, tmp_path):
     config = {"image_size": None, "crop_size": [500, 10], "batch_size": 99}
-    with pytest.raises(SampleError, match="does not fit this picture"):
+    with pytest.raises(SampleError, match="does not fit this image"):
         build(Photos(config, str(raw)), tmp_path / "out")
 
 
 def test_an_empty_folder_is_named(tmp_path):
-    with pytest.raises(RawDataError, match="there are no pictures"):
+    with pytest.raises(RawDataError, match="there are no images"):
         Photos({}, str(tmp_path)).plan()
 
 
@@ -337,7 +337,7 @@ def test_rotating_leaves_no_threads_behind():
 
 def test_a_picture_too_large_to_be_turned_is_refused():
     pixels = np.zeros((1, 24_001, 3), np.uint8)
-    with pytest.raises(ValueError, match="1 x 24001 pixels is too large to be turned"):
+    with pytest.raises(ValueError, match="1 x 24001 pixels is too large to rotate"):
         vary(pixels, None, Variation(0, 0, degrees=1.0))
     assert vary(pixels, None, Variation(0, 0)).shape == pixels.shape
 

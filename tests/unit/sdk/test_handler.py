@@ -297,7 +297,7 @@ def test_none_drops_an_example(one, tmp_path):
     ("content", "variation", "message"),
     [
         ("wrong", 0, "feature 'text': expected text, got int"),
-        ("list", 0, "example() gave a list"),
+        ("list", 0, "example() returned a list"),
         ("foreign wrong", 0, "feature 'drawn': missing"),
         ("fail late", None, "ZeroDivisionError: oh dear"),
     ],
@@ -416,11 +416,11 @@ def test_nothing_to_do_is_an_error_that_names_folder_and_pattern(tmp_path):
     [
         ([Sample("a"), Sample("a", "val")], "'a' twice"),
         ([Sample("")], "non-empty"),
-        (["a"], "gave a str"),
-        ([Sample("a", "all")], "no name of a split"),
+        (["a"], "yielded a str"),
+        ([Sample("a", "all")], "invalid split name"),
         ([Sample("a", files="a.png")], "expected a tuple of paths"),
         ([Sample("a", files=(1,))], "expected a tuple of paths"),
-        ([Sample("a", "my-split")], "no name of a split"),
+        ([Sample("a", "my-split")], "invalid split name"),
     ],
 )
 def test_samples_that_break_the_contract(tmp_path, samples, message):
@@ -466,7 +466,7 @@ def test_splits_are_stable_and_about_as_large_as_asked():
     assert {hash_split(name, val=1.0) for name in ids} == {"val"}
     assert {hash_split(name, val=0.0) for name in ids} == {"train"}
     for wrong in ((-0.1, 0), (0.7, 0.4)):
-        with pytest.raises(ValueError, match="fractions"):
+        with pytest.raises(ValueError, match="add up to at most 1"):
             hash_split("a", *wrong)
 
 
