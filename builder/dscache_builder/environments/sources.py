@@ -187,12 +187,12 @@ def _version(text: str) -> Version | None:
 def available(name: str, output: str, wheels: Iterable[Path]) -> list[str]:
     """Versions of a distribution, from the wheels and uv's refusal of a version too high."""
     clause = output.partition("only ")[2].partition("and you require")[0]
-    found = re.findall(rf"{re.escape(name)}(==|<=)([^\s,]+)", clause)
-    held = {
+    named = re.findall(rf"{re.escape(name)}(==|<=)([^\s,]+)", clause)
+    in_folders = {
         version for kind, version in map(wheel_parts, wheels) if kind == canonicalize_name(name)
     }
-    exact = {version for sign, version in found if sign == "=="} | held
-    upper = {version for sign, version in found if sign == "<="} - held
+    exact = {version for sign, version in named if sign == "=="} | in_folders
+    upper = {version for sign, version in named if sign == "<="} - in_folders
     return [f"{version} and older" for version in upper] + sorted(exact, key=_version_order)
 
 

@@ -62,17 +62,19 @@ def shapes_of(annotated: AnnotatedImage, target: Size | None, fit: Fit) -> list[
         ValueError: an outline is neither polygons nor run lengths of the image's size.
     """
     source = (annotated.height, annotated.width)
-    how = fitting(source, target or source, fit)
-    return [_shape(item, source, target or source, fit, how) for item in annotated.objects]
+    placement = fitting(source, target or source, fit)
+    return [_shape(item, source, target or source, fit, placement) for item in annotated.objects]
 
 
-def _shape(item: AnnotatedObject, source: Size, target: Size, fit: Fit, how: Fitting) -> Shape:
+def _shape(
+    item: AnnotatedObject, source: Size, target: Size, fit: Fit, placement: Fitting
+) -> Shape:
     x, y, width, height = item.box
     box = np.array([[x, y], [x + width, y], [x + width, y + height], [x, y + height]])
     outline = msgspec.json.decode(item.outline) if item.outline else []
-    corners = how.points(box)
+    corners = placement.points(box)
     if isinstance(outline, list):
-        return Shape(item, corners, [how.points(points) for points in _polygons(outline)])
+        return Shape(item, corners, [placement.points(points) for points in _polygons(outline)])
     mask = _resized(_decoded(outline, source), target, fit)
     return Shape(item, corners, [], mask)
 

@@ -91,13 +91,13 @@ class Composite(DatasetHandler, name="composite"):
     def features(self) -> dict[str, Feature]:  # type: ignore[override]
         """The features named in `input_attributes`."""
         options = self.options
-        every = {
+        available = {
             "alpha": Image("png", (*options.image_size, 1)),
             "background": Text(),
             "id": Text(),
             "image": Image(options.encoding, (*options.image_size, 3), options.quality),
         }
-        return {name: every[name] for name in options.input_attributes}
+        return {name: available[name] for name in options.input_attributes}
 
     @cached_property
     def _foregrounds(self) -> list[str]:

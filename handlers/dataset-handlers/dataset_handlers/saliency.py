@@ -70,12 +70,12 @@ class Saliency(DatasetHandler, name="saliency"):
     def features(self) -> dict[str, Feature]:  # type: ignore[override]
         """The features named in `input_attributes`."""
         options = self.options
-        every = {
+        available = {
             "id": Text(),
             "image": Image(options.encoding, (*options.final_size, 3), options.quality),
             "mask": Image("png", (*options.final_size, 1)),
         }
-        return {name: every[name] for name in options.input_attributes}
+        return {name: available[name] for name in options.input_attributes}
 
     def samples(self) -> Iterator[Sample]:
         """Every image; its mask is in `data`. Raises RawDataError if one has no mask."""

@@ -106,8 +106,8 @@ def samples_per_shard(count: int, variations: int, batch_size: int) -> list[int]
     sample.
     """
     each = max(1, batch_size // variations)
-    full, rest = divmod(count, each)
-    return [each] * full + ([rest] if rest else [])
+    full, remainder = divmod(count, each)
+    return [each] * full + ([remainder] if remainder else [])
 
 
 def samples_by_bytes(count: int, sample_bytes: float) -> list[int]:
@@ -116,8 +116,8 @@ def samples_by_bytes(count: int, sample_bytes: float) -> list[int]:
     if count * sample_bytes > SHARD_MAX_BYTES:
         files = max(files, round(count * sample_bytes / SHARD_TARGET_BYTES))
     files = min(files, count)
-    each, rest = divmod(count, files)
-    return [each + 1] * rest + [each] * (files - rest)
+    each, larger = divmod(count, files)
+    return [each + 1] * larger + [each] * (files - larger)
 
 
 def make_plan(

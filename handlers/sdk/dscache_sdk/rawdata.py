@@ -42,8 +42,8 @@ class RawData:
         if ".." in PurePosixPath(pattern).parts or pattern.startswith("/"):
             raise RawDataError(f"the pattern '{pattern}' reaches outside the raw data")
         # Not Path.glob: it yields hidden files too, and makes a Path for each file.
-        every = glob.iglob(pattern, root_dir=str(self.root), recursive=True)  # noqa: PTH207
-        names = [name for name in every if (self.root / name).is_file()]
+        matches = glob.iglob(pattern, root_dir=str(self.root), recursive=True)  # noqa: PTH207
+        names = [name for name in matches if (self.root / name).is_file()]
         for name in names:
             if not _is_unicode(name):
                 raise RawDataError(f"the name of the file {name!r} is not Unicode; rename it")

@@ -87,10 +87,10 @@ def _pack_many(values: npt.NDArray[np.uint64]) -> bytes:
     out = np.empty(int(ends[-1]), dtype=np.uint8)
     starts = ends - lengths
     for place in range(int(lengths.max())):
-        has = lengths > place
-        digit = (values[has] >> np.uint64(7 * place)) & np.uint64(0x7F)
-        more = (lengths[has] > place + 1).astype(np.uint64) << np.uint64(7)
-        out[starts[has] + place] = digit | more
+        longer = lengths > place
+        digit = (values[longer] >> np.uint64(7 * place)) & np.uint64(0x7F)
+        more = (lengths[longer] > place + 1).astype(np.uint64) << np.uint64(7)
+        out[starts[longer] + place] = digit | more
     return out.tobytes()
 
 

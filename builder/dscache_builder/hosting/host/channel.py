@@ -30,8 +30,8 @@ class LineReader:
         self._chunks.append(chunk)
         if b"\n" not in chunk:
             return []
-        *lines, rest = b"".join(self._chunks).split(b"\n")
-        self._chunks = [rest] if rest else []
+        *lines, incomplete = b"".join(self._chunks).split(b"\n")
+        self._chunks = [incomplete] if incomplete else []
         return [message for message in map(_decoded, lines) if message is not None]
 
     def first(self) -> dict[str, Any] | None:

@@ -181,9 +181,9 @@ class ShardWorker:
         with suppress(FileNotFoundError):
             self._preview_file.unlink()
         choose = mixed_samples if command["mixed"] else only_samples
-        few = choose(plan, command["samples"], command["leave_out"])
+        preview_plan = choose(plan, command["samples"], command["leave_out"])
         self._loaded.handler.write_shard(
-            few,
+            preview_plan,
             0,
             self._preview_file,
             on_sample=begin,
