@@ -31,8 +31,11 @@ class Notifier:
 
         A watchdog for a process other than `pid` (default: this process) is ignored.
         """
-        ours = environ.get("WATCHDOG_PID", "") in ("", str(os.getpid() if pid is None else pid))
-        interval_s = _half_s(environ.get("WATCHDOG_USEC", "")) if ours else None
+        for_this_process = environ.get("WATCHDOG_PID", "") in (
+            "",
+            str(os.getpid() if pid is None else pid),
+        )
+        interval_s = _half_s(environ.get("WATCHDOG_USEC", "")) if for_this_process else None
         return cls(environ.get("NOTIFY_SOCKET"), watchdog_interval_s=interval_s)
 
     def ready(self) -> None:

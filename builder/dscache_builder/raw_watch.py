@@ -83,7 +83,7 @@ class RawWatch:
             self._executor.submit(publish_revision, self._store, name, self._folders[name])
 
     def settled(self) -> list[str]:
-        """Names of folders that changed and then did not for SETTLE_S; each is returned once."""
+        """Names of the folders that have settled for SETTLE_S since a change, each once."""
         now = self._clock()
         with self._guard:
             names = [name for name, at in self._changed_at.items() if now - at >= SETTLE_S]

@@ -161,7 +161,7 @@ def test_a_shard_that_was_not_built_is_noticed(
     monkeypatch.setattr(FakeSession, "build", lambda self, *rest: islice(whole(self, *rest), 2))
     nonce = bench.ask()
     assert bench.attempt() is Outcome.FAILED
-    assert bench.failure(nonce).message.startswith("2 of 3 shards were built")
+    assert bench.failure(nonce).message.startswith("only 2 of 3 shards were built")
     assert layout.ready(SPEC.key) not in bench.bucket.objects
 
 

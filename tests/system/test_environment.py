@@ -222,7 +222,9 @@ def test_a_folder_that_changed_under_a_version(wheels: Path, tmp_path: Path) -> 
 
 def test_a_folder_of_another_version(environments: Environments, tmp_path: Path) -> None:
     folder = answer("1.0.0", 5).write(tmp_path / "package")
-    with pytest.raises(EnvironmentFailed, match=r"this is version 1\.0\.0, .* asks for 2\.0\.0"):
+    with pytest.raises(
+        EnvironmentFailed, match=r"this is version 1\.0\.0, .* 2\.0\.0 is requested"
+    ):
         environments.resolve(str(folder), "2.0.0", heartbeat=idle)
 
 

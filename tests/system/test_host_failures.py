@@ -115,7 +115,7 @@ def test_threads_that_planning_started_are_not_forked(
     words = {**good(2), "thread.txt": "thread"}
     with troubles(words, config={"batch_size": None}) as host:
         assert ids(built(host)) == sorted(words)
-        assert "loaded anew before forking" in host.log_tail()
+        assert "loading the handler again before forking" in host.log_tail()
 
 
 def test_a_wrong_option(troubles: Callable[..., HostClient]) -> None:

@@ -1,4 +1,7 @@
-"""From a sealed checkpoint to a live ready marker: complete, publish, retire (DESIGN §5, 4–7)."""
+"""From a sealed checkpoint to a live ready marker: complete, publish, retire.
+
+Step numbers are those of docs/protocol.md#a-build-step-by-step.
+"""
 
 from __future__ import annotations
 

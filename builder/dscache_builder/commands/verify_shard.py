@@ -117,7 +117,7 @@ def pick(which: str, shards: list[Member], below: Callable[[int], int]) -> int:
 def rebuild(engine: Engine, key: str, live: Live, index: int) -> Comparison:
     """Build shard `index` of a live dataset in scratch space and compare it with the marker.
 
-    Raises HandlerFailure if it cannot be built, EnvironmentFailed without an environment for it.
+    Raises HandlerFailure if the shard cannot be built.
     """
     with engine.open(live.spec, lambda: None) as session:
         plan = session.plan()
@@ -185,23 +185,23 @@ def _difference(live: Live, stored: Member, built: ShardBuilt | None) -> str:
     left_out = _other_samples_left_out(live.bad_samples, built.bad)
     if left_out:
         return left_out
-    what = "the same number of records" if built.records == stored.records else (
+    diff = "the same number of records" if built.records == stored.records else (
         f"{built.records} records instead of {stored.records}"
     )  # fmt: skip
     killed = [bad.sample for bad in live.bad_samples if not bad.repeatable]
     if killed and built.records > stored.records:
         return (
-            f"the rebuilt shard has other bytes ({what}), as the ready marker warns (`repeatable` "
+            f"the rebuilt shard has other bytes ({diff}), as the ready marker warns (`repeatable` "
             f"is false): {len(killed)} samples were left out because their worker was killed or "
             f"ran over the time limit (the first: {killed[0]}), and another build may keep them"
         )
     if not live.repeatable and not killed:
         return (
-            f"the rebuilt shard has other bytes ({what}), as the ready marker warns (`repeatable` "
+            f"the rebuilt shard has other bytes ({diff}), as the ready marker warns (`repeatable` "
             "is false): a plain handler gets no `rng`, so its bytes may differ each time"
         )
     return (
-        f"the shard rebuilt from the same code and raw data has other bytes ({what}, {built.size} "
+        f"the shard rebuilt from the same code and raw data has other bytes ({diff}, {built.size} "
         f"bytes instead of {stored.size}): the handler is not repeatable; usually it draws random "
         "numbers from a source other than `rng`, or depends on the time, the order of a set, or "
         "several threads"

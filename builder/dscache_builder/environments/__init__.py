@@ -1,4 +1,4 @@
-"""Environments for handlers: resolved to a lock, made from it with uv, kept while they are used.
+"""Environments for handlers: resolved to a lock, made from it by uv, removed when unused.
 
-It uses dscache's manifests and no other room.
+Uses dscache's manifests and none of its other rooms.
 """

@@ -1,4 +1,4 @@
-"""Environments for handlers: made by uv from a lock, content-addressed, built once, reused."""
+"""Environments for handlers: made once by uv from a lock, named by its digest, reused."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def lock_digest(lock: Lock) -> str:
 
 
 class Environments:
-    """The environments below one folder. Several processes may share the folder.
+    """The environments in one folder, which several processes may share.
 
     Args:
-        root: the folder; made when missing.
+        root: the folder; created if missing.
         find_links: folders with wheels that are on no index.
         index_url: package index instead of uv's default; may contain credentials.
     """
@@ -56,40 +56,41 @@ class Environments:
         self._resolver = Resolver(self._root, find_links, index_url)
 
     def resolve(self, source: str, version: str, *, heartbeat: Heartbeat) -> Lock:
-        """Find out what `source` (a template with `{version}`) consists of, now.
+        """Resolve `source` (a template with `{version}`) to pinned requirements.
 
-        Raises EnvironmentFailed: no such version or tag, requirements that contradict each other,
-        an index that does not answer, …
+        Raises EnvironmentFailed: no such version or tag, requirements in conflict, an index that
+        does not respond, …
         """
         self._root.mkdir(parents=True, exist_ok=True)
         return self._resolver.resolve(source, version, heartbeat)
 
     def ensure(self, lock: Lock, *, heartbeat: Heartbeat) -> Path:
-        """The interpreter of the lock's environment; the environment is made when it is missing.
+        """Return the interpreter of the lock's environment, which is made if it is missing.
 
-        Making one takes about a second with a warm cache, otherwise what the downloads take.
-        Several processes that ensure the same lock make it once. Raises EnvironmentFailed.
+        That takes about a second with a warm cache, otherwise as long as the downloads. Of several
+        processes, one makes it and the others wait. Raises EnvironmentFailed.
         """
-        here = self._resolver.python_version
-        if lock.python != here:
+        running = self._resolver.python_version
+        if lock.python != running:
             raise EnvironmentFailed(
                 f"{lock.source} is locked for Python {lock.python}, but this builder runs Python "
-                f"{here}; run the builder with Python {lock.python}, or release the handler anew"
+                f"{running}; run the builder with Python {lock.python}, or release a new version "
+                "of the handler"
             )
         name = lock_digest(lock)[:NAME_DIGITS]
         return self._ensured(name, lambda python: self._install(lock, python, heartbeat), heartbeat)
 
     def ensure_working_copy(self, folder: Path, *, heartbeat: Heartbeat) -> Path:
-        """The interpreter of an environment in which the package in `folder` can be edited.
+        """Return the interpreter of an environment with an editable install of `folder`.
 
-        It is made anew only when the package's pyproject.toml changes. Raises EnvironmentFailed.
+        It is made again only if the package's pyproject.toml changes. Raises EnvironmentFailed.
         """
         folder = folder.absolute()
         project = folder / "pyproject.toml"
         if not project.is_file():
-            raise EnvironmentFailed(f"{folder}: no pyproject.toml there, so it is not a package")
-        told = f"{folder}\0{self._resolver.python_version}\0".encode() + project.read_bytes()
-        name = "work-" + hashlib.sha256(told).hexdigest()[:NAME_DIGITS]
+            raise EnvironmentFailed(f"{folder}: not a package, because it has no pyproject.toml")
+        identity = f"{folder}\0{self._resolver.python_version}\0".encode() + project.read_bytes()
+        name = "work-" + hashlib.sha256(identity).hexdigest()[:NAME_DIGITS]
         install = self._resolver.install_working_copy
         return self._ensured(name, lambda python: install(folder, python, heartbeat), heartbeat)
 
@@ -116,7 +117,7 @@ class Environments:
             dated = marker if marker.exists() else folder
             if dated.stat().st_mtime > unused_since or _is_in_use(folder):
                 return False
-            log.info("environment %s: removed, because it was not used for long", folder.name)
+            log.info("removing the unused environment %s", folder.name)
             marker.unlink(missing_ok=True)  # first: a half-removed environment is incomplete
             shutil.rmtree(folder, ignore_errors=True)
             return True
@@ -131,7 +132,7 @@ class Environments:
         return folder / "bin" / "python"
 
     def _make(self, folder: Path, install: Callable[[Path], None], heartbeat: Heartbeat) -> None:
-        """Make the environment in place (environments cannot be renamed); the marker comes last."""
+        """Make the environment in place (it cannot be renamed later); write the marker last."""
         shutil.rmtree(folder, ignore_errors=True)
         try:
             self._resolver.make_venv(folder, heartbeat)
@@ -174,7 +175,7 @@ class Environments:
 
 
 def _is_complete(folder: Path) -> bool:
-    """Whether the environment is whole, and the Python that it was made with still exists."""
+    """Whether the environment is complete, and the Python that it was made with still exists."""
     return (folder / MARKER).exists() and (folder / "bin" / "python").exists()
 
 

@@ -1,4 +1,4 @@
-"""What uv and git do for environments: resolve to pins with hashes, install exactly those."""
+"""Run uv and git for environments: resolve sources to pins with hashes, install exactly those."""
 
 from __future__ import annotations
 
@@ -31,28 +31,30 @@ from .sources import (
 from .tools import Finished, run_tool, uv_program
 
 WORKER_REQUIREMENTS = ("dscache-sdk", "blake3", "isal")
-BEYOND_ALL = "999999999"
+TOO_HIGH_VERSION = "999999999"
 
 Heartbeat = Callable[[], None]
 
 
 class Resolver:
-    """Runs uv and git below one folder; see `Environments` for the arguments."""
+    """Runs uv and git in one folder; see `Environments` for the arguments."""
 
     def __init__(self, root: Path, find_links: Sequence[str], index_url: str) -> None:
         self._root = root
         self._find_links = [str(Path(folder).expanduser().absolute()) for folder in find_links]
         self._variables = {"UV_NO_PROGRESS": "1"}
         if index_url:
-            self._variables["UV_DEFAULT_INDEX"] = index_url  # not an argument: others see those
+            self._variables["UV_DEFAULT_INDEX"] = (
+                index_url  # not an argument, which other users can see
+            )
 
     @property
     def python_version(self) -> str:
-        """Major and minor version of this interpreter, which is that of all environments."""
+        """Major and minor version of this interpreter; all environments have the same."""
         return f"{sys.version_info.major}.{sys.version_info.minor}"
 
     def resolve(self, template: str, version: str, heartbeat: Heartbeat) -> Lock:
-        """Pin a source and all it needs. Raises EnvironmentFailed."""
+        """Pin a source and its requirements. Raises EnvironmentFailed."""
         source = parse_source(template, version)
         if isinstance(source, IndexSource):
             pins = self._compile(source.requirement, source.text, heartbeat)
@@ -74,11 +76,11 @@ class Resolver:
 
     def _resolve_path(self, source: PathSource, version: str, heartbeat: Heartbeat) -> Lock:
         wheel = self.wheel_of(source, heartbeat)
-        _, has = wheel_parts(wheel)
-        if not same_version(has, version):
+        _, actual = wheel_parts(wheel)
+        if not same_version(actual, version):
             raise EnvironmentFailed(
-                f"{source.path}: this is version {has}, the request asks for {version}; correct "
-                "handler_version, or the source in the builder's configuration"
+                f"{source.path}: this is version {actual}, but version {version} is requested; "
+                "correct handler_version, or `source` in builder.toml"
             )
         pins = self._compile(str(wheel), source.text, heartbeat)
         return Lock(
@@ -99,13 +101,13 @@ class Resolver:
         return tags[source.tag]
 
     def check_tag(self, source: GitSource, commit: str, heartbeat: Heartbeat) -> None:
-        """Raise EnvironmentFailed when the tag is not at the locked commit any more."""
-        now = self._tags(source, heartbeat).get(source.tag)
-        if now != commit:
-            where = f"it is at commit {now} now" if now else "it is gone now"
+        """Raise EnvironmentFailed if the tag is no longer at the locked commit."""
+        current = self._tags(source, heartbeat).get(source.tag)
+        if current != commit:
+            change = f"it is now at commit {current}" if current else "it no longer exists"
             raise EnvironmentFailed(
                 f"{shown(source.url)}: the tag {source.tag!r} has moved: it was at commit {commit} "
-                f"when this version was first used, {where}; give the new code a new tag"
+                f"when this version was first used, {change}; give the new code a new tag"
             )
 
     def _tags(self, source: GitSource, heartbeat: Heartbeat) -> dict[str, str]:
@@ -113,15 +115,15 @@ class Resolver:
         listing = run_tool(command, cwd=self._root, heartbeat=heartbeat)
         if listing.code != 0:
             raise EnvironmentFailed(
-                f"{shown(source.url)}: its tags cannot be listed: {one_line(listing.errors)}",
+                f"{shown(source.url)}: cannot list its tags: {one_line(listing.errors)}",
                 shown(listing.errors),
             )
         return parse_tags(listing.output)
 
     def wheel_of(self, source: PathSource, heartbeat: Heartbeat, locked_sha256: str = "") -> Path:
-        """The wheel of a path: the file itself, or built from the folder; kept by its digest.
+        """The wheel of a path: the file itself, or built from the folder. A copy is kept.
 
-        Raises EnvironmentFailed, also when its digest is not the locked one.
+        Raises EnvironmentFailed, also if its digest is not the locked one.
         """
         kept = list(self._root.glob(f"wheels/{locked_sha256}/*.whl")) if locked_sha256 else []
         if kept:
@@ -132,7 +134,7 @@ class Resolver:
             if locked_sha256 and digest != locked_sha256:
                 raise EnvironmentFailed(
                     f"{source.path} has changed: this version was first used with the wheel "
-                    f"sha256:{locked_sha256}, now it is sha256:{digest}; give it a new version"
+                    f"sha256:{locked_sha256}, but is now sha256:{digest}; give it a new version"
                 )
             target = self._root / "wheels" / digest / wheel.name
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -145,35 +147,35 @@ class Resolver:
             return path
         if not (path / "pyproject.toml").is_file():
             raise EnvironmentFailed(
-                f"{path}: neither a wheel nor a folder with a pyproject.toml; correct the source "
-                "in the builder's configuration"
+                f"{path}: neither a wheel nor a folder with a pyproject.toml; correct `source` in "
+                "builder.toml"
             )
         done = self._uv(["build", "--wheel", "--out-dir", folder, path], heartbeat)
         if done.code != 0:
-            raise self._failed(f"{path}: no wheel can be built from it", done)
+            raise self._failed(f"{path}: cannot build a wheel from it", done)
         return next(folder.glob("*.whl"))
 
     def _compile(self, requirement: str, source: str, heartbeat: Heartbeat) -> str:
-        """Pins with hashes of a requirement and of what every environment has."""
-        wanted = "\n".join([requirement, *WORKER_REQUIREMENTS])
-        done = self._compiled(wanted, heartbeat)
+        """Pins with hashes for a requirement and for what every environment contains."""
+        requirements = "\n".join([requirement, *WORKER_REQUIREMENTS])
+        done = self._compiled(requirements, heartbeat)
         if done.code != 0:
             raise self._unresolved(source, done, heartbeat)
         return done.output
 
-    def _compiled(self, wanted: str, heartbeat: Heartbeat) -> Finished:
+    def _compiled(self, requirements: str, heartbeat: Heartbeat) -> Finished:
         options = ["--generate-hashes", "--no-emit-index-url", "--no-header", "--no-annotate"]
         command = ["pip", "compile", "-q", *options, *self._links(), *self._python(), "-"]
-        return self._uv(command, heartbeat, text=wanted + "\n")
+        return self._uv(command, heartbeat, text=requirements + "\n")
 
     def _unresolved(self, source: str, done: Finished, heartbeat: Heartbeat) -> EnvironmentFailed:
         missing = missing_version(done.errors)
         if missing is None:
-            return self._failed(f"{shown(source)}: cannot be resolved", done)
+            return self._failed(f"{shown(source)}: cannot resolve it", done)
         name, version = missing
-        refused = self._compiled(f"{name}>{BEYOND_ALL}", heartbeat)
+        refusal = self._compiled(f"{name}>{TOO_HIGH_VERSION}", heartbeat)
         wheels = [wheel for folder in self._find_links for wheel in Path(folder).glob("*.whl")]
-        versions = listed(available(name, refused.errors, wheels))
+        versions = listed(available(name, refusal.errors, wheels))
         return EnvironmentFailed(
             f"{name}=={version}: no such version (available: {versions})", shown(done.errors)
         )
@@ -181,21 +183,25 @@ class Resolver:
     def make_venv(self, folder: Path, heartbeat: Heartbeat) -> None:
         """Make an empty environment. Raises EnvironmentFailed."""
         self._root.mkdir(parents=True, exist_ok=True)
-        self._must(["venv", "-q", "--no-project", *self._python(), folder], folder.name, heartbeat)
+        self._must(
+            ["venv", "-q", "--no-project", *self._python(), folder],
+            "a virtual environment",
+            heartbeat,
+        )
 
     def install(self, python: Path, hashed: str, direct: str, heartbeat: Heartbeat) -> None:
-        """Install pins, hashes required; then what has no hashes, without its requirements."""
+        """Install pins with their hashes, then packages without hashes and without requirements."""
         command: list[str | Path] = ["pip", "install", "-q", "--python", python]
-        where = "the handler's requirements"
+        what = "the handler's requirements"
         with self._requirements(hashed) as file:
             strict = ["--no-deps", "--require-hashes", *self._links(), "-r"]
-            self._must([*command, *strict, file], where, heartbeat)
+            self._must([*command, *strict, file], what, heartbeat)
         if direct:
             with self._requirements(direct) as file:
                 self._must([*command, "--no-deps", "-r", file], "the handler's package", heartbeat)
 
     def install_working_copy(self, folder: Path, python: Path, heartbeat: Heartbeat) -> None:
-        """Install a package so that it can be edited, with what it requires."""
+        """Install a package in editable mode, with its requirements."""
         pins = self._compile(str(folder), str(folder), heartbeat)
         others = without_handler(pins, str(folder), folder.as_uri())
         self.install(python, others, f"-e {folder}\n", heartbeat)
@@ -210,7 +216,7 @@ class Resolver:
     def _must(self, command: Sequence[str | Path], what: str, heartbeat: Heartbeat) -> None:
         done = self._uv(command, heartbeat)
         if done.code != 0:
-            raise self._failed(f"{what} cannot be installed", done)
+            raise self._failed(f"cannot install {what}", done)
 
     def _uv(self, command: Sequence[str | Path], heartbeat: Heartbeat, text: str = "") -> Finished:
         return run_tool(

@@ -1,4 +1,4 @@
-"""Where a handler's code comes from, and what uv and git say about it. Pure."""
+"""Sources of handler code, and parsing the output of uv and git. Pure."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
 
 @dataclass(frozen=True)
 class IndexSource:
-    """A release on the package index (or in a folder of wheels): `requirement` is `name==1.0.0`."""
+    """A release on the package index or in a folder of wheels; `requirement`: `name==1.0.0`."""
 
     text: str
     requirement: str
@@ -57,10 +57,10 @@ Source = IndexSource | GitSource | PathSource
 
 
 def parse_source(template: str, version: str) -> Source:
-    """Put the version into a source of the builder's configuration.
+    """Parse a `source` of builder.toml, with the version put in.
 
-    Templates: ``name=={version}``, ``git+https://…@{version}``, ``git+file:///…@{version}``, a path
-    of a folder with a pyproject.toml or of a wheel. Raises EnvironmentFailed.
+    Templates: ``name=={version}``, ``git+https://…@{version}``, ``git+file:///…@{version}``, the
+    path of a wheel or of a folder with a pyproject.toml. Raises EnvironmentFailed.
     """
     if not HANDLER_VERSION.fullmatch(version):
         raise EnvironmentFailed(f"handler_version {version!r} is not a version or a tag")
@@ -73,13 +73,13 @@ def parse_source(template: str, version: str) -> Source:
     if template.startswith(("/", "./", "../", "~")) or template.endswith(".whl"):
         return PathSource(formatted, Path(formatted).expanduser())
     raise EnvironmentFailed(
-        f"source {shown(template)!r} is not understood; write `name=={VERSION_FIELD}`, "
+        f"source {shown(template)!r} is invalid; write `name=={VERSION_FIELD}`, "
         f"`git+https://…@{VERSION_FIELD}`, or the path of a wheel or of a package's folder"
     )
 
 
 def locked_source(text: str) -> Source:
-    """The source as a lock records it: the version is already in it. Raises EnvironmentFailed."""
+    """Parse the source of a lock, which contains the version. Raises EnvironmentFailed."""
     if text.startswith("git+"):
         return _split_git(text, text)
     name, equal, version = text.partition("==")
@@ -91,7 +91,7 @@ def locked_source(text: str) -> Source:
 def _git_source(template: str, formatted: str) -> GitSource:
     if VERSION_FIELD not in template:
         raise EnvironmentFailed(
-            f"source {shown(template)!r}: without {VERSION_FIELD} every version would be the same "
+            f"source {shown(template)!r}: without {VERSION_FIELD}, all versions would be the same "
             f"code; write git+https://…@{VERSION_FIELD}"
         )
     return _split_git(template, formatted)
@@ -108,14 +108,14 @@ def _split_git(template: str, formatted: str) -> GitSource:
 
 
 def shown(text: str) -> str:
-    """The text without credentials in its addresses."""
+    """The text without the credentials in its URLs."""
     return _CREDENTIALS.sub("***@", text)
 
 
 def split_pins(compiled: str) -> tuple[str, str]:
-    """Divide pinned requirements into those with hashes and those that are addresses (git, files).
+    """Divide pinned requirements into those with hashes and those that are URLs or paths.
 
-    An entry is a line that begins in the first column, with the indented ones behind it.
+    An entry is a line that begins in the first column, with the indented lines after it.
     """
     hashed: list[str] = []
     direct: list[str] = []
@@ -134,9 +134,9 @@ def _is_address(line: str) -> bool:
 
 
 def without_handler(compiled: str, *addresses: str) -> str:
-    """The pinned requirements less the entry that is the handler itself.
+    """The pinned requirements without the handler itself.
 
-    `addresses` are beginnings of it: uv writes a path as it was given, or as an URL.
+    Its entry starts with one of `addresses`: uv writes a path as given, or as a URL.
     """
     hashed, direct = split_pins(compiled)
     others = [line.removesuffix("\\").rstrip() for line in direct.splitlines() if line[0] > " "]
@@ -149,7 +149,7 @@ def _lines(lines: Iterable[str]) -> str:
 
 
 def parse_tags(listing: str) -> dict[str, str]:
-    """Tags and their commits from `git ls-remote --tags`; annotated tags are followed."""
+    """Parse `git ls-remote --tags`: tag -> commit, also for annotated tags."""
     commits: dict[str, str] = {}
     for line in listing.splitlines():
         commit, _, name = line.partition("\trefs/tags/")
@@ -185,14 +185,14 @@ def _version(text: str) -> Version | None:
 
 
 def available(name: str, output: str, wheels: Iterable[Path]) -> list[str]:
-    """Versions of a distribution, as far as uv's refusal of a too high one and the wheels tell."""
+    """Versions of a distribution, from the wheels and uv's refusal of a version too high."""
     clause = output.partition("only ")[2].partition("and you require")[0]
-    found = re.findall(rf"{re.escape(name)}(==|<=)([^\s,]+)", clause)
-    held = {
+    named = re.findall(rf"{re.escape(name)}(==|<=)([^\s,]+)", clause)
+    in_folders = {
         version for kind, version in map(wheel_parts, wheels) if kind == canonicalize_name(name)
     }
-    exact = {version for sign, version in found if sign == "=="} | held
-    upper = {version for sign, version in found if sign == "<="} - held
+    exact = {version for sign, version in named if sign == "=="} | in_folders
+    upper = {version for sign, version in named if sign == "<="} - in_folders
     return [f"{version} and older" for version in upper] + sorted(exact, key=_version_order)
 
 
@@ -202,19 +202,19 @@ def _version_order(text: str) -> tuple[Version, str]:
 
 
 def listed(versions: list[str]) -> str:
-    """`1.0.0, 1.1.0` (the newest ones when they are many), or `none`."""
+    """`1.0.0, 1.1.0`, of many the newest SHOWN_VERSIONS, or `none`."""
     more = "…, " if len(versions) > SHOWN_VERSIONS else ""
     return more + ", ".join(versions[-SHOWN_VERSIONS:]) if versions else "none"
 
 
 def missing_version(output: str) -> tuple[str, str] | None:
-    """(name, version) of a release that uv did not find, or None."""
+    """(name, version) of the release that uv did not find, or None."""
     match = _NO_VERSION.search(" ".join(output.split()))
     return (match[1], match[3]) if match else None
 
 
 def one_line(output: str) -> str:
-    """The gist of what uv or git printed: its error and the innermost cause."""
+    """The error and the innermost cause in the output of uv or git, as one line."""
     lines = [line.strip() for line in shown(output).splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith(("error:", "fatal:", "× "))]
     causes = [line for line in lines if line.startswith("cause:")]

@@ -1,4 +1,4 @@
-"""Run uv and git: never through a shell, without the store's credentials, with a beating heart."""
+"""Run uv and git: without a shell, without the store's credentials, with a heartbeat."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OUTPUT_CHARS = 16_000
 
 @dataclass(frozen=True)
 class Finished:
-    """A program that ended: exit code (negative: signal), and what it printed."""
+    """A program that ended: its exit code (negative: a signal) and its output."""
 
     code: int
     output: str
@@ -36,10 +36,18 @@ def run_tool(
     text: str = "",
     variables: Mapping[str, str] | None = None,
 ) -> Finished:
-    """Run a program to its end; `text` is its standard input, `variables` are added to its own.
+    """Run a program until it ends.
 
-    `heartbeat` is called at least once a second; what it raises kills the program and its children.
-    Raises EnvironmentFailed when the program is not installed.
+    Args:
+        arguments: the program and its arguments.
+        cwd: its working directory.
+        heartbeat: called at least once a second; an exception that it raises kills the program and
+            its children.
+        text: its standard input.
+        variables: environment variables besides `tool_environment`.
+
+    Raises:
+        EnvironmentFailed: the program is not installed.
     """
     try:
         process = subprocess.Popen(
@@ -54,9 +62,7 @@ def run_tool(
             start_new_session=True,
         )
     except FileNotFoundError as error:
-        raise EnvironmentFailed(
-            f"{arguments[0]} is needed and not installed on the builder"
-        ) from error
+        raise EnvironmentFailed(f"{arguments[0]} is not installed on the builder") from error
     with process:
         try:
             return _finish(process, text, heartbeat)
@@ -72,12 +78,12 @@ def _finish(process: subprocess.Popen[str], text: str, heartbeat: Callable[[], N
         try:
             output, errors = process.communicate(to_send, timeout=HEARTBEAT_S)
         except subprocess.TimeoutExpired:
-            to_send = None  # communicate() remembers it, and refuses to be told twice
+            to_send = None  # communicate() keeps the first input, and rejects a second one
             heartbeat()
             continue
         return Finished(process.returncode, output, errors[-OUTPUT_CHARS:])
 
 
 def uv_program() -> str:
-    """The uv that was installed with the builder."""
+    """The path of the uv that was installed with the builder."""
     return os.fspath(uv.find_uv_bin())

@@ -1,4 +1,4 @@
-"""Run handlers in processes of their own, with limits, and take their shards.
+"""Run handlers in separate processes with limits, and collect their shards.
 
 `client` is the builder's side; `host` runs under the handler's interpreter and uses only the SDK.
 """

@@ -1,4 +1,4 @@
-"""The builder's side of a handler host: start it, ask it, take its shards, end it."""
+"""The builder's side of a handler host: start it, send commands, receive shards, end it."""
 
 from __future__ import annotations
 
@@ -40,19 +40,19 @@ HOST_MAIN = Path(__file__).resolve().parent / "host_main.py"
 
 
 class HostClient:
-    """A handler in a process of its own, under its environment's interpreter.
+    """Runs a handler in a separate process, under its environment's interpreter.
 
-    Use it as a context manager. Whenever the builder ends, however it ends, the kernel and the
-    host's guard see to it that no process of the host stays behind.
+    Use it as a context manager. However the builder ends, the kernel and the host's guard ensure
+    that no process of the host is left running.
 
     Args:
         python: the environment's interpreter.
         request: what to run.
-        heartbeat: called at least once a second during every call that blocks; what it raises ends
-            that call. Use `close` (or leave the context) afterwards.
+        heartbeat: called at least once a second during every call that blocks; an exception that
+            it raises ends that call. Call `close` (or leave the context) afterwards.
 
     Raises:
-        HandlerFailure: by every method, when the handler or its process fails.
+        HandlerFailure: from every method, if the handler or its process fails.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class HostClient:
             os.close(self._commands)
             os.close(events)
             raise HandlerFailure(
-                "environment", f"{self._python}: the interpreter cannot be started: {error}"
+                "environment", f"{self._python}: cannot start the interpreter: {error}"
             ) from error
         finally:
             os.close(command_read)
@@ -112,22 +112,21 @@ class HostClient:
         self._send(request_document(request, self._avoid))
 
     def describe(self) -> Description:
-        """Import the handler, check the config and say what will come of it."""
-        found = self._ask({"do": "describe"}, "described")
-        self._plain = found["plain"]
-        self._features = found["features"]
-        return Description(self._plain, found["options"], found["config"], self._features)
+        """Import the handler, check the config, and describe options and features."""
+        answer = self._ask({"do": "describe"}, "described")
+        self._plain = answer["plain"]
+        self._features = answer["features"]
+        return Description(self._plain, answer["options"], answer["config"], self._features)
 
     def plan(self) -> PlanSummary:
         """List the samples and divide them into shards.
 
-        Planning may try the first samples to estimate sizes. One that kills the process is not
-        tried again; the build will tell about it.
+        Planning may make the first samples to estimate sizes. A sample that kills the process is
+        skipped here; the build reports it.
         """
         while True:
             try:
-                found = self._ask({"do": "plan"}, "planned")
-                break
+                return plan_summary(self._ask({"do": "plan"}, "planned"))
             except HandlerFailure as failure:
                 died_on_sample = failure.kind in ("worker-killed", "time-limit") and failure.sample
                 if not died_on_sample or len(self._avoid) + 1 >= PLAN_TRIES:
@@ -135,26 +134,25 @@ class HostClient:
                 self._avoid.append(failure.sample)
                 self.close()
                 self._start()
-        return plan_summary(found)
 
     def features(self) -> dict[str, Any]:
-        """The features.json document; for a plain handler {} until it ran."""
+        """The features.json document; for a plain handler {} until it has run."""
         if not self._features and not self._plain:
             self._features = self._ask({"do": "features"}, "features")["features"]
         return self._features
 
     def build(self, indices: Iterable[int], may_start: Callable[[], bool]) -> Iterator[Event]:
-        """Build these shards of the plan, in the given order, in all workers at once.
+        """Build these shards of the plan in all workers, started in the given order.
 
-        A shard is started only while `may_start()` is true. Something is yielded at least once a
-        second. Plain handlers ignore `indices`: they run once and all their files are yielded,
+        A shard is started only while `may_start()` is true. An event is yielded at least once a
+        second. A plain handler ignores `indices`: it runs once, and all of its files are yielded,
         under TFDS names.
         """
-        waiting = deque([0] if self._plain else indices)
+        pending = deque([0] if self._plain else indices)
         running = 0
-        while waiting or running:
-            while waiting and running < self._request.workers and may_start():
-                self._send({"do": "build", "index": waiting.popleft()})
+        while pending or running:
+            while pending and running < self._request.workers and may_start():
+                self._send({"do": "build", "index": pending.popleft()})
                 running += 1
             message = self._next(HEARTBEAT_S)
             if message is None:
@@ -168,34 +166,34 @@ class HostClient:
                 yield shard_built(message, self._request.scratch)
 
     def preview(self, count: int, to: Path) -> str:
-        """Write a contact sheet (PNG) of the first `count` examples; returns a line of statistics.
+        """Write a contact sheet (PNG) of the first `count` examples; return a line of statistics.
 
-        For a plain handler it is made from the first records it wrote: after `build`.
+        For a plain handler it shows the first records, so call it after `build`.
         """
         return self._previewed(to, samples=None, examples=count).line
 
     def try_samples(self, count: int, to: Path) -> PreviewResult:
-        """Make the examples of the first `count` samples and draw them; for handlers' authors.
+        """Make the examples of the first `count` samples and draw them, for handler authors.
 
-        Samples that fail are listed in the result, not raised.
+        The result lists the samples that failed.
         """
         return self._previewed(to, samples=count, examples=MAX_PREVIEW_EXAMPLES)
 
     def _previewed(self, to: Path, samples: int | None, examples: int) -> PreviewResult:
         target = str(to.absolute())
         command = {"do": "preview", "samples": samples, "examples": examples, "to": target}
-        found = self._ask(command, "previewed")
+        answer = self._ask(command, "previewed")
         self._wait_for("done")
-        failed = [BadSample(**sample) for sample in found["failed"]]
-        return PreviewResult(found["line"], found["seconds"], failed)
+        failed = [BadSample(**sample) for sample in answer["failed"]]
+        return PreviewResult(answer["line"], answer["seconds"], failed)
 
     def close(self) -> None:
-        """Kill the host's process group and wait until all its processes are gone."""
+        """Kill the host's process group, and wait until all of its processes have ended."""
         if self._closed:
             return
         self._closed = True
-        # The group's number is not given away before its leader is waited for, here and nowhere
-        # else: no other group can be hit.
+        # The kernel does not reuse the group's id before its leader is waited for, which happens
+        # only here: no other group can be hit.
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._drain()
@@ -203,7 +201,7 @@ class HostClient:
         os.close(self._reader.fd)
 
     def _drain(self) -> None:
-        """Wait for the end of the events: every process of the host holds that pipe open."""
+        """Wait for the end of the event pipe, which every process of the host holds open."""
         deadline = time.monotonic() + CLOSE_S
         while not self._reader.ended and (left := deadline - time.monotonic()) > 0:
             if select.select([self._reader.fd], [], [], left)[0]:
@@ -213,7 +211,7 @@ class HostClient:
         try:
             write_line(self._commands, message)
         except BrokenPipeError:
-            while True:  # the host is gone; what it said last is raised
+            while True:  # the host has ended: raise the last failure that it reported
                 self._next(HEARTBEAT_S)
 
     def _ask(self, command: dict[str, Any], answer: str) -> dict[str, Any]:
@@ -227,7 +225,7 @@ class HostClient:
                 return message
 
     def _next(self, timeout_s: float) -> dict[str, Any] | None:
-        """The next message, or None when there was none for so long. Raises what it reports."""
+        """The next message, None if there was none within the timeout. Raises reported failures."""
         if not self._arrived and select.select([self._reader.fd], [], [], timeout_s)[0]:
             self._arrived.extend(self._reader.read())
         self._heartbeat_when_due()
@@ -237,7 +235,7 @@ class HostClient:
                 raise self._failure(message)
             return message
         if self._reader.ended:
-            raise self._failure(self._gone())
+            raise self._failure(self._death())
         return None
 
     def _heartbeat_when_due(self) -> None:
@@ -246,12 +244,12 @@ class HostClient:
             self._heartbeat_at = now
             self._heartbeat()
 
-    def _gone(self) -> dict[str, Any]:
+    def _death(self) -> dict[str, Any]:
         ending = os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
         died = ending is not None and ending.si_code != os.CLD_EXITED
-        how = "signal" if died else "exit code"
+        kind = "signal" if died else "exit code"
         status = ending.si_status if ending is not None else "?"
-        message = f"the handler's host ended with {how} {status}; see the log"
+        message = f"the handler's host ended with {kind} {status}; see the log"
         return {"kind": "worker-killed", "message": message}
 
     def _failure(self, event: dict[str, Any]) -> HandlerFailure:
@@ -264,7 +262,7 @@ class HostClient:
         )
 
     def log_tail(self) -> str:
-        """The end of what the handler printed, up to 8 KiB."""
+        """The end of the handler's output, up to 8 KiB."""
         try:
             with self._request.log.open("rb") as file:
                 file.seek(max(0, os.fstat(file.fileno()).st_size - LOG_TAIL_BYTES))

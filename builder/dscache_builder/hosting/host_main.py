@@ -1,8 +1,8 @@
 """Start the handler host. Run by path under an environment's interpreter, never imported.
 
 Usage: ``python -P -s host_main.py <command fd> <event fd> [<state file>]``. The package beside
-this file is loaded under a name of its own: putting this folder on the module path would let
-handlers import the builder's modules (`config`, `metrics`, …) by accident.
+this file is loaded under its own name: with this folder on the module path, handlers could import
+the builder's modules by accident.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What goes between the builder and a handler host, as the builder sees it. Pure."""
+"""Messages between the builder and a handler host, as the builder sees them. Pure."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ def _cores() -> int:
 
 @dataclass(frozen=True)
 class HostRequest:
-    """What a host shall run, and within which limits.
+    """What a host should run, and within which limits.
 
     Attributes:
         entry_point: name of the handler in the group `dscache.handlers`.
         dataset_name: the spec's; shards are named after it.
         config: the spec's `dataset_config`, in canonical form.
         raw: folder with the raw data.
-        scratch: folder for this host alone; shards appear in it. Whoever made it removes it.
-        log: file that gets what the handler prints.
-        workers: processes; a worker writes a whole shard.
-        memory_bytes: address space of each process; None: no limit.
-        sample_seconds: wall time for one sample with all its variations; None: no limit.
-        max_bad_samples: how many samples may be left out: a count, or (a float) a fraction of all.
+        scratch: folder for this host alone, where shards appear. The caller removes it.
+        log: file for the handler's output.
+        workers: number of processes; each writes whole shards.
+        memory_bytes: limit of each process's address space; None: no limit.
+        sample_seconds: limit for one sample with all its variations; None: no limit.
+        max_bad_samples: samples that may be left out: a count, or as a float a fraction of all.
     """
 
     entry_point: str
@@ -47,10 +47,10 @@ class HostRequest:
 
 @dataclass(frozen=True)
 class Description:
-    """A handler with its config: `config` is the resolved one (for plain handlers as it came).
+    """A handler with its config: `config` is resolved (for plain handlers unchanged).
 
-    `options` is a JSON Schema (plain: what `config_options()` returned), `features` the
-    features.json document ({} for a plain handler, whose features are known once it ran).
+    `options` is a JSON Schema (plain: the result of `config_options()`), `features` the
+    features.json document ({} for a plain handler, whose features are known after it has run).
     """
 
     plain: bool
@@ -61,7 +61,7 @@ class Description:
 
 @dataclass(frozen=True)
 class PlannedShard:
-    """A shard to be: `examples` is the planned number of records (handlers may drop some)."""
+    """A planned shard: `examples` is its planned number of records; handlers may drop some."""
 
     index: int
     name: str
@@ -74,8 +74,8 @@ class PlannedShard:
 class PlanSummary:
     """The shards of a dataset. Plain handlers have none (`shards` == []) and cannot be resumed.
 
-    `digest` covers the samples, the raw files behind them (size, mtime), the resolved config and
-    the division into shards; `raw_revision` all files of the raw folder (path, size, mtime).
+    `digest` covers the samples, their raw files (size, mtime), the resolved config and the division
+    into shards; `raw_revision` covers all files of the raw folder (path, size, mtime).
     """
 
     digest: str
@@ -87,9 +87,9 @@ class PlanSummary:
 
 @dataclass(frozen=True)
 class ShardBuilt:
-    """A finished shard file at `path`; the caller deletes it. `crc32` is zip's, `digest` BLAKE3.
+    """A finished shard file at `path`; the caller deletes it. `crc32` as in a zip, `digest` BLAKE3.
 
-    `bad` are the samples that were left out of it.
+    `bad` lists the samples that were left out.
     """
 
     index: int
@@ -105,14 +105,14 @@ class ShardBuilt:
 
 @dataclass(frozen=True)
 class Advanced:
-    """About so many planned examples are done, of the shards this `build` was asked for."""
+    """Estimate of the planned examples that are done, of the shards of this `build`."""
 
     examples_done: int
 
 
 @dataclass(frozen=True)
 class Tick:
-    """Nothing happened for a while: an occasion to renew a claim."""
+    """Nothing happened since the last event; the caller may run its heartbeat."""
 
 
 Event = ShardBuilt | Advanced | Tick
@@ -120,7 +120,7 @@ Event = ShardBuilt | Advanced | Tick
 
 @dataclass(frozen=True)
 class PreviewResult:
-    """A contact sheet was drawn: a line of statistics, seconds by sample, samples that failed."""
+    """A drawn contact sheet: a line of statistics, seconds by sample, samples that failed."""
 
     line: str
     seconds: dict[str, float]
@@ -128,7 +128,7 @@ class PreviewResult:
 
 
 def shard_built(message: dict[str, Any], scratch: Path) -> ShardBuilt:
-    """The event from the host's message.
+    """Decode the host's message about a built shard.
 
     The shard's path follows from its name. The host is not asked for it: the builder deletes the
     file later. Raises ValueError for a name that is not a plain file name.
@@ -142,7 +142,7 @@ def shard_built(message: dict[str, Any], scratch: Path) -> ShardBuilt:
 
 
 def plan_summary(message: dict[str, Any]) -> PlanSummary:
-    """The plan from the host's message."""
+    """Decode the host's message about the plan."""
     shards = [PlannedShard(*shard) for shard in message["shards"]]
     return PlanSummary(
         message["digest"],
@@ -154,7 +154,7 @@ def plan_summary(message: dict[str, Any]) -> PlanSummary:
 
 
 def request_document(request: HostRequest, avoid: list[str]) -> dict[str, Any]:
-    """The request as the host reads it; `avoid` names samples that killed it while planning."""
+    """Encode a request for the host; `avoid` lists samples that killed it while planning."""
     return {
         "entry_point": request.entry_point,
         "dataset_name": request.dataset_name,

@@ -1,4 +1,4 @@
-"""What is drawn for one variation of a picture."""
+"""The random draws for one variation of an image."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ _DRAWS = 5
 
 
 class Variation(msgspec.Struct, frozen=True):
-    """What was drawn for one variation; no pixels in it, so it holds at every resolution.
+    """The draws for one variation, as fractions: they apply at every resolution.
 
     Attributes:
-        down, right: place of the crop's centre within the room it has, 0 to 1.
-        flip: mirror left and right.
+        down, right: position of the crop's centre within its possible range, 0 to 1.
+        flip: mirror horizontally.
         degrees: rotation, counter-clockwise.
-        stops: change of exposure.
+        stops: change of exposure, in stops.
     """
 
     down: float
@@ -35,15 +35,15 @@ class Variation(msgspec.Struct, frozen=True):
         exposure: float = 0.0,
         centered: bool = True,
     ) -> Variation:
-        """Draw a variation. The same five numbers are drawn whatever the arguments, so that
-        switching on a rotation keeps the crops.
+        """Draw a variation. It always draws five numbers, whatever the arguments, so that enabling
+        rotation keeps the crops.
 
         Args:
             rng: source of the numbers.
-            flip: probability of a flip.
-            rotation: largest rotation in degrees, either way.
-            exposure: largest change of exposure in stops, either way.
-            centered: keep the crop's centre within the middle half of where it could be.
+            flip: probability of a horizontal flip.
+            rotation: maximum rotation in degrees, in either direction.
+            exposure: maximum change of exposure in stops, in either direction.
+            centered: keep the crop's centre within the middle half of its range.
         """
         down, right, coin, turn, light = rng.random(_DRAWS).tolist()
         return cls(

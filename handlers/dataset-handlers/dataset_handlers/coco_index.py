@@ -1,8 +1,8 @@
-"""COCO's instances files: which pictures there are, and what is annotated in each.
+"""Reading COCO's instances files: the images, and the annotated objects of each.
 
 Format: https://cocodataset.org/#format-data (object detection). The training set has 860,000
-annotations: their structs are kept out of the garbage collector (``gc=False``), as they hold no
-cycles.
+annotations: their structs contain no cycles, so the garbage collector need not track them
+(``gc=False``).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _BESIDE = "_annotations.coco.json"
 _SPLITS = {"valid": "val", "validation": "val"}
 
 
-class Picture(msgspec.Struct, gc=False):
+class ImageEntry(msgspec.Struct, gc=False):
     """One of the file's ``images``; sizes in pixels."""
 
     id: int | str
@@ -49,30 +49,30 @@ class Category(msgspec.Struct):
 
 
 class Instances(msgspec.Struct):
-    """The members of an instances file that are needed here."""
+    """The members of an instances file that the handler uses."""
 
-    images: list[Picture]
+    images: list[ImageEntry]
     annotations: list[Annotation]
     categories: list[Category]
 
 
 class CocoFile(msgspec.Struct, frozen=True):
-    """An instances file, the folder with its pictures, and its split."""
+    """An instances file, the folder with its images, and its split."""
 
     path: str
     folder: str
     split: str
 
 
-class Thing(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """An annotated thing, as samples carry it; lengths in pixels of the picture's file.
+class AnnotatedObject(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """An annotated object, as stored in samples; lengths in pixels of the image file.
 
     Attributes:
-        label: place in the list of categories.
-        crowd: it is a group of things.
+        label: index in the list of classes.
+        crowd: whether it is a group of objects.
         box: x, y, width, height.
-        area: of the thing, or of its box where the file does not say.
-        outline: the file's ``segmentation``, as JSON; "" when it is not needed or there is none.
+        area: of the object, or of its box if the file has no area.
+        outline: the file's ``segmentation``, as JSON; "" if it is missing or not needed.
     """
 
     label: int
@@ -82,22 +82,22 @@ class Thing(msgspec.Struct, array_like=True, frozen=True, gc=False):
     outline: str = ""
 
 
-class AnnotatedPicture(msgspec.Struct, frozen=True):
-    """A picture with its things, as samples carry it; `height`, `width`: of its file."""
+class AnnotatedImage(msgspec.Struct, frozen=True):
+    """An image with its objects, as stored in samples; `height` and `width` are its file's."""
 
     height: int
     width: int
-    things: list[Thing]
+    objects: list[AnnotatedObject]
 
 
 class Wanted(msgspec.Struct, frozen=True):
-    """Which annotations are taken.
+    """Which annotations to include.
 
     Attributes:
         categories: names; None: all.
-        min_area: in pixels of the picture's file.
-        crowd: groups of things too.
-        outlines: outlines are needed.
+        min_area: in square pixels of the image file.
+        crowd: include groups of objects.
+        outlines: read outlines.
     """
 
     categories: tuple[str, ...] | None = None
@@ -107,24 +107,24 @@ class Wanted(msgspec.Struct, frozen=True):
 
 
 def coco_files(raw: RawData) -> list[CocoFile]:
-    """The instances files whose pictures are there.
+    """The instances files whose images exist.
 
     ``annotations/instances_train2017.json`` with ``train2017/`` or ``images/train2017/``, and
-    ``train/_annotations.coco.json`` with its pictures beside it. COCO's archive of annotations
-    holds all splits, so a file without pictures is left out.
+    ``train/_annotations.coco.json`` with its images beside it. COCO's archive of annotations
+    contains all splits, so files without images are skipped.
 
     Raises:
-        RawDataError: there is none.
+        RawDataError: there is no such file.
     """
     paths = raw.files("annotations/instances_*.json", f"*/{_BESIDE}")
-    found = [file for path in paths if (file := _coco_file(raw, path)) is not None]
-    if not found:
-        lonely = f"; the pictures of {', '.join(paths)} are not there" if paths else ""
+    files = [file for path in paths if (file := _coco_file(raw, path)) is not None]
+    if not files:
+        missing = f"; the images of {', '.join(paths)} are missing" if paths else ""
         raise RawDataError(
             f"{raw.root} is not laid out as COCO: expected annotations/instances_train2017.json "
-            f"and train2017/, or train/{_BESIDE}{lonely}"
+            f"and train2017/, or train/{_BESIDE}{missing}"
         )
-    return found
+    return files
 
 
 def _coco_file(raw: RawData, path: str) -> CocoFile | None:
@@ -141,25 +141,25 @@ def _coco_file(raw: RawData, path: str) -> CocoFile | None:
 
 
 def read_instances(raw: RawData, file: CocoFile) -> Instances:
-    """Read an instances file. Raises RawDataError when it is not one; names the place in it."""
+    """Read an instances file. Raises RawDataError, which names the invalid member."""
     try:
         return msgspec.json.decode((raw / file.path).read_bytes(), type=Instances)
     except msgspec.MsgspecError as error:
-        raise RawDataError(f"'{file.path}' is no instances file of COCO: {error}") from error
+        raise RawDataError(f"'{file.path}' is not a COCO instances file: {error}") from error
 
 
 def category_ids(
     files: Sequence[tuple[CocoFile, list[Category]]], names: tuple[str, ...] | None
 ) -> dict[int, str]:
-    """The categories that are taken, id -> name, in the order of their ids.
+    """The categories to include, id -> name, in the order of their ids.
 
     Args:
         files: the instances files and their categories.
-        names: those wanted; None: all.
+        names: the names to include; None: all.
 
     Raises:
-        RawDataError: two files call one id differently, or there are no categories.
-        OptionsError: a wanted name is not there.
+        RawDataError: two files have different names for one id, or there are no categories.
+        OptionsError: one of `names` does not exist.
     """
     known: dict[int, str] = {}
     for file, categories in files:
@@ -174,8 +174,8 @@ def category_ids(
     for name in names or ():
         if name not in known.values():
             raise OptionsError("categories", _no_category(name, sorted(known.values())))
-    wanted = known.values() if names is None else names
-    return {number: known[number] for number in sorted(known) if known[number] in wanted}
+    included = known.values() if names is None else names
+    return {number: known[number] for number in sorted(known) if known[number] in included}
 
 
 def _no_category(name: str, known: list[str]) -> str:
@@ -184,39 +184,41 @@ def _no_category(name: str, known: list[str]) -> str:
     return f"there is no category '{name}'; {hint}Categories: {', '.join(known)}"
 
 
-def annotated_pictures(
+def annotated_images(
     raw: RawData, file: CocoFile, instances: Instances, labels: dict[int, int], wanted: Wanted
-) -> Iterator[tuple[str, AnnotatedPicture]]:
-    """Every picture of a file: its path, and what is annotated in it (maybe nothing).
+) -> Iterator[tuple[str, AnnotatedImage]]:
+    """Every image of a file: its path, and its annotated objects (possibly none).
 
     Args:
         raw: the raw data.
         file: the instances file.
         instances: its content.
         labels: category id -> label; annotations of other categories are left out.
-        wanted: which annotations are taken.
+        wanted: which annotations to include.
 
     Raises:
-        RawDataError: a picture is missing or named twice, or an annotation belongs to no picture.
+        RawDataError: an image is missing or named twice, or an annotation has no image.
     """
-    things: dict[int | str, list[Thing]] = {picture.id: [] for picture in instances.images}
+    objects: dict[int | str, list[AnnotatedObject]] = {image.id: [] for image in instances.images}
     categories = {category.id for category in instances.categories}
     for annotation in instances.annotations:
-        if annotation.image_id not in things or annotation.category_id not in categories:
+        if annotation.image_id not in objects or annotation.category_id not in categories:
             raise RawDataError(
-                f"'{file.path}' has an annotation of the picture {annotation.image_id} and the "
-                f"category {annotation.category_id}, which are not both in the file"
+                f"'{file.path}' has an annotation of image {annotation.image_id} and category "
+                f"{annotation.category_id}, but the file does not contain both"
             )
-        thing = _thing(annotation, labels, wanted)
-        if thing is not None:
-            things[annotation.image_id].append(thing)
-    paths = [str(PurePosixPath(file.folder) / picture.file_name) for picture in instances.images]
+        item = _annotated_object(annotation, labels, wanted)
+        if item is not None:
+            objects[annotation.image_id].append(item)
+    paths = [str(PurePosixPath(file.folder) / image.file_name) for image in instances.images]
     _check_paths(raw, file, paths)
-    for path, picture in zip(paths, instances.images, strict=True):
-        yield path, AnnotatedPicture(picture.height, picture.width, things[picture.id])
+    for path, image in zip(paths, instances.images, strict=True):
+        yield path, AnnotatedImage(image.height, image.width, objects[image.id])
 
 
-def _thing(annotation: Annotation, labels: dict[int, int], wanted: Wanted) -> Thing | None:
+def _annotated_object(
+    annotation: Annotation, labels: dict[int, int], wanted: Wanted
+) -> AnnotatedObject | None:
     width, height = annotation.bbox[2:]
     area = width * height if annotation.area is None else annotation.area
     label = labels.get(annotation.category_id)
@@ -227,16 +229,16 @@ def _thing(annotation: Annotation, labels: dict[int, int], wanted: Wanted) -> Th
     outline = bytes(annotation.segmentation).decode() if wanted.outlines else ""
     empty = outline in ("null", "[]")
     box = list(annotation.bbox)
-    return Thing(label, bool(annotation.iscrowd), box, area, "" if empty else outline)
+    return AnnotatedObject(label, bool(annotation.iscrowd), box, area, "" if empty else outline)
 
 
 def _check_paths(raw: RawData, file: CocoFile, paths: list[str]) -> None:
     if len(set(paths)) < len(paths):
         twice = next(path for path in paths if paths.count(path) > 1)
-        raise RawDataError(f"'{file.path}' names the picture '{twice}' twice")
+        raise RawDataError(f"'{file.path}' names the image '{twice}' twice")
     missing = sorted(set(paths) - set(raw.files(f"{file.folder}/**/*")))
     if missing:
         raise RawDataError(
-            f"'{file.path}' names {len(missing)} of {len(paths)} pictures that are not there, for "
-            f"instance '{missing[0]}'"
+            f"'{file.path}' names {len(paths)} images, of which {len(missing)} do not exist, such "
+            f"as '{missing[0]}'"
         )

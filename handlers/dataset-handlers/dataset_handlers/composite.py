@@ -1,4 +1,4 @@
-"""The `composite` handler: cut-outs with transparency, laid over backgrounds."""
+"""The `composite` handler: transparent cut-outs over backgrounds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
-from dataset_handlers.files import pictures_in, split_folders
+from dataset_handlers.files import images_in, split_folders
 from dataset_handlers.layers import Placement, lay_over, read_cutout
 from dataset_handlers.options import RecordOptions, Size, Splits, help_text, in_one_order
 from dscache_sdk import (
@@ -32,16 +32,16 @@ FOREGROUNDS, BACKGROUNDS = "foregrounds", "backgrounds"
 
 
 class Composite(DatasetHandler, name="composite"):
-    """Cut-outs (``foregrounds/**``, PNG or anything else with transparency) over backgrounds
+    """Cut-outs (``foregrounds/**``: PNG or another format with transparency) over backgrounds
     (``backgrounds/**``), with the matte.
 
-    Splits: when every cut-out lies in a folder ``foregrounds/train``, ``…/val`` or ``…/test``,
-    these; otherwise the hash of the cut-out's path. Backgrounds in such folders are used for
-    their own split only, others for all.
+    If every cut-out lies in a folder ``foregrounds/train``, ``…/val`` or ``…/test``, the folder is
+    the split; otherwise the hash of the cut-out's path decides. Backgrounds in such folders are
+    used for that split only, others for all.
     """
 
     class Options(RecordOptions, kw_only=True):
-        """See each option's help."""
+        """The options; each has its own help."""
 
         input_attributes: Annotated[
             tuple[Attribute, ...],
@@ -51,12 +51,12 @@ class Composite(DatasetHandler, name="composite"):
                 "(the cut-out's path), background (its path).",
             ),
         ] = ("alpha", "image")
-        image_size: Annotated[Size, help_text("Height and width of the pictures.")] = (512, 512)
+        image_size: Annotated[Size, help_text("Height and width of the images.")] = (512, 512)
         scale: Annotated[
             tuple[Share, Share],
             help_text(
-                "Smallest and largest share of the picture's height or width, whichever it "
-                "reaches first, that a cut-out takes up."
+                "Minimum and maximum size of a cut-out, as a share of the image's height or width, "
+                "whichever it reaches first."
             ),
         ] = (0.4, 0.9)
         position: Annotated[
@@ -64,8 +64,7 @@ class Composite(DatasetHandler, name="composite"):
             Meta(
                 ge=0,
                 le=1,
-                description="How far from the middle a cut-out may lie: 0 not at all, 1 up to the "
-                "edges.",
+                description="Distance of a cut-out from the centre: 0: none; 1: up to the edges.",
             ),
         ] = 1.0
         flip: Annotated[
@@ -77,37 +76,37 @@ class Composite(DatasetHandler, name="composite"):
             Meta(ge=0, le=1, description="Probability of a horizontal flip of the background."),
         ] = 0.0
         splits: Annotated[
-            Splits, help_text("Fractions set apart as val and test, by the hash of the path.")
+            Splits, help_text("Fractions of val and test, chosen by the hash of the path.")
         ] = msgspec.field(default_factory=Splits)
 
         def __post_init__(self) -> None:
-            """Check what concerns more than one option; order the attributes."""
+            """Check options that depend on each other; sort the attributes."""
             self.input_attributes = in_one_order(self.input_attributes)  # type: ignore[assignment]
             if self.scale[0] > self.scale[1]:
-                raise OptionsError("scale", f"{list(self.scale)}: the smaller share comes first")
+                raise OptionsError("scale", f"{list(self.scale)}: the minimum must come first")
 
     options: Options
 
     @cached_property
     def features(self) -> dict[str, Feature]:  # type: ignore[override]
-        """The features that `input_attributes` asks for."""
+        """The features named in `input_attributes`."""
         options = self.options
-        every = {
+        available = {
             "alpha": Image("png", (*options.image_size, 1)),
             "background": Text(),
             "id": Text(),
             "image": Image(options.encoding, (*options.image_size, 3), options.quality),
         }
-        return {name: every[name] for name in options.input_attributes}
+        return {name: available[name] for name in options.input_attributes}
 
     @cached_property
     def _foregrounds(self) -> list[str]:
-        return self._pictures(FOREGROUNDS)
+        return self._images(FOREGROUNDS)
 
     @cached_property
     def _backgrounds(self) -> dict[str, list[str]]:
-        """Split -> its backgrounds; "" stands for any split."""
-        paths = self._pictures(BACKGROUNDS)
+        """Backgrounds by split; "" stands for all splits."""
+        paths = self._images(BACKGROUNDS)
         if not _in_split_folders(paths):
             return {"": paths}
         groups: dict[str, list[str]] = {}
@@ -115,14 +114,14 @@ class Composite(DatasetHandler, name="composite"):
             groups.setdefault(path.split("/")[1], []).append(path)
         return groups
 
-    def _pictures(self, folder: str) -> list[str]:
-        paths = pictures_in(self.raw, f"{folder}/**/*")
+    def _images(self, folder: str) -> list[str]:
+        paths = images_in(self.raw, f"{folder}/**/*")
         if not paths:
-            raise RawDataError(f"there are no pictures in {self.raw.root / folder}")
+            raise RawDataError(f"there are no images in {self.raw.root / folder}")
         return paths
 
     def shared_files(self) -> list[str]:
-        """All backgrounds: any of them may come under any cut-out."""
+        """All backgrounds: a variation may use any of them."""
         return [path for paths in self._backgrounds.values() for path in paths]
 
     def samples(self) -> Iterator[Sample]:
@@ -136,7 +135,7 @@ class Composite(DatasetHandler, name="composite"):
             if not self._choice(split):
                 raise RawDataError(
                     f"there are no backgrounds for the split {split} of the cut-out '{path}': "
-                    f"nothing is in {self.raw.root / BACKGROUNDS / split}"
+                    f"{self.raw.root / BACKGROUNDS / split} has no images"
                 )
             yield Sample(path, split)
 
@@ -144,11 +143,11 @@ class Composite(DatasetHandler, name="composite"):
         return self._backgrounds.get("") or self._backgrounds.get(split, [])
 
     def load(self, sample: Sample) -> Any:
-        """The cut-out without its transparent margins: RGBA."""
+        """The cut-out without its transparent margins, a Pillow image in RGBA."""
         return read_cutout(self.raw / sample.id)
 
     def example(self, loaded: Any, sample: Sample, rng: np.random.Generator) -> dict[str, Any]:
-        """One variation: the cut-out somewhere over some background."""
+        """One variation: the cut-out at a random place over a random background."""
         options = self.options
         drawn = Placement.draw(
             rng, options.scale, options.position, options.flip, options.background_flip

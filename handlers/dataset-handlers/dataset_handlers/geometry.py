@@ -1,4 +1,4 @@
-"""Which part of a picture a variation shows, as numbers: pictures, masks and boxes share it."""
+"""The part of an image that a variation shows, for images, masks and boxes alike."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ Points = npt.NDArray[np.float64]
 
 
 class Cut(msgspec.Struct, frozen=True):
-    """A rectangle that lies anywhere and at any angle in a picture, and becomes the result.
+    """A rectangle at any position and angle in an image, which becomes the result.
 
     Coordinates are x to the right and y down, in pixels; the first pixel spans 0 to 1.
 
     Attributes:
         size: (height, width) of the result.
-        corner: x, y in the picture of the result's upper left corner.
-        degrees: how far the picture is turned in the result, counter-clockwise.
-        flip: the result is mirrored left to right at last.
+        corner: x, y in the image of the result's upper left corner.
+        degrees: counter-clockwise rotation of the image in the result.
+        flip: finally mirror the result horizontally.
     """
 
     size: Size
@@ -33,54 +33,54 @@ class Cut(msgspec.Struct, frozen=True):
 
     @property
     def direction(self) -> tuple[float, float]:
-        """Cosine and sine of the angle that leads from the result to the picture."""
+        """Cosine and sine of the angle from the result to the image."""
         angle = -math.radians(self.degrees)
         return math.cos(angle), math.sin(angle)
 
     def points(self, points: npt.NDArray[np.float64]) -> Points:
-        """Where points x, y of the picture, [n, 2], lie in the result (maybe outside)."""
+        """Map points x, y of the image, [n, 2], to the result; they may lie outside it."""
         cosine, sine = self.direction
         x, y = (points - np.array(self.corner)).T
         across, down = cosine * x - sine * y, sine * x + cosine * y
         return np.stack([self.size[1] - across if self.flip else across, down], axis=1)
 
 
-def cut_for(picture: Size, crop_size: Size | None, variation: Variation) -> Cut:
-    """Place a variation in a picture.
+def cut_for(image_size: Size, crop_size: Size | None, variation: Variation) -> Cut:
+    """The cut of a variation in an image.
 
-    The part's centre is drawn from where the turned part lies wholly inside the picture. Where
-    there is no such place (a crop as large as the picture, say), the part is centred along that
-    axis and sticks out of the picture (see `pixels.take` for what is seen there).
+    Its centre is chosen so that the rotated cut lies entirely inside the image. Along an axis where
+    that is impossible (such as a crop as large as the image), the cut is centred and extends beyond
+    the image; `pixels.take` fills that area.
 
     Args:
-        picture: (height, width) of the picture.
-        crop_size: (height, width) of the result; None: the picture's.
-        variation: what was drawn.
+        image_size: (height, width) of the image.
+        crop_size: (height, width) of the result; None: the image's.
+        variation: its random draws.
 
     Raises:
-        ValueError: the crop is larger than the picture.
+        ValueError: the crop is larger than the image.
     """
-    size = crop_size or picture
-    if size[0] > picture[0] or size[1] > picture[1]:
+    size = crop_size or image_size
+    if size[0] > image_size[0] or size[1] > image_size[1]:
         raise ValueError(
-            f"a crop of {size[0]} x {size[1]} (height x width) does not fit this picture of "
-            f"{picture[0]} x {picture[1]}; set image_size or a smaller crop_size"
+            f"a crop of {size[0]} x {size[1]} (height x width) does not fit this image of "
+            f"{image_size[0]} x {image_size[1]}; set image_size or a smaller crop_size"
         )
     if variation.degrees:
-        corner = _turned_corner(picture, size, variation)
+        corner = _turned_corner(image_size, size, variation)
     else:
-        top = min(int(variation.down * (picture[0] - size[0] + 1)), picture[0] - size[0])
-        left = min(int(variation.right * (picture[1] - size[1] + 1)), picture[1] - size[1])
+        top = min(int(variation.down * (image_size[0] - size[0] + 1)), image_size[0] - size[0])
+        left = min(int(variation.right * (image_size[1] - size[1] + 1)), image_size[1] - size[1])
         corner = (float(left), float(top))
     return Cut((size[0], size[1]), corner, variation.degrees, variation.flip)
 
 
-def _turned_corner(picture: Size, size: Size, variation: Variation) -> tuple[float, float]:
+def _turned_corner(image_size: Size, size: Size, variation: Variation) -> tuple[float, float]:
     angle = -math.radians(variation.degrees)
     cosine, sine = math.cos(angle), math.sin(angle)
     height, width = size
-    middle_y = _middle(picture[0], height * abs(cosine) + width * abs(sine), variation.down)
-    middle_x = _middle(picture[1], height * abs(sine) + width * abs(cosine), variation.right)
+    middle_y = _middle(image_size[0], height * abs(cosine) + width * abs(sine), variation.down)
+    middle_x = _middle(image_size[1], height * abs(sine) + width * abs(cosine), variation.right)
     return (
         middle_x - (cosine * width + sine * height) / 2,
         middle_y - (cosine * height - sine * width) / 2,

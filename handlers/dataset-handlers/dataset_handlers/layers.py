@@ -1,4 +1,4 @@
-"""Laying a cut-out over a background."""
+"""Compositing a cut-out over a background."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from PIL.Image import Image as Picture
+    from PIL.Image import Image as PilImage
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -18,13 +18,13 @@ _DRAWS = 6
 
 
 class Placement(msgspec.Struct, frozen=True):
-    """What was drawn for one variation; no pixels in it, so it holds at every resolution.
+    """The draws for one variation, as fractions: they apply at every resolution.
 
     Attributes:
-        background: place in the list of backgrounds, 0 to 1.
-        down, right: place of the cut-out within the room it has, 0 to 1.
-        scale: share of the picture's height or width, whichever the cut-out reaches first.
-        flip, background_flip: mirror left and right.
+        background: position in the list of backgrounds, 0 to 1.
+        down, right: position of the cut-out within its possible range, 0 to 1.
+        scale: share of the image's height or width, whichever the cut-out reaches first.
+        flip, background_flip: mirror horizontally.
     """
 
     background: float
@@ -43,58 +43,58 @@ class Placement(msgspec.Struct, frozen=True):
         flip: float = 0.0,
         background_flip: float = 0.0,
     ) -> Placement:
-        """Draw a placement. The same six numbers are drawn whatever the arguments.
+        """Draw a placement. It always draws six numbers, whatever the arguments.
 
         Args:
             rng: source of the numbers.
-            scale: smallest and largest share.
-            position: 0 leaves the cut-out in the middle, 1 lets it go up to the edges.
+            scale: minimum and maximum share.
+            position: 0: centred; 1: up to the edges.
             flip, background_flip: probabilities.
         """
-        background, down, right, size, coin, other = rng.random(_DRAWS).tolist()
+        background, down, right, size, coin, background_coin = rng.random(_DRAWS).tolist()
         return cls(
             background=background,
             down=0.5 + (down - 0.5) * position,
             right=0.5 + (right - 0.5) * position,
             scale=scale[0] + size * (scale[1] - scale[0]),
             flip=coin < flip,
-            background_flip=other < background_flip,
+            background_flip=background_coin < background_flip,
         )
 
 
-def read_cutout(path: str | os.PathLike[str]) -> Picture:
-    """Read a picture with transparency as RGBA, without its wholly transparent margins.
+def read_cutout(path: str | os.PathLike[str]) -> PilImage:
+    """Read an image with transparency as RGBA, without its fully transparent margins.
 
     Raises:
-        OSError: the file is missing, cut off or not a picture.
-        ValueError: it has no transparency, or nothing else.
+        OSError: the file is missing, truncated or not an image.
+        ValueError: it has no transparency, or is fully transparent.
     """
     from PIL import Image, ImageOps
 
     with Image.open(path) as opened:
         if not opened.has_transparency_data:
             raise ValueError(
-                f"a picture of mode {opened.mode} has no transparency, so nothing is cut out; "
+                f"an image of mode {opened.mode} has no transparency, so it is not a cut-out; "
                 "save it with an alpha channel"
             )
-        picture: Picture = ImageOps.exif_transpose(opened).convert("RGBA")
-    box = picture.getchannel("A").getbbox()
+        image: PilImage = ImageOps.exif_transpose(opened).convert("RGBA")
+    box = image.getchannel("A").getbbox()
     if box is None:
-        raise ValueError("the picture is wholly transparent")
-    return picture.crop(box)
+        raise ValueError("the image is fully transparent")
+    return image.crop(box)
 
 
-def lay_over(cutout: Picture, background: Pixels, placed: Placement) -> tuple[Pixels, Pixels]:
+def lay_over(cutout: PilImage, background: Pixels, placed: Placement) -> tuple[Pixels, Pixels]:
     """Lay a cut-out over a background of the result's size.
 
     Args:
         cutout: RGBA; it is not changed.
         background: uint8 [height, width, 3]; it is not changed.
-        placed: where and how large.
+        placed: its position and size.
 
     Returns:
-        The picture, uint8 [height, width, 3], and the matte: the cut-out's share of every pixel,
-        uint8 [height, width]. What is larger than the picture sticks out of it.
+        The image, uint8 [height, width, 3], and the matte: the cut-out's share of every pixel,
+        uint8 [height, width]. A cut-out larger than the image is cropped.
     """
     image = np.array(background[:, ::-1] if placed.background_flip else background)
     height, width = image.shape[:2]
@@ -110,24 +110,24 @@ def lay_over(cutout: Picture, background: Pixels, placed: Placement) -> tuple[Pi
     return image, alpha
 
 
-def _resized(cutout: Picture, height: int, width: int, placed: Placement) -> Pixels:
+def _resized(cutout: PilImage, height: int, width: int, placed: Placement) -> Pixels:
     from PIL import Image
 
     factor = placed.scale * min(height / cutout.height, width / cutout.width)
     size = max(1, round(cutout.width * factor)), max(1, round(cutout.height * factor))
-    # Pillow weighs colours by their alpha here, so hidden colours do not bleed into the edges.
+    # Pillow weights colours by alpha here, so hidden colours do not bleed into the edges.
     pixels: Pixels = np.asarray(cutout.resize(size, Image.Resampling.BICUBIC))
     return pixels[:, ::-1] if placed.flip else pixels
 
 
 def _overlap(start: int, extent: int, room: int) -> tuple[slice, slice]:
-    """Where an extent lies within the room, and which part of it that is."""
+    """The slice of the room that an extent covers, and the slice of the extent that is visible."""
     first, last = max(start, 0), min(start + extent, room)
     return slice(first, last), slice(first - start, last - start)
 
 
 def _blend(layer: Pixels, below: Pixels) -> Pixels:
-    """Mix by alpha in whole numbers, rounded: the same everywhere."""
+    """Blend by alpha in integers with rounding: the same bytes on every machine."""
     alpha = layer[:, :, 3:].astype(np.uint32)
     mixed = layer[:, :, :3] * alpha + below * (255 - alpha)
     blended: Pixels = ((mixed + 127) // 255).astype(np.uint8)

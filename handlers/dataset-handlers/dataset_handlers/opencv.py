@@ -1,4 +1,4 @@
-"""OpenCV, imported when a pixel needs it (importing it costs 0.2 s), and without threads."""
+"""OpenCV, imported on first use (which takes 0.2 s) and without threads."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 def opencv() -> Any:
     """The module ``cv2``.
 
-    Its threads are switched off: builders run one process per core, and a process that forks
-    while another thread holds a lock leaves the child waiting for ever.
+    Its threads are disabled: builders run one process per core, and a fork while another thread
+    holds a lock makes the child wait for ever.
     """
     import cv2
 

@@ -1,4 +1,4 @@
-"""Options that several handlers have, with their limits and help."""
+"""Options shared by several handlers, with their limits and help."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ Fraction = Annotated[float, Meta(ge=0, le=1)]
 Resize = Literal["stretch", "cover", "contain"]
 
 RESIZE_HELP = (
-    "stretch: exactly to image_size; cover: keep proportions, cut off the rest; contain: keep "
-    "proportions, fill up with black."
+    "stretch: exactly to image_size; cover: keep the proportions, crop the rest; contain: keep "
+    "the proportions, pad with black."
 )
-IMAGE_SIZE_HELP = "Height and width to resize to first; null keeps each picture's own."
+IMAGE_SIZE_HELP = "Height and width to resize to first; null: keep the image's size."
 
 
 def help_text(description: str) -> Meta:
-    """The help of an option that has no limits."""
+    """The help of an option without limits."""
     return Meta(description=description)
 
 
 class Splits(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """Fractions of the samples that are set apart."""
+    """Fractions of the samples for val and test."""
 
     val: Fraction = 0.1
     test: Fraction = 0.0
 
     def __post_init__(self) -> None:
-        """Check that they are fractions of one whole."""
+        """Check that the fractions add up to at most 1."""
         if self.val + self.test > 1:
-            raise ValueError("val and test together are more than 1")
+            raise ValueError("val and test add up to more than 1")
 
 
 class RecordOptions(msgspec.Struct, kw_only=True):
-    """How many examples there are, and how their pictures are written."""
+    """The number of examples, and the encoding of their images."""
 
     batch_size: Annotated[
         Annotated[int, Meta(ge=1)] | None,
@@ -51,15 +51,15 @@ class RecordOptions(msgspec.Struct, kw_only=True):
     variations_per_sample: Annotated[
         int, Meta(ge=1, le=10000, description="Examples made of each sample.")
     ] = 1
-    seed: Annotated[int, help_text("Another seed gives other crops, flips, rotations ...")] = 0
+    seed: Annotated[int, help_text("Seed of the random numbers for crops, flips, rotations ….")] = 0
     encoding: Annotated[
-        Literal["jpeg", "png", "raw"], help_text("How pictures are written into the records.")
+        Literal["jpeg", "png", "raw"], help_text("Encoding of images in the records.")
     ] = "jpeg"
     quality: Annotated[int, Meta(ge=1, le=100, description="JPEG quality.")] = 90
 
 
-class PictureOptions(RecordOptions, kw_only=True):
-    """Resizing and variations of a picture, and of the masks and boxes that belong to it."""
+class ImageOptions(RecordOptions, kw_only=True):
+    """Resizing and variations of an image with its masks and boxes."""
 
     image_size: Annotated[Size | None, help_text(IMAGE_SIZE_HELP)] = (1024, 1024)
     resize: Annotated[Resize, help_text(RESIZE_HELP)] = "stretch"
@@ -69,18 +69,19 @@ class PictureOptions(RecordOptions, kw_only=True):
     ] = None
     random_crop_centered: Annotated[
         bool,
-        help_text("true: the crop's centre stays in the middle half of where it could be."),
+        help_text("true: keep the crop's centre within the middle half of its range."),
     ] = True
     flip: Annotated[float, Meta(ge=0, le=1, description="Probability of a horizontal flip.")] = 0.0
     rotation: Annotated[
-        float, Meta(ge=0, le=180, description="Largest rotation, degrees, either way.")
+        float, Meta(ge=0, le=180, description="Maximum rotation in degrees, in either direction.")
     ] = 0.0
     exposure: Annotated[
-        float, Meta(ge=0, le=8, description="Largest change of exposure, stops, either way.")
+        float,
+        Meta(ge=0, le=8, description="Maximum change of exposure in stops, in either direction."),
     ] = 0.0
 
     def __post_init__(self) -> None:
-        """Check what concerns more than one option."""
+        """Check options that depend on each other."""
         if self.image_size is None or self.crop_size is None:
             return
         if any(crop > size for crop, size in zip(self.crop_size, self.image_size, strict=True)):
@@ -92,7 +93,7 @@ class PictureOptions(RecordOptions, kw_only=True):
 
     @property
     def final_size(self) -> tuple[int | None, int | None]:
-        """(height, width) of every example's picture; None where it depends on the picture."""
+        """(height, width) of every example's image; None if it depends on the image."""
         return self.crop_size or self.image_size or (None, None)
 
     def draw(self, rng: np.random.Generator) -> Variation:
@@ -103,6 +104,8 @@ class PictureOptions(RecordOptions, kw_only=True):
 
 
 def in_one_order(attributes: Iterable[str]) -> tuple[str, ...]:
-    """Names of attributes, each once and sorted: their order changes no byte of a record, so it
-    must not make another dataset either."""
+    """Sort attribute names and remove duplicates.
+
+    Their order does not affect the records, so it must not affect the dataset's key either.
+    """
     return tuple(sorted(set(attributes)))

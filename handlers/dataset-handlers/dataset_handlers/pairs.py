@@ -1,4 +1,4 @@
-"""Pictures and the masks that belong to them, by the names of folders and files."""
+"""Match images with their masks by folder and file names."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ from pathlib import PurePosixPath
 
 import msgspec
 
-from dataset_handlers.files import pictures_in, split_folders
+from dataset_handlers.files import images_in, split_folders
 from dscache_sdk import RawData, RawDataError
 
 
 class Pair(msgspec.Struct, frozen=True):
-    """A picture and its mask, by their paths below the raw data.
+    """An image and its mask, by their paths below the raw data.
 
     Attributes:
-        split: what the folders say; "" where they say nothing.
+        split: the split of its folder; "" if no folder sets one.
     """
 
-    picture: str
+    image: str
     mask: str
     split: str
 
 
 class Layout(msgspec.Struct, frozen=True):
-    """A folder of pictures, the one with their masks, and the split of both ("": not fixed)."""
+    """A folder of images, the folder of their masks, and their split ("": not fixed)."""
 
-    pictures: str
+    images: str
     masks: str
     split: str = ""
 
@@ -38,50 +38,51 @@ LAYOUTS = (
 
 
 def find_pairs(raw: RawData) -> list[Pair]:
-    """All pictures with their masks, in a fixed order.
+    """All images with their masks, in a fixed order.
 
-    A mask has its picture's name, with any suffix, in the same place below its own folder.
+    A mask has the relative path of its image, with any suffix.
 
     Raises:
-        RawDataError: there are no pictures, or one has no mask; names both files.
+        RawDataError: there are no images, or one has no mask.
     """
     pairs = [pair for layout in LAYOUTS for pair in _pairs(raw, layout)]
     if not pairs:
-        known = "; ".join(f"{layout.pictures}/ with {layout.masks}/" for layout in LAYOUTS)
-        raise RawDataError(f"there are no pictures under {raw.root}; looked for {known}")
+        known = "; ".join(f"{layout.images}/ with {layout.masks}/" for layout in LAYOUTS)
+        raise RawDataError(f"there are no images under {raw.root}; expected {known}")
     return pairs
 
 
 def _pairs(raw: RawData, layout: Layout) -> list[Pair]:
-    pictures = pictures_in(raw, f"{layout.pictures}/**/*")
+    images = images_in(raw, f"{layout.images}/**/*")
     masks = {_stem(path, layout.masks): path for path in _masks(raw, layout)}
-    inner = [path.removeprefix(f"{layout.pictures}/") for path in pictures]
+    inner = [path.removeprefix(f"{layout.images}/") for path in images]
     by_folder = not layout.split and split_folders(inner)
-    lonely = [path for path in pictures if _stem(path, layout.pictures) not in masks]
-    if lonely:
-        raise RawDataError(_without_mask(lonely, layout))
+    unmatched = [path for path in images if _stem(path, layout.images) not in masks]
+    if unmatched:
+        raise RawDataError(_without_mask(unmatched, layout))
     return [
         Pair(
             path,
-            masks[_stem(path, layout.pictures)],
+            masks[_stem(path, layout.images)],
             place.partition("/")[0] if by_folder else layout.split,
         )
-        for path, place in zip(pictures, inner, strict=True)
+        for path, place in zip(images, inner, strict=True)
     ]
 
 
 def _masks(raw: RawData, layout: Layout) -> list[str]:
-    """Masks; of several for one picture the PNG comes last, and wins."""
-    found = pictures_in(raw, f"{layout.masks}/**/*")
-    return sorted(found, key=lambda path: (path.lower().endswith(".png"), path))
+    """Paths of the masks. Of several for one image, the PNG is last and is used."""
+    paths = images_in(raw, f"{layout.masks}/**/*")
+    return sorted(paths, key=lambda path: (path.lower().endswith(".png"), path))
 
 
 def _stem(path: str, folder: str) -> str:
     return str(PurePosixPath(path).relative_to(folder).with_suffix(""))
 
 
-def _without_mask(lonely: list[str], layout: Layout) -> str:
-    first = lonely[0]
-    wanted = f"{layout.masks}/{_stem(first, layout.pictures)}.png"
-    more = f", nor have {len(lonely) - 1} others theirs" if len(lonely) > 1 else ""
-    return f"the picture '{first}' has no mask '{wanted}'{more}; add the mask or remove the picture"
+def _without_mask(unmatched: list[str], layout: Layout) -> str:
+    first = unmatched[0]
+    mask = f"{layout.masks}/{_stem(first, layout.images)}.png"
+    others = len(unmatched) - 1
+    more = f", and {others} other images have none either" if others else ""
+    return f"the image '{first}' has no mask '{mask}'{more}; add the mask or remove the image"

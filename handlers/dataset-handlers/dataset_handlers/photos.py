@@ -1,4 +1,4 @@
-"""The `photos` handler: a folder of pictures, resized, cropped and varied."""
+"""The `photos` handler: a folder of images, resized, cropped and augmented."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
-from dataset_handlers.files import PICTURE_SUFFIXES, pictures_in, split_folders
+from dataset_handlers.files import IMAGE_SUFFIXES, images_in, split_folders
 from dataset_handlers.geometry import cut_for
-from dataset_handlers.options import PictureOptions, Splits, help_text, in_one_order
+from dataset_handlers.options import ImageOptions, Splits, help_text, in_one_order
 from dataset_handlers.pixels import expose, take
 from dscache_sdk import (
     ClassLabel,
@@ -31,30 +31,30 @@ Attribute = Literal["id", "image", "label"]
 
 
 class Photos(DatasetHandler, name="photos"):
-    """A folder of pictures, at any depth.
+    """A folder of images, at any depth.
 
-    Splits: when every picture lies below a top-level folder ``train``, ``val`` or ``test``, these
-    folders are the splits; otherwise the hash of a picture's path decides (option `splits`).
-    Labels: the name of the folder that a picture lies in.
+    If every image lies below a top-level folder ``train``, ``val`` or ``test``, that folder is the
+    split; otherwise the hash of the image's path decides (option `splits`). An image's label is the
+    name of its folder.
     """
 
-    class Options(PictureOptions, kw_only=True):
-        """See each option's help."""
+    class Options(ImageOptions, kw_only=True):
+        """The options; each has its own help."""
 
         input_attributes: Annotated[
             tuple[Attribute, ...],
             Meta(
                 min_length=1,
-                description="Features to write: image, id (the picture's path), label (the name "
+                description="Features to write: image, id (the image's path), label (the name "
                 "of its folder).",
             ),
         ] = ("image",)
         splits: Annotated[
-            Splits, help_text("Fractions set apart as val and test, by the hash of the path.")
+            Splits, help_text("Fractions of val and test, chosen by the hash of the path.")
         ] = msgspec.field(default_factory=Splits)
 
         def __post_init__(self) -> None:
-            """Check what concerns more than one option; order the attributes."""
+            """Check options that depend on each other; sort the attributes."""
             super().__post_init__()
             self.input_attributes = in_one_order(self.input_attributes)  # type: ignore[assignment]
 
@@ -62,7 +62,7 @@ class Photos(DatasetHandler, name="photos"):
 
     @cached_property
     def features(self) -> dict[str, Feature]:  # type: ignore[override]
-        """The features that `input_attributes` asks for."""
+        """The features named in `input_attributes`."""
         options = self.options
         makers: dict[str, Any] = {
             "id": Text,
@@ -72,28 +72,28 @@ class Photos(DatasetHandler, name="photos"):
         return {name: makers[name]() for name in options.input_attributes}
 
     @cached_property
-    def _pictures(self) -> list[str]:
-        """Relative paths of all pictures, sorted. Raises RawDataError when there are none."""
-        paths = pictures_in(self.raw, "**/*")
+    def _images(self) -> list[str]:
+        """Relative paths of all images, sorted. Raises RawDataError if there are none."""
+        paths = images_in(self.raw, "**/*")
         if not paths:
-            kinds = " ".join(PICTURE_SUFFIXES)
-            raise RawDataError(f"there are no pictures ({kinds}) under {self.raw.root}")
+            kinds = " ".join(IMAGE_SUFFIXES)
+            raise RawDataError(f"there are no images ({kinds}) under {self.raw.root}")
         return paths
 
     @cached_property
     def _has_split_folders(self) -> bool:
-        return split_folders(self._pictures)
+        return split_folders(self._images)
 
     @cached_property
     def _classes(self) -> list[str]:
-        """Names of the folders, sorted: their places are the labels."""
+        """Names of the folders, sorted; the labels are their indices."""
         folders = set()
-        for path in self._pictures:
+        for path in self._images:
             folder = self._class_folder(path)
             if not folder:
                 raise RawDataError(
-                    f"the picture '{path}' lies in no folder of a class; the input attribute "
-                    f"'label' needs one folder per class under {self.raw.root}"
+                    f"the image '{path}' is in no class folder; the input attribute 'label' needs "
+                    f"one folder per class under {self.raw.root}"
                 )
             folders.add(folder)
         return sorted(folders)
@@ -103,9 +103,9 @@ class Photos(DatasetHandler, name="photos"):
         return folders[-1] if folders else ""
 
     def samples(self) -> Iterator[Sample]:
-        """Every picture."""
+        """Every image."""
         fractions = self.options.splits
-        for path in self._pictures:
+        for path in self._images:
             if self._has_split_folders:
                 split = path.partition("/")[0]
             else:
@@ -113,11 +113,11 @@ class Photos(DatasetHandler, name="photos"):
             yield Sample(path, split)
 
     def load(self, sample: Sample) -> Any:
-        """The picture, upright, RGB, resized: uint8 [height, width, 3]."""
+        """The upright, resized image in RGB: uint8 [height, width, 3]."""
         return read_rgb(self.raw / sample.id, self.options.image_size, self.options.resize)
 
     def example(self, loaded: Any, sample: Sample, rng: np.random.Generator) -> dict[str, Any]:
-        """One variation of the picture."""
+        """One variation of the image."""
         options = self.options
         drawn = options.draw(rng)
         values: dict[str, Any] = {"id": sample.id, "label": self._class_folder(sample.id)}

@@ -1,4 +1,4 @@
-"""Pixels of a variation: the part of a picture or mask that a cut shows, and its exposure."""
+"""The pixels of a variation: cut an image or mask, change its exposure."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from dataset_handlers.opencv import opencv
 
 Pixels = npt.NDArray[np.uint8]
 
-MAX_SIDE_PIXELS = 24_000  # turned by 45 degrees it is still within the 16 bits of OpenCV's maps
-_FINE = 1024  # parts of a pixel in which places are added up
-_PARTS = 32  # parts of a pixel that OpenCV's maps tell apart
-_BLOCK_ROWS = 64  # maps of so many rows stay in the processor's cache
+MAX_SIDE_PIXELS = 24_000  # rotated by 45 degrees it still fits the 16 bits of OpenCV's maps
+_FINE = 1024  # coordinates are summed in 1024ths of a pixel
+_PARTS = 32  # the resolution of OpenCV's maps: 32nds of a pixel
+_BLOCK_ROWS = 64  # the maps of 64 rows fit the processor's cache
 
 
 def take(pixels: Pixels, cut: Cut, *, nearest: bool = False, mirror: bool = True) -> Pixels:
-    """The part of a picture or mask that a cut shows.
+    """The part of an image or mask that a cut shows.
 
-    A straight cut is a view of the source. A turned one is interpolated between four pixels, or
-    takes the nearest one; where it leaves the picture, it is filled.
+    A cut without rotation is a view of the source. A rotated one is interpolated between four
+    pixels, or takes the nearest one; the area outside the image is filled.
 
     Args:
         pixels: uint8 [height, width] or [height, width, channels].
-        cut: from `cut_for`, for a picture of this height and width.
-        nearest: for masks: no values come up that the mask does not have.
-        mirror: fill by mirroring the picture at its edge; False: with black.
+        cut: from `cut_for`, for an image of this height and width.
+        nearest: take the nearest pixel; for masks, since it creates no new values.
+        mirror: fill the area outside with the mirrored image; False: with black.
 
     Raises:
-        ValueError: a turned picture is wider or higher than MAX_SIDE_PIXELS.
+        ValueError: the image to be rotated is wider or higher than MAX_SIDE_PIXELS.
     """
     if cut.degrees:
         part = _turned(pixels, cut, nearest, mirror)
@@ -43,15 +43,15 @@ def take(pixels: Pixels, cut: Cut, *, nearest: bool = False, mirror: bool = True
 
 
 def _turned(pixels: Pixels, cut: Cut, nearest: bool, mirror: bool) -> Pixels:
-    """Rotate with whole numbers only.
+    """Rotate with integer arithmetic only.
 
-    OpenCV's warpAffine is as fast, but rounds differently on processors with fused multiply-add
-    and without: the same dataset would have other bytes elsewhere. With a map of whole numbers
-    remap gives the same everywhere.
+    OpenCV's warpAffine is as fast, but rounds differently on processors with and without fused
+    multiply-add, so the bytes would depend on the machine. With an integer map, remap gives the
+    same bytes everywhere.
     """
     if max(pixels.shape[:2]) > MAX_SIDE_PIXELS:
         raise ValueError(
-            f"a picture of {pixels.shape[0]} x {pixels.shape[1]} pixels is too large to be turned "
+            f"an image of {pixels.shape[0]} x {pixels.shape[1]} pixels is too large to rotate "
             f"(at most {MAX_SIDE_PIXELS}); set image_size"
         )
     cv2 = opencv()
@@ -69,16 +69,16 @@ def _turned(pixels: Pixels, cut: Cut, nearest: bool, mirror: bool) -> Pixels:
 def _maps(
     cut: Cut, start: int, rows: int, nearest: bool
 ) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.uint16] | None]:
-    """Where the pixels of some rows come from, as OpenCV's fixed-point maps.
+    """The source coordinates of some rows, as OpenCV's fixed-point maps.
 
     Returns:
-        int16 [rows, width, 2]: x and y of the source pixel; uint16 [rows, width]: the place within
-        it, 32 * its 32nds in y + its 32nds in x (None for the nearest pixel).
+        int16 [rows, width, 2]: x and y of the source pixel; uint16 [rows, width]: the position
+        within it, 32 * its 32nds in y + its 32nds in x (None for the nearest pixel).
     """
     cosine, sine = cut.direction
     across = np.arange(cut.size[1]) + 0.5
     down = np.arange(start, start + rows) + 0.5
-    # Middles of pixels: place 0.5 is the first pixel itself. The nearest one is found by rounding.
+    # Pixel centres: 0.5 is the centre of the first pixel. The nearest one is found by rounding.
     shift = 0.0 if nearest else -0.5
     x = _places(cosine * across, sine * down + cut.corner[0] + shift)
     y = _places(-sine * across, cosine * down + cut.corner[1] + shift)
@@ -95,7 +95,7 @@ def _maps(
 def _places(
     across: npt.NDArray[np.floating[Any]], down: npt.NDArray[np.floating[Any]]
 ) -> npt.NDArray[np.int32]:
-    """Sums of every column's and every row's share, int32 [rows, columns], in 32nds of a pixel."""
+    """Sums of the column and row coordinates, int32 [rows, columns], in 32nds of a pixel."""
     columns = np.rint(across * _FINE).astype(np.int32)
     lines = np.rint(down * _FINE).astype(np.int32)
     sums: npt.NDArray[np.int32] = columns[None, :] + lines[:, None]
@@ -105,7 +105,7 @@ def _places(
 
 
 def expose(pixels: Pixels, stops: float) -> Pixels:
-    """Change the exposure of an sRGB picture, in stops; 0 gives the picture back."""
+    """Change the exposure of an sRGB image, in stops; 0 returns the image itself."""
     if not stops:
         return pixels
     exposed: Pixels = opencv().LUT(np.ascontiguousarray(pixels), exposure_table(stops))
@@ -116,8 +116,8 @@ def expose(pixels: Pixels, stops: float) -> Pixels:
 def exposure_table(stops: float) -> Pixels:
     """256 sRGB values after a change of exposure, uint8 [256].
 
-    One stop doubles the light, so the values are made linear first (IEC 61966-2-1), as a camera's
-    exposure works; what gets brighter than white stays white.
+    One stop doubles the light, so the values are made linear first (IEC 61966-2-1), as in a camera.
+    Values above white are clipped.
     """
     values = np.arange(256) / 255
     linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)

@@ -18,34 +18,34 @@ from dscache_sdk.images import Size
 
 _FIRST_CHARACTER = 48  # "0"
 _VALUE_BITS, _MORE, _NEGATIVE = 5, 0x20, 0x10
-_MAX_CHARACTERS = 8  # of one number: 40 bits, more than any picture has pixels
+_MAX_CHARACTERS = 8  # of one number: 40 bits, more than any image has pixels
 
 
-def mask_of(runs: Any, picture: Size) -> Pixels:
+def mask_of(runs: Any, image: Size) -> Pixels:
     """The mask of a segmentation {"size": [height, width], "counts": list or text}.
 
     Args:
         runs: as the annotation file has it.
-        picture: (height, width) that the mask must have.
+        image: (height, width) that the mask must have.
 
     Returns:
         uint8 [height, width], 1 inside.
 
     Raises:
-        ValueError: it is not a mask of this picture: another size, lengths that are negative or
-            no integers, or that do not cover the picture exactly; text that is no packed numbers.
+        ValueError: it is not a mask of this image: another size, lengths that are negative or
+            no integers, or that do not cover the image exactly; text that is no packed numbers.
     """
     size = runs.get("size") if isinstance(runs, dict) else None
     counts = runs.get("counts") if isinstance(runs, dict) else None
-    if size != list(picture) or not isinstance(counts, list | str):
+    if size != list(image) or not isinstance(counts, list | str):
         raise ValueError(
-            f"a segmentation is no run lengths of a picture of {picture[0]} x {picture[1]} "
-            f"(height x width): its size is {size}"
+            f"a segmentation's run lengths are not for an image of {image[0]} x {image[1]} "
+            f"(height x width): their size is {size}"
         )
     lengths = unpack(counts) if isinstance(counts, str) else counts
-    _check(lengths, picture)
+    _check(lengths, image)
     inside = np.arange(len(lengths), dtype=np.uint8) & 1
-    columns = np.repeat(inside, lengths).reshape(picture[::-1])
+    columns = np.repeat(inside, lengths).reshape(image[::-1])
     return np.ascontiguousarray(columns.T)
 
 
@@ -80,12 +80,12 @@ def _number(text: str, start: int) -> tuple[int, int]:
     raise ValueError("a segmentation's counts end within a number, or hold one that is too long")
 
 
-def _check(lengths: Sequence[Any], picture: Size) -> None:
+def _check(lengths: Sequence[Any], image: Size) -> None:
     for length in lengths:
         if type(length) is not int or length < 0:  # True is an int, too
             raise ValueError(f"a segmentation has a run of {length!r} pixels")
-    covered, pixels = sum(lengths), picture[0] * picture[1]
+    covered, pixels = sum(lengths), image[0] * image[1]
     if covered != pixels:
         raise ValueError(
-            f"a segmentation's run lengths cover {covered} pixels, the picture has {pixels}"
+            f"a segmentation's run lengths cover {covered} pixels, but the image has {pixels}"
         )

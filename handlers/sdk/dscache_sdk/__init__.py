@@ -1,4 +1,4 @@
-"""What a dataset handler is written with: the contract, the features, the record codec."""
+"""The SDK for dataset handlers: the base class, the features, the record codec."""
 
 from dscache_sdk.errors import (
     FeatureError,

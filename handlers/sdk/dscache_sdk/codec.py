@@ -1,7 +1,7 @@
 """tf.train.Example records as flat columns, without TensorFlow: encode and decode.
 
-Encoding is deterministic: entries sorted by name, numbers packed, byte for byte what TensorFlow's
-``SerializeToString(deterministic=True)`` gives.
+Encoding is deterministic: entries sorted by name, numbers packed, the same bytes as TensorFlow's
+``SerializeToString(deterministic=True)``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Columns = dict[str, "list[bytes] | npt.NDArray[Any]"]
 
 
 class SerializesToString(Protocol):
-    """Anything like tf.train.Example."""
+    """A protobuf message such as tf.train.Example."""
 
     def SerializeToString(self) -> bytes: ...
 
@@ -29,12 +29,12 @@ def encode_example(example: Mapping[str, Any] | SerializesToString) -> bytes:
     """Encode one record.
 
     Args:
-        example: name -> bytes, str, int, float, bool, array or list of one of them (arrays are
+        example: name -> bytes, str, int, float, bool, array or list of one of these (arrays are
             flattened; floats become float32, integers int64, text UTF-8). An empty list is
             written as a feature without a type. Or a tf.train.Example.
 
     Raises:
-        FeatureError: a value of another type, or an integer beyond 64 bits.
+        FeatureError: a value has another type, or is an integer of more than 64 bits.
     """
     if not isinstance(example, Mapping):
         return example.SerializeToString()
@@ -90,7 +90,8 @@ def _encode_array(key: bytes, array: npt.NDArray[Any]) -> bytes:
     if kind in "SUO" and array.size:
         return _encode_many(key, [_to_bytes(item) for item in array.ravel().tolist()])
     raise TypeError(
-        f"cannot write a {array.dtype} array; use bytes, text, integers or floats of one kind"
+        f"cannot write a {array.dtype} array; use values of one kind: bytes, text, integers or "
+        "floats"
     )
 
 
@@ -99,10 +100,10 @@ def decode_example(record: bytes | memoryview) -> Columns:
 
     Returns:
         name -> list of bytes, float32 array or int64 array (all one-dimensional). A feature
-        without a type comes as an empty list; of repeated names the last counts, as protobuf says.
+        without a type is an empty list; of repeated names the last counts, as in protobuf.
 
     Raises:
-        RecordError: the bytes are no tf.train.Example.
+        RecordError: the bytes are not a tf.train.Example.
     """
     data = memoryview(record)
     columns: Columns = {}
@@ -134,14 +135,14 @@ def _fields(data: memoryview) -> Iterator[tuple[int, memoryview | int, int]]:
         else:
             raise ValueError(f"unknown wire type {kind}")
         if at + length > len(data):
-            raise ValueError("a field is cut off")
+            raise ValueError("a field is truncated")
         yield tag >> 3, data[at : at + length], kind
         at += length
 
 
 def _message(value: memoryview | int) -> memoryview:
     if isinstance(value, int):
-        raise ValueError("a number stands where a message belongs")
+        raise ValueError("a number in place of a message")
     return value
 
 

@@ -1,15 +1,15 @@
 """Everything the SDK raises on purpose.
 
     HandlerError
-    ├── OptionsError           an option of the config is unknown, mistyped or out of its limits
-    ├── RawDataError           the raw data is missing, empty or not laid out as expected
+    ├── OptionsError           an option of the config is unknown, has a wrong type or a wrong value
+    ├── RawDataError           the raw data is missing, empty or in an unexpected layout
     ├── SampleError            one sample could not be turned into examples
     ├── FeatureError           a value does not fit its feature
     ├── RecordError            a record file is damaged
-    └── HandlerContractError   a handler class does not keep the contract
+    └── HandlerContractError   a handler class violates the contract
 
-All of them survive pickling, because builders pass them between processes. What is the machine's
-fault (`machine_fault`) is none of them: it is raised as the MemoryError or OSError that it is.
+They can be pickled, because builders pass them between processes. A fault of the machine
+(`machine_fault`) is none of them: it is raised as the original MemoryError or OSError.
 """
 
 from __future__ import annotations
@@ -24,12 +24,11 @@ class HandlerError(Exception):
 
 
 class OptionsError(HandlerError):
-    """An option of the config is unknown, mistyped or out of its limits.
+    """An option of the config is unknown, has a wrong type or a wrong value.
 
     Attributes:
-        option: the option, with its place inside (``image_size[0]``); empty when the config as a
-            whole is meant.
-        message: what is wrong with it and what is expected.
+        option: the option, with the index inside it (``image_size[0]``); "" for the whole config.
+        message: what is wrong and what is expected.
     """
 
     def __init__(self, option: str, message: str) -> None:
@@ -42,16 +41,16 @@ class OptionsError(HandlerError):
 
 
 class RawDataError(HandlerError):
-    """The raw data is missing, empty or not laid out as the handler expects."""
+    """The raw data is missing, empty or in a layout that the handler does not expect."""
 
 
 class SampleError(HandlerError):
     """One sample could not be turned into examples.
 
     Attributes:
-        sample_id: the sample's id (for pictures its path under the raw data).
-        variation: 0, 1, …; None when loading failed, before any variation.
-        message: the original exception, in one line.
+        sample_id: the sample's id (for images its path under the raw data).
+        variation: 0, 1, …; None if loading failed, before any variation.
+        message: the original exception, as one line.
         traceback: the original traceback as text.
     """
 
@@ -70,11 +69,11 @@ class SampleError(HandlerError):
 
 
 class FeatureError(HandlerError):
-    """A value does not fit its feature, or a feature cannot be made as asked.
+    """A value does not fit its feature, or a feature is declared wrongly.
 
     Attributes:
         message: what is wrong and what is expected.
-        feature: the feature's name; None where it is not known (yet).
+        feature: the feature's name; None while it is unknown.
     """
 
     def __init__(self, message: str, feature: str | None = None) -> None:
@@ -87,11 +86,11 @@ class FeatureError(HandlerError):
 
 
 class RecordError(HandlerError):
-    """A record file, or one record of it, is damaged.
+    """A record file or a single record is damaged.
 
     Attributes:
-        path: the file; None when the bytes did not come from a file.
-        offset: where in the file (or in the record) the damage was found, in bytes.
+        path: the file; None if the bytes did not come from a file.
+        offset: position of the damage in the file (or the record), in bytes.
         what: what is wrong there.
     """
 
@@ -106,14 +105,14 @@ class RecordError(HandlerError):
 
 
 class HandlerContractError(HandlerError):
-    """A handler class does not keep the contract: the handler's author has to change it."""
+    """A handler class violates the contract; its author must change it."""
 
 
 def machine_fault(error: BaseException) -> MemoryError | OSError | None:
-    """What the machine did wrong, if that is behind an error: no memory, a full or broken disk, no
-    more open files. The next sample would meet it as well, so it says nothing about this one.
+    """The fault of the machine behind an error: out of memory, a full or broken disk, too many open
+    files. None if there is no such fault in the error and its causes.
 
-    Looked for in the error and in what it was raised from.
+    The next sample would fail in the same way, so such a fault is not this sample's.
     """
     seen: list[BaseException] = []
     cause: BaseException | None = error

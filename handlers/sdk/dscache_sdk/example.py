@@ -1,7 +1,7 @@
-"""tf.train.Example records with features: the compiled encoder and its counterpart.
+"""Encode and decode tf.train.Example records with features.
 
-`compile_encoder` is several times faster than the general `encode_example` on small records and
-writes the same bytes. Both, and `decode_example`, are importable from here.
+`compile_encoder` is several times as fast as the general `encode_example` on small records, and
+writes the same bytes. Both, and `decode_example`, can be imported from here.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ Pieces = tuple[bytes, ...]
 
 
 def decode_features(record: bytes | memoryview, features: Mapping[str, Feature]) -> dict[str, Any]:
-    """Decode one record with its features: pictures to arrays, text to str, boxes to [n, 4] …
+    """Decode one record with its features: images to arrays, text to str, boxes to [n, 4] …
 
     Raises:
-        RecordError: the bytes are no tf.train.Example.
-        FeatureError: the record does not hold what the features say; names the feature.
+        RecordError: the bytes are not a tf.train.Example.
+        FeatureError: the record does not match the features; names the feature.
     """
     columns = decode_example(record)
     return {name: _decode_feature(columns, name, feature) for name, feature in features.items()}
@@ -47,27 +47,27 @@ def _decode_feature(columns: Columns, name: str, feature: Feature) -> Any:
             return feature.decode({part: columns[f"{name}/{part}"] for part in feature.parts})
         return feature.decode(columns[name] if feature.required else columns.get(name, []))
     except KeyError as error:
-        have = ", ".join(sorted(columns)) or "nothing"
-        raise FeatureError(f"not in the record, which holds {have}", name) from error
+        present = ", ".join(sorted(columns)) or "nothing"
+        raise FeatureError(f"not in the record, which contains {present}", name) from error
     except FeatureError as error:
         raise FeatureError(error.message, name) from error
 
 
 def check_names(record: bytes, features: Mapping[str, Feature]) -> None:
-    """Check that a record holds exactly the columns of the features.
+    """Check that a record has exactly the columns of the features.
 
     Raises:
         FeatureError: names a column that is missing or not declared.
     """
-    have = set(decode_example(record))
-    want = set(column_names(features))
-    for name in sorted(want ^ have):
-        what = "missing from the example" if name in want else "not among the declared features"
-        raise FeatureError(what, name)
+    present = set(decode_example(record))
+    declared = set(column_names(features))
+    for name in sorted(declared ^ present):
+        problem = "missing from the example" if name in declared else "not a declared feature"
+        raise FeatureError(problem, name)
 
 
 def column_names(features: Mapping[str, Feature]) -> list[str]:
-    """Names of the record's columns, in the order they are written."""
+    """Names of the record's columns, in the order in which they are written."""
     names: list[str] = []
     for name, feature in features.items():
         names += [f"{name}/{part}" for part in feature.parts] if feature.parts else [name]
@@ -78,13 +78,13 @@ def compile_encoder(features: Mapping[str, Feature]) -> Callable[[Mapping[str, A
     """Make the encoder of one set of features.
 
     Returns:
-        A function of a dict with exactly these names that returns the record. Values are checked
-        against their features. The same bytes as `encode_example` of the encoded values.
+        A function that takes a dict with exactly these names and returns the record. It checks the
+        values against their features. The bytes equal `encode_example` of the encoded values.
 
-    The function's source is generated per set of features: length prefixes are looked up by
-    length, labels by value, and constants are folded, which is what makes 200-byte records cheap.
-    Whatever the fast path does not know goes through the general one, so that both accept the
-    same values and only one place writes error messages.
+    The function's source is generated for the set of features: length prefixes are looked up by
+    length, labels by value, and constants are folded, which makes 200-byte records cheap. Values
+    that the fast path does not know take the general one, so both accept the same values, and all
+    error messages are in one place.
     """
     if any(feature.parts for feature in features.values()):
         return _general_encoder(features)
@@ -92,9 +92,9 @@ def compile_encoder(features: Mapping[str, Feature]) -> Callable[[Mapping[str, A
 
 
 def compile_pieces(features: Mapping[str, Feature]) -> Callable[[Mapping[str, Any]], Pieces]:
-    """`compile_encoder` whose function returns the record in pieces, for ``writer.write(*pieces)``.
+    """Like `compile_encoder`, but returns the record in pieces, for `RecordWriter.write`.
 
-    Pictures are then written without having been copied into a record first.
+    Images are then written without being copied into a record first.
     """
     if not any(feature.parts for feature in features.values()) and _any_large(features):
         return _generate(features, _PIECES)
@@ -158,7 +158,7 @@ def encode(ex):
         return general(ex)
     {finish}
 """
-# Large records are copied once, small ones are cheaper joined before their length is known.
+# Large records are copied once. Small ones are cheaper to join before their length is known.
 _PIECES = """return (heads[{size}], {pieces})"""
 _JOIN_ONCE = """return b"".join((heads[{size}], {pieces}))"""
 _JOIN_TWICE = """body = b"".join(({pieces}))
@@ -166,7 +166,7 @@ _JOIN_TWICE = """body = b"".join(({pieces}))
 
 
 class _Prefixes(dict[int, bytes]):
-    """Length of a payload -> what precedes it; filled on demand and bounded."""
+    """Length of a payload -> the bytes before it; filled on demand, with a bounded size."""
 
     def __init__(self, key: bytes, tag: bytes | None) -> None:
         super().__init__()
@@ -185,7 +185,7 @@ class _Prefixes(dict[int, bytes]):
 
 
 class _IntEntries(dict[Any, bytes]):
-    """Value of an integer feature -> its whole entry; filled on demand and bounded."""
+    """Value of an integer feature -> its entry; filled on demand, with a bounded size."""
 
     def __init__(self, name: str, feature: Feature) -> None:
         super().__init__()
@@ -254,8 +254,8 @@ def _general_encoder(features: Mapping[str, Feature]) -> Callable[[Mapping[str, 
             _encode_feature(columns, name, features[name], example[name])
         for name in example:
             if name not in features:
-                have = ", ".join(ordered)
-                raise FeatureError(f"not among the declared features ({have})", str(name))
+                declared = ", ".join(ordered)
+                raise FeatureError(f"not a declared feature (declared: {declared})", str(name))
         return encode_example(columns)
 
     return encode

@@ -1,4 +1,4 @@
-"""The base class of handlers: what makes builds parallel, resumable and repeatable."""
+"""The base class of handlers, which makes builds parallel, resumable and repeatable."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ class DatasetHandler:
     """Turns raw data into examples. Subclass it, with ``name="…"``, and write three methods.
 
     A subclass has a nested ``Options(msgspec.Struct, kw_only=True)``, `features`, and the methods
-    `samples`, `load` and `example`. Three options are read here when it declares them:
-    ``variations_per_sample`` (else 1), ``batch_size`` (else files are sized by bytes) and
-    ``seed`` (else 0).
+    `samples`, `load` and `example`. The base class uses three options if they are declared:
+    ``variations_per_sample`` (default 1), ``batch_size`` (default: files are sized by bytes) and
+    ``seed`` (default 0).
 
     Args:
         config: the options by name; every option becomes an attribute.
@@ -57,13 +57,13 @@ class DatasetHandler:
 
     Attributes:
         name: the handler's name, from the class keyword.
-        features: name -> feature of every example; a property where it depends on options.
+        features: name -> feature of every example; make it a property if it depends on options.
         options: instance of `Options`.
         raw: the raw data.
-        output_dir: where `as_tfrecord` writes; the current directory unless set.
+        output_dir: folder for `as_tfrecord`; by default the current directory.
 
     Raises:
-        OptionsError: an option is unknown, mistyped or out of its limits.
+        OptionsError: an option is unknown, has a wrong type or a wrong value.
     """
 
     name: ClassVar[str] = ""
@@ -102,22 +102,22 @@ class DatasetHandler:
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (option_tools.to_json_values(self.options), self.base_data_path)
 
-    # What a handler's author writes.
+    # To be written by the handler's author.
 
     def samples(self) -> Iterable[Sample]:
-        """Every sample: cheap (no file is opened), in any order, JSON-able."""
+        """List every sample, in any order. This should be cheap: open no files."""
         raise NotImplementedError(f"{type(self).__name__} has no method samples()")
 
     def shared_files(self) -> Iterable[str]:
-        """Raw files that every sample hangs on, by their paths: backgrounds, annotations …
+        """Paths of the raw files that affect every sample: backgrounds, annotations, …
 
-        When one of them changes, so does the plan's digest: a build that was interrupted then
-        starts over. The files of single samples belong into `Sample.files`.
+        If one of them changes, the plan's digest changes, and an interrupted build starts over.
+        Name the files of a single sample in `Sample.files`.
         """
         return ()
 
     def load(self, sample: Sample) -> Any:
-        """Read one sample; called once for all its variations. `example` must not change it."""
+        """Read one sample, once for all its variations. `example` must not modify the result."""
         return sample
 
     def example(
@@ -125,9 +125,9 @@ class DatasetHandler:
     ) -> dict[str, Any] | None:
         """Make one variation: a dict with exactly the names of `features`; None drops it.
 
-        A tf.train.Example is taken too. `rng` belongs to this seed, sample and variation: draw
-        fractions from it, always the same number of them, and turn them into pixels afterwards;
-        then other resolutions (and other options) keep the same crops.
+        A tf.train.Example is also accepted. `rng` is seeded by the seed, the sample and the
+        variation: draw fractions from it, always the same number of them, and convert them to
+        pixels afterwards; then other resolutions (and other options) keep the same crops.
         """
         raise NotImplementedError(f"{type(self).__name__} has no method example()")
 
@@ -135,7 +135,7 @@ class DatasetHandler:
 
     @classmethod
     def config_options(cls) -> dict[str, Any]:
-        """Every allowed option: {option: {type, default, limits, help, neutral}}, JSON-able."""
+        """All options: {option: {type, default, limits, help, neutral}}, JSON-serialisable."""
         return option_tools.describe_options(cls.Options)
 
     @classmethod
@@ -145,9 +145,9 @@ class DatasetHandler:
 
     @classmethod
     def resolve(cls, config: dict[str, Any]) -> dict[str, Any]:
-        """The checked config with defaults folded in and neutral options dropped.
+        """The checked config with defaults added and neutral options removed.
 
-        Resolving twice changes nothing. Raises OptionsError.
+        Resolving the result again does not change it. Raises OptionsError.
         """
         options = option_tools.parse_options(cls.Options, config)
         neutral = option_tools.neutral_names(cls.Options)
@@ -172,25 +172,25 @@ class DatasetHandler:
         return features
 
     def _check_features(self) -> None:
-        """Make the encoder now: that it cannot be made is no sample's fault."""
+        """Make the encoder now: an error in it is not a sample's fault."""
         _ = self._encode
 
     def plan(self, dataset: str | None = None) -> Plan:
         """Decide which samples go into which file.
 
         Args:
-            dataset: name in the files' names; the handler's own when not given.
+            dataset: dataset name for the file names; the handler's name by default.
 
         Raises:
             RawDataError: there are no samples.
-            HandlerContractError: `samples` gave something else than distinct samples.
+            HandlerContractError: `samples` yielded something other than distinct samples.
         """
         self._check_features()
         groups = by_split(self.samples())
         if not groups:
             patterns = ", ".join(self.raw.patterns)
-            looked = f" that matches {patterns}" if patterns else ""
-            raise RawDataError(f"no samples: there is nothing in {self.raw.root}{looked}")
+            matching = f" that matches {patterns}" if patterns else ""
+            raise RawDataError(f"no samples: there is no file in {self.raw.root}{matching}")
         return make_plan(
             dataset or self.name,
             groups,
@@ -211,10 +211,10 @@ class DatasetHandler:
         return lambda count: samples_by_bytes(count, sample_bytes)
 
     def _estimate_bytes(self, candidates: list[Sample]) -> float:
-        """Bytes per sample with its variations, measured on the first ones that can be read.
+        """Bytes per sample with its variations, measured on the first readable samples.
 
-        Unreadable samples, and those too large for the memory, are no reason to fail here: the
-        build reports them with their ids.
+        Samples that are unreadable or do not fit into memory are skipped here: the build reports
+        them with their ids.
         """
         sizes: list[int] = []
         for sample in candidates:
@@ -238,22 +238,22 @@ class DatasetHandler:
         bad: Callable[[SampleError], object] | None = None,
         variations: int | None = None,
     ) -> ShardStats:
-        """Write one file of the plan; the same bytes wherever and in whatever order.
+        """Write one file of the plan: the same bytes on every machine, in any order.
 
         Args:
             plan: from `plan`.
             index: of the file in `plan.shards`.
-            path: where to write; removed again when writing fails.
-            observers: get each chunk written, in order.
+            path: the file; removed if writing fails.
+            observers: called with each chunk after it is written, in order.
             on_sample: called with each sample's id before it is loaded.
-            bad: gets the error of a sample that fails, whose examples are then all left out;
-                without it the first error ends the file.
-            variations: only the first so many of each sample, for a look at the data.
+            bad: called with the error of a sample that fails, all of whose examples are then left
+                out; without it the first error ends the file.
+            variations: write only the first variations of each sample, for a preview.
 
         Raises:
-            SampleError: a sample failed and there is no `bad`.
-            MemoryError, OSError: the file cannot be written, or a sample failed for a reason that
-                is the machine's (`machine_fault`), with or without `bad`.
+            SampleError: a sample failed, and `bad` is None.
+            MemoryError, OSError: the file cannot be written, or a sample failed through a fault of
+                the machine (`machine_fault`), with or without `bad`.
         """
         self._check_features()
         count = self._variations if variations is None else min(variations, self._variations)
@@ -282,7 +282,7 @@ class DatasetHandler:
         variation: int | None = None
         seed = int(getattr(self.options, "seed", 0))
         for step in range(variations):
-            # A generator may not yield inside the try: errors of the writer are not the sample's.
+            # Do not yield inside the try: errors of the writer are not the sample's.
             try:
                 if step == 0:
                     loaded = self.load(sample)
@@ -290,13 +290,13 @@ class DatasetHandler:
                 example = self.example(loaded, sample, rng_for(seed, sample.id, step))
                 record = None if example is None else self._encoded(example)
             except Exception as error:
-                # Handlers are anybody's code: whatever they raise is this sample's failure,
-                # unless the machine failed, as it would with the next sample too.
+                # Handlers may raise anything: it is this sample's failure, unless the machine
+                # failed, as it would with the next sample too.
                 fault = machine_fault(error)
                 if fault is None:
                     raise _sample_error(sample.id, variation, error) from error
                 fault.add_note(f"while working on the sample '{sample.id}'")
-                raise fault  # noqa: B904  # it is the error, or already its cause
+                raise fault  # noqa: B904  # it is the error itself, or already its cause
             if record is not None:
                 yield record
 
@@ -307,12 +307,11 @@ class DatasetHandler:
             return (record,)
         if not isinstance(example, Mapping):
             kind = type(example).__name__
-            raise FeatureError(f"example() gave a {kind}; expected a dict, or None to drop it")
+            raise FeatureError(f"example() returned a {kind}; expected a dict, or None to drop it")
         return self._encode(example)
 
     def as_tfrecord(self) -> list[str]:
-        """Write all files, in this process, into `output_dir` (made if missing); return their
-        paths."""
+        """Write all files into `output_dir` (created if missing); return their paths."""
         plan = self.plan()
         folder = Path(self.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
@@ -323,7 +322,7 @@ class DatasetHandler:
         return paths
 
     def tf_records_mapper(self, files: Sequence[str | Path]) -> tf.data.Dataset:
-        """The files as a tf.data.Dataset of decoded examples (dicts by feature name)."""
+        """The files as a tf.data.Dataset of decoded examples: dicts by feature name."""
         from dscache_sdk.reading import tfdata
 
         return tfdata(files, self._features)

@@ -1,4 +1,4 @@
-"""Reading, resizing and cropping pictures and masks. Needs Pillow: ``dscache-sdk[image]``."""
+"""Read, resize and crop images and masks. Needs Pillow: ``dscache-sdk[image]``."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from PIL.Image import Image as Picture
+    from PIL.Image import Image as PilImage
 
 Size = tuple[int, int]
 Fit = Literal["stretch", "cover", "contain"]
 
-_SWAPPING_ORIENTATIONS = (5, 6, 7, 8)  # EXIF: the picture lies on its side
+_SWAPPING_ORIENTATIONS = (5, 6, 7, 8)  # EXIF: rotated by 90 degrees
 _ORIENTATION_TAG = 0x0112
-_DRAFT_FACTOR = 2  # decode JPEG no smaller than this times the target; Pillow's thumbnail uses it
+_DRAFT_FACTOR = 2  # decode JPEG at no less than twice the target size, as Pillow's thumbnail does
 
 
 def open_rgb(
     path: str | os.PathLike[str], size: Size | None = None, fit: Fit = "stretch"
-) -> Picture:
-    """Read a picture of any kind as an upright RGB Pillow picture.
+) -> PilImage:
+    """Read an image of any kind as an upright RGB Pillow image.
 
-    EXIF rotation is applied, transparency is laid over white, grey and CMYK become RGB, 16-bit
-    grey keeps its upper eight bits.
+    EXIF rotation is applied, transparency is composited over white, greyscale and CMYK become RGB,
+    16-bit greyscale keeps its upper eight bits.
 
     Args:
         path: the file.
-        size: (height, width) to resize to; None keeps the picture's own.
-        fit: "stretch" to exactly that size, "cover": keep the proportions and cut off what is
-            too much, equally on both sides, or "contain": keep them and fill up with black.
+        size: (height, width) to resize to; None: keep the size.
+        fit: "stretch" to exactly that size; "cover": keep the proportions and crop the excess
+            equally on both sides; "contain": keep the proportions and pad with black.
 
     Raises:
-        OSError: the file is missing, cut off or not a picture.
+        OSError: the file is missing, truncated or not an image.
         ValueError: its pixels have no defined range (modes I and F).
     """
     from PIL import Image, ImageOps
@@ -42,8 +42,8 @@ def open_rgb(
     with Image.open(path) as opened:
         if size is not None:
             _draft(opened, size)
-        picture: Picture = _to_rgb(ImageOps.exif_transpose(opened))
-    return picture if size is None else resize(picture, size, fit)
+        image: PilImage = _to_rgb(ImageOps.exif_transpose(opened))
+    return image if size is None else resize(image, size, fit)
 
 
 def read_rgb(
@@ -53,35 +53,35 @@ def read_rgb(
     return np.array(open_rgb(path, size, fit))
 
 
-def resize(picture: Picture, size: Size, fit: Fit = "stretch") -> Picture:
-    """Resize an RGB picture to (height, width), antialiased (bicubic); see `open_rgb`."""
+def resize(image: PilImage, size: Size, fit: Fit = "stretch") -> PilImage:
+    """Resize an RGB image to (height, width), antialiased (bicubic); see `open_rgb`."""
     from PIL import Image
 
-    return _resized(picture, size, fit, Image.Resampling.BICUBIC)
+    return _resized(image, size, fit, Image.Resampling.BICUBIC)
 
 
-def _resized(picture: Picture, size: Size, fit: Fit, method: Any) -> Picture:
+def _resized(image: PilImage, size: Size, fit: Fit, method: Any) -> PilImage:
     from PIL import Image
 
-    if (picture.height, picture.width) == tuple(size):
-        return picture
-    how = fitting((picture.height, picture.width), size, fit)
+    if (image.height, image.width) == tuple(size):
+        return image
+    place = fitting((image.height, image.width), size, fit)
     gap = None if fit == "cover" else 3.0
-    target = (how.width, how.height)
-    part = picture.resize(target, method, how.box, reducing_gap=gap)
-    if (how.height, how.width) == tuple(size):
+    target = (place.width, place.height)
+    part = image.resize(target, method, place.box, reducing_gap=gap)
+    if (place.height, place.width) == tuple(size):
         return part
-    whole = Image.new(picture.mode, (size[1], size[0]))
-    whole.paste(part, (how.left, how.top))
+    whole = Image.new(image.mode, (size[1], size[0]))
+    whole.paste(part, (place.left, place.top))
     return whole
 
 
 class Fitting(NamedTuple):
-    """How a picture is resized: this part of it becomes that rectangle of the result.
+    """How an image is resized: a part of it becomes a rectangle of the result.
 
     Attributes:
-        box: left, top, right, bottom of the part, in pixels of the picture (fractions too).
-        top, left, height, width: the rectangle, in pixels of the result; around it is black.
+        box: left, top, right, bottom of the part, in pixels of the image (may be fractions).
+        top, left, height, width: the rectangle, in pixels of the result; the rest is black.
     """
 
     box: tuple[float, float, float, float]
@@ -91,7 +91,7 @@ class Fitting(NamedTuple):
     width: int
 
     def points(self, points: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-        """Where points x, y of the picture, [..., 2], lie in the result (maybe outside)."""
+        """Map points x, y of the image, [..., 2], to the result; they may lie outside it."""
         left, top, right, bottom = self.box
         scale = np.array([self.width / (right - left), self.height / (bottom - top)])
         moved: npt.NDArray[np.float64] = (points - np.array([left, top])) * scale
@@ -100,7 +100,7 @@ class Fitting(NamedTuple):
 
 
 def fitting(source: Size, target: Size, fit: Fit) -> Fitting:
-    """Decide how a picture of (height, width) `source` becomes one of `target`; see `open_rgb`."""
+    """How an image of size `source` (height, width) becomes one of size `target`."""
     (rows, columns), (height, width) = source, target
     whole = (0.0, 0.0, float(columns), float(rows))
     if fit == "cover":
@@ -119,28 +119,28 @@ def fitting(source: Size, target: Size, fit: Fit) -> Fitting:
 
 def open_mask(
     path: str | os.PathLike[str], size: Size | None = None, fit: Fit = "stretch"
-) -> Picture:
-    """Read a mask as an upright Pillow picture of one channel, 8 bits.
+) -> PilImage:
+    """Read a mask as an upright Pillow image of one channel, 8 bits.
 
-    Resizing takes the nearest pixel, so no values come up that the file does not have. Bits become
-    0 and 255, colours their brightness; 16 bits keep the upper eight; transparency is ignored.
+    Resizing takes the nearest pixel, so it creates no new values. 1-bit images become 0 and 255,
+    colours become their brightness, 16 bits keep the upper eight; transparency is ignored.
 
     Args:
         path: the file.
-        size, fit: as for `open_rgb`: a picture and its mask stay in register.
+        size, fit: as for `open_rgb`; an image and its mask stay aligned.
 
     Raises:
-        OSError: the file is missing, cut off or not a picture.
+        OSError: the file is missing, truncated or not an image.
         ValueError: its pixels have no defined range (modes I and F).
     """
     from PIL import Image, ImageOps
 
     with Image.open(path) as opened:
-        mask: Picture = _to_grey(ImageOps.exif_transpose(opened))
+        mask: PilImage = _to_grey(ImageOps.exif_transpose(opened))
     return mask if size is None else resize_mask(mask, size, fit)
 
 
-def resize_mask(mask: Picture, size: Size, fit: Fit = "stretch") -> Picture:
+def resize_mask(mask: PilImage, size: Size, fit: Fit = "stretch") -> PilImage:
     """Resize a mask to (height, width), taking the nearest pixel; see `open_mask`."""
     from PIL import Image
 
@@ -148,10 +148,10 @@ def resize_mask(mask: Picture, size: Size, fit: Fit = "stretch") -> Picture:
 
 
 def upright_size(path: str | os.PathLike[str]) -> Size:
-    """(height, width) of a picture after its EXIF rotation, without decoding it.
+    """(height, width) of an image after its EXIF rotation, without decoding it.
 
     Raises:
-        OSError: the file is missing or not a picture.
+        OSError: the file is missing or not an image.
     """
     from PIL import Image
 
@@ -166,65 +166,65 @@ def crop(
 ) -> npt.NDArray[Any]:
     """Cut a random part out of an array [height, width, …].
 
-    Two numbers are drawn whatever the sizes, and they are fractions of the room there is: the
-    same rng gives the same part at every resolution.
+    It draws two fractions whatever the sizes, so the same rng gives the same part at every
+    resolution.
 
     Args:
         picture: the array; a view of it is returned.
         size: (height, width) of the part.
-        rng: source of the place.
-        centered: keep the part's centre near the picture's (see `place`).
+        rng: source of the random position.
+        centered: keep the part's centre near the image's (see `place`).
 
     Raises:
-        ValueError: the part is larger than the picture.
+        ValueError: the part is larger than the image.
     """
     vertical, horizontal = rng.random(2)
     height, width = picture.shape[:2]
     if size[0] > height or size[1] > width:
-        raise ValueError(f"a crop of {tuple(size)} does not fit a picture of {(height, width)}")
+        raise ValueError(f"a crop of {tuple(size)} does not fit an image of {(height, width)}")
     top = int((height - size[0] + 1) * place(vertical, centered))
     left = int((width - size[1] + 1) * place(horizontal, centered))
     return picture[top : top + size[0], left : left + size[1]]
 
 
 def place(fraction: float, centered: bool) -> float:
-    """Where in the room there is: anywhere (0..1), or within its middle half when centered."""
+    """Position within a range: `fraction` (0..1), or with `centered` within its middle half."""
     return 0.25 + fraction / 2 if centered else fraction
 
 
-def _draft(picture: Any, size: Size) -> None:
-    """Let libjpeg decode at 1/2, 1/4 or 1/8 where the target is much smaller (1.4 times faster)."""
+def _draft(image: Any, size: Size) -> None:
+    """Let libjpeg decode at 1/2, 1/4 or 1/8 if the target is much smaller (1.4 times as fast)."""
     height, width = size
-    if picture.getexif().get(_ORIENTATION_TAG) in _SWAPPING_ORIENTATIONS:
+    if image.getexif().get(_ORIENTATION_TAG) in _SWAPPING_ORIENTATIONS:
         height, width = width, height
-    picture.draft(None, (width * _DRAFT_FACTOR, height * _DRAFT_FACTOR))
+    image.draft(None, (width * _DRAFT_FACTOR, height * _DRAFT_FACTOR))
 
 
-def _to_rgb(picture: Any) -> Any:
+def _to_rgb(image: Any) -> Any:
     from PIL import Image
 
-    if picture.mode == "RGB":
-        return picture
-    picture = _eight_bits(picture)
-    if picture.has_transparency_data:
-        layer = picture.convert("RGBA")
+    if image.mode == "RGB":
+        return image
+    image = _eight_bits(image)
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
         white = Image.new("RGBA", layer.size, "white")
         return Image.alpha_composite(white, layer).convert("RGB")
-    return picture.convert("RGB")
+    return image.convert("RGB")
 
 
-def _to_grey(picture: Any) -> Any:
-    return picture if picture.mode == "L" else _eight_bits(picture).convert("L")
+def _to_grey(image: Any) -> Any:
+    return image if image.mode == "L" else _eight_bits(image).convert("L")
 
 
-def _eight_bits(picture: Any) -> Any:
+def _eight_bits(image: Any) -> Any:
     from PIL import Image
 
-    if picture.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
-    if picture.mode in ("I", "F"):
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
         raise ValueError(
-            f"pixels of mode {picture.mode} have no defined range; save the picture with 8 or "
+            f"pixels of mode {image.mode} have no defined range; save the image with 8 or "
             "16 bits per channel"
         )
-    return picture
+    return image

@@ -1,4 +1,4 @@
-"""Options of a handler: checked against a msgspec Struct, described, resolved."""
+"""Options of a handler: check them against a msgspec Struct, describe and resolve them."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ _LIMITS = {
 
 
 def check_options_class(options: Any, taken: Iterable[str], where: str) -> None:
-    """Check at class definition that a class can serve as `Options`.
+    """Check that a class can serve as `Options`; called when the handler class is defined.
 
     Args:
         options: the nested class.
-        taken: names that an option may not have (methods and attributes of the handler).
+        taken: names that an option may not have: methods and attributes of the handler.
         where: the handler's class name, for messages.
 
     Raises:
-        HandlerContractError: no Struct, an option shadows something, or a
-            nested Struct would ignore unknown members silently.
+        HandlerContractError: the class is not a Struct, an option hides an attribute, or a nested
+            Struct would silently ignore unknown members.
     """
     if not (isinstance(options, type) and issubclass(options, msgspec.Struct)):
         raise HandlerContractError(f"{where}.Options must be a msgspec.Struct")
@@ -56,7 +56,7 @@ def _check_nested(info: Any, where: str) -> None:
     if isinstance(info, inspect.StructType) and not info.forbid_unknown_fields:
         raise HandlerContractError(
             f"{where}: declare {info.cls.__name__} with forbid_unknown_fields=True, so that "
-            "misspelt members are refused"
+            "misspelt members are rejected"
         )
     for name in ("type", "item_type", "key_type", "value_type"):
         inner = getattr(info, name, None)
@@ -71,12 +71,12 @@ def _check_nested(info: Any, where: str) -> None:
 
 
 def parse_options(options: type[msgspec.Struct], config: Mapping[str, Any]) -> Any:
-    """Turn a config into an instance of `options`.
+    """Convert a config to an instance of `options`.
 
-    Whole numbers may be written 1 or 1.0; lists become tuples where declared.
+    Integers may be written 1 or 1.0; lists become tuples if so declared.
 
     Raises:
-        OptionsError: an unknown or missing option, a wrong type or a limit not kept.
+        OptionsError: an option is unknown, missing, has a wrong type or a wrong value.
     """
     if not isinstance(config, Mapping):
         raise OptionsError("", f"expected an object of options, got {type(config).__name__}")
@@ -89,7 +89,7 @@ def parse_options(options: type[msgspec.Struct], config: Mapping[str, Any]) -> A
         if name in config:
             values[field.name] = _convert(name, _plain_numbers(config[name]), field.type)
         elif field.required:
-            raise OptionsError(name, "is required; there is no default")
+            raise OptionsError(name, "is required, because it has no default")
     try:
         return options(**values)
     except (ValueError, TypeError) as error:
@@ -107,12 +107,12 @@ def refuse_unknown(config: Mapping[str, Any], allowed: Iterable[str]) -> None:
 def _unknown(name: str, known: list[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean '{close[0]}'? " if close else ""
-    have = ", ".join(known) or "none"
-    return f"there is no such option; {hint}Options: {have}"
+    options = ", ".join(known) or "none"
+    return f"there is no such option; {hint}Options: {options}"
 
 
 def _plain_numbers(value: Any) -> Any:
-    """Whole floats as int, as the canonical form of a spec has them; tuples as lists."""
+    """Convert whole floats to int, as in the canonical form of a spec, and tuples to lists."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, list | tuple):
@@ -126,26 +126,26 @@ def _convert(name: str, value: Any, kind: Any) -> Any:
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
-        what, _, place = str(error).partition(" - at `$")
+        problem, _, place = str(error).partition(" - at `$")
         place = place.rstrip("`")
-        message = f"{_lower(what)}{_choices(what, kind)}; the value is {value!r}"
+        message = f"{_lower(problem)}{_choices(problem, kind)}; the value is {value!r}"
         raise OptionsError(f"{name}{place}", message) from error
 
 
-def _choices(what: str, kind: Any) -> str:
-    """msgspec does not say which values an enum has."""
-    if not what.startswith("Invalid enum value"):
+def _choices(problem: str, kind: Any) -> str:
+    """The values of an enum, which msgspec's message lacks; "" for other errors."""
+    if not problem.startswith("Invalid enum value"):
         return ""
-    found: list[str] = []
+    choices: list[str] = []
     pending: list[Any] = [msgspec.json.schema(kind)]
     while pending:
         node = pending.pop(0)
         if isinstance(node, dict):
-            found += [str(choice) for choice in node.get("enum", [])]
+            choices += [str(choice) for choice in node.get("enum", [])]
             pending += node.values()
         elif isinstance(node, list):
             pending += node
-    return f", expected one of {', '.join(found)}"
+    return f", expected one of {', '.join(choices)}"
 
 
 def _lower(text: str) -> str:
@@ -153,7 +153,7 @@ def _lower(text: str) -> str:
 
 
 def to_json_values(options: msgspec.Struct) -> dict[str, Any]:
-    """All options with their values, as JSON has them."""
+    """All options with their values in JSON form."""
     values = {
         field.encode_name: getattr(options, field.name)
         for field in msgspec.structs.fields(type(options))
@@ -164,7 +164,7 @@ def to_json_values(options: msgspec.Struct) -> dict[str, Any]:
 
 
 def schema_of(options: type[msgspec.Struct]) -> dict[str, Any]:
-    """JSON Schema (2020-12) of the options: self-contained, unknown members refused."""
+    """JSON Schema (2020-12) of the options: self-contained, without unknown members."""
     schema = msgspec.json.schema(options)
     definitions = schema.pop("$defs")
     name = schema.pop("$ref").rpartition("/")[2]
@@ -200,7 +200,7 @@ def describe_options(options: type[msgspec.Struct]) -> dict[str, dict[str, Any]]
 
 
 def neutral_names(options: type[msgspec.Struct]) -> set[str]:
-    """Options that change speed, not bytes."""
+    """Names of the options that affect the speed but not the bytes."""
     properties = schema_of(options)["properties"]
     return {name for name, schema in properties.items() if schema.get(NEUTRAL)}
 

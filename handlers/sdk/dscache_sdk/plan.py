@@ -1,4 +1,4 @@
-"""The plan of a dataset: which samples go into which file. Pure decisions."""
+"""The plan of a dataset: which samples go into which file. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dscache_sdk.errors import HandlerContractError
 from dscache_sdk.samples import Sample, order_key
 from dscache_sdk.tfds import shard_name
 
-SHARD_TARGET_BYTES = 128 << 20  # the middle of the 64–256 MiB that stream and resume well
+SHARD_TARGET_BYTES = 128 << 20  # the middle of 64–256 MiB, which stream and resume well
 SHARD_MAX_BYTES = 256 << 20
 
 _SPLIT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
@@ -25,11 +25,11 @@ class ShardPlan(msgspec.Struct, frozen=True):
     """One file of a split.
 
     Attributes:
-        index: place in `Plan.shards`.
+        index: index in `Plan.shards`.
         name: the file's name.
         split: the split it belongs to.
         samples: indices into `Plan.samples`; the file's records are their variations in order.
-        examples: planned records (fewer are written when examples are dropped).
+        examples: planned records (fewer are written if examples are dropped).
     """
 
     index: int
@@ -40,15 +40,14 @@ class ShardPlan(msgspec.Struct, frozen=True):
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """All files of a dataset; JSON-able with msgspec.
+    """All files of a dataset; msgspec can write it as JSON.
 
     Attributes:
         shards: the files in order.
-        samples: all samples, those of a file next to each other.
+        samples: all samples, grouped by file.
         examples: planned records of all files.
-        digest: hex SHA-256 of the samples, the raw files they come from (size and mtime), the
-            resolved config and the division into files: two builds with the same digest write
-            the same.
+        digest: hex SHA-256 of the samples, their raw files (size and mtime), the resolved config
+            and the division into files: two builds with the same digest write the same bytes.
     """
 
     shards: list[ShardPlan]
@@ -58,7 +57,7 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 class ShardStats(msgspec.Struct, frozen=True):
-    """What was written into one file: records, and bytes with their framing."""
+    """The size of a written file: records, and bytes including framing."""
 
     records: int
     bytes: int
@@ -68,7 +67,7 @@ def by_split(samples: Iterable[Sample]) -> dict[str, list[Sample]]:
     """Group samples by split ("train" first, then by name), each shuffled by the hash of the id.
 
     Raises:
-        HandlerContractError: an id occurs twice or is empty, or a split's name is not one word.
+        HandlerContractError: an id is empty or occurs twice, or a split's name is invalid.
     """
     groups: dict[str, list[Sample]] = {}
     seen: set[str] = set()
@@ -82,41 +81,43 @@ def by_split(samples: Iterable[Sample]) -> dict[str, list[Sample]]:
 
 def _check(sample: Any, seen: set[str]) -> None:
     if not isinstance(sample, Sample):
-        raise HandlerContractError(f"samples() gave a {type(sample).__name__}, not a Sample")
+        raise HandlerContractError(f"samples() yielded a {type(sample).__name__}, not a Sample")
     if not isinstance(sample.id, str) or not sample.id:
-        raise HandlerContractError(f"samples() gave the id {sample.id!r}; ids are non-empty text")
+        raise HandlerContractError(
+            f"samples() yielded the id {sample.id!r}; ids must be non-empty text"
+        )
     if sample.id in seen:
-        raise HandlerContractError(f"samples() gave the id '{sample.id}' twice")
+        raise HandlerContractError(f"samples() yielded the id '{sample.id}' twice")
     if isinstance(sample.files, str) or not all(isinstance(path, str) for path in sample.files):
         raise HandlerContractError(
             f"sample '{sample.id}': files is {sample.files!r}; expected a tuple of paths"
         )
     if not _SPLIT_NAME.fullmatch(sample.split) or sample.split in _RESERVED_SPLITS:
         raise HandlerContractError(
-            f"sample '{sample.id}': '{sample.split}' is no name of a split; use letters, digits "
-            "and underscores, starting with a letter, and not 'all'"
+            f"sample '{sample.id}': invalid split name '{sample.split}'; use letters, digits and "
+            "underscores, starting with a letter, and not 'all'"
         )
 
 
 def samples_per_shard(count: int, variations: int, batch_size: int) -> list[int]:
-    """Numbers of samples per file so that no file has more than `batch_size` examples.
+    """Numbers of samples per file, such that no file has more than `batch_size` examples.
 
-    Variations of a sample stay together: with more variations than `batch_size` each file has
-    one sample.
+    Variations of a sample stay together: with more variations than `batch_size`, each file has one
+    sample.
     """
     each = max(1, batch_size // variations)
-    full, rest = divmod(count, each)
-    return [each] * full + ([rest] if rest else [])
+    full, remainder = divmod(count, each)
+    return [each] * full + ([remainder] if remainder else [])
 
 
 def samples_by_bytes(count: int, sample_bytes: float) -> list[int]:
-    """Numbers of samples per file so that files are equal and near SHARD_TARGET_BYTES."""
+    """Numbers of samples per file, such that files are equal and near SHARD_TARGET_BYTES."""
     files = max(1, math.ceil(count * sample_bytes / SHARD_MAX_BYTES))
     if count * sample_bytes > SHARD_MAX_BYTES:
         files = max(files, round(count * sample_bytes / SHARD_TARGET_BYTES))
     files = min(files, count)
-    each, rest = divmod(count, files)
-    return [each + 1] * rest + [each] * (files - rest)
+    each, larger = divmod(count, files)
+    return [each + 1] * larger + [each] * (files - larger)
 
 
 def make_plan(
@@ -128,15 +129,15 @@ def make_plan(
     shared: Iterable[str],
     config: dict[str, Any],
 ) -> Plan:
-    """Lay out the files.
+    """Assign the samples to files.
 
     Args:
-        dataset: the dataset's name, as the files will carry it.
+        dataset: the dataset's name, for the file names.
         groups: from `by_split`.
         variations: examples per sample.
         divide: number of samples of a split -> numbers of samples per file.
-        facts: path of a raw file -> what tells that it changed (size and mtime).
-        shared: raw files that every sample hangs on.
+        facts: path of a raw file -> (size, mtime), which show that it has changed.
+        shared: raw files that affect every sample.
         config: the resolved config.
     """
     shards: list[ShardPlan] = []

@@ -1,4 +1,4 @@
-"""A contact sheet of examples: what training will see, at a glance. Needs Pillow."""
+"""A contact sheet of examples, as training will see them. Needs Pillow."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dscache_sdk.features.image import Image
 from dscache_sdk.features.labels import ClassLabels
 
 if TYPE_CHECKING:
-    from PIL.Image import Image as Picture
+    from PIL.Image import Image as PilImage
 
 CELL_PIXELS = 192
 _GAP_PIXELS = 8
@@ -25,7 +25,7 @@ _MAX_CAPTION_LINES = 3
 _BACKGROUND = (250, 250, 250)
 _INK = (40, 40, 40)
 _BOX = (255, 64, 0)
-_MAX_NUMBERED = 32  # a mask whose brightest pixel is no brighter holds numbers, not grey
+_MAX_NUMBERED = 32  # a mask without higher values contains numbers, not grey levels
 _GOLDEN = 0.618034
 
 
@@ -33,29 +33,29 @@ def contact_sheet(
     examples: Sequence[Mapping[str, Any]],
     features: Mapping[str, Feature],
     columns: int | None = None,
-) -> Picture:
+) -> PilImage:
     """Draw decoded examples side by side, labels and ids under them, statistics at the bottom.
 
     Args:
         examples: as `iter_examples` yields them.
-        features: of the examples; all pictures of an example stand next to each other, masks
-            (those of one channel) behind the others. Boxes
-            are drawn into the first of them, with the names of their classes where there are
-            `ClassLabels`. A mask of small numbers (classes, things) is shown in colours.
-        columns: examples per row; about square when not given.
+        features: the features of the examples. All images of an example stand next to each other,
+            masks (of one channel) after the others. Boxes are drawn into the first image, with the
+            names of their classes if there are `ClassLabels`. A mask of small numbers (classes,
+            instances) is shown in colours.
+        columns: examples per row; by default the sheet is about square.
 
     Returns:
-        An RGB Pillow picture. Without examples it has the line of statistics only.
+        An RGB Pillow image. Without examples it contains only the line of statistics.
     """
     from PIL import Image as PillowImage
     from PIL import ImageDraw
 
     cells = [_cell(example, features) for example in examples]
     lines = max((len(caption) for _, caption in cells), default=0)
-    pictures = max((picture.width for picture, _ in cells), default=CELL_PIXELS)
-    across = columns or max(1, round(math.sqrt(len(cells) * CELL_PIXELS / pictures)))
+    cell_width = max((cell.width for cell, _ in cells), default=CELL_PIXELS)
+    across = columns or max(1, round(math.sqrt(len(cells) * CELL_PIXELS / cell_width)))
     across = max(1, min(across, len(cells) or 1))
-    width = across * (pictures + _GAP_PIXELS) + _GAP_PIXELS
+    width = across * (cell_width + _GAP_PIXELS) + _GAP_PIXELS
     step = CELL_PIXELS + lines * _LINE_PIXELS + _GAP_PIXELS
     rows = math.ceil(len(cells) / across)
     text = statistics(examples, features)
@@ -63,10 +63,10 @@ def contact_sheet(
     height = rows * step + _LINE_PIXELS + 3 * _GAP_PIXELS
     sheet = PillowImage.new("RGB", (width, height), _BACKGROUND)
     draw = ImageDraw.Draw(sheet)
-    for number, (picture, caption) in enumerate(cells):
-        left = _GAP_PIXELS + number % across * (pictures + _GAP_PIXELS)
+    for number, (cell, caption) in enumerate(cells):
+        left = _GAP_PIXELS + number % across * (cell_width + _GAP_PIXELS)
         top = _GAP_PIXELS + number // across * step
-        sheet.paste(picture, (left, top))
+        sheet.paste(cell, (left, top))
         for line, words in enumerate(caption):
             draw.text((left, top + CELL_PIXELS + line * _LINE_PIXELS), words, fill=_INK)
     draw.text((_GAP_PIXELS, rows * step + _GAP_PIXELS), text, fill=_INK)
@@ -74,24 +74,24 @@ def contact_sheet(
 
 
 def statistics(examples: Sequence[Mapping[str, Any]], features: Mapping[str, Feature]) -> str:
-    """One line: how many examples, and of the first picture sizes, mean, deviation; of the first
-    label how many classes occur."""
+    """One line: the number of examples; sizes, mean and deviation of the first image feature; the
+    number of classes of the first label."""
     parts = [f"{len(examples)} examples"]
-    for name in _pictures(features)[:1]:
-        parts += _picture_statistics([example[name] for example in examples])
+    for name in _images(features)[:1]:
+        parts += _image_statistics([example[name] for example in examples])
     for name in _names(features, ClassLabel)[:1]:
         seen = len({int(example[name]) for example in examples})
         parts.append(f"{name}: {seen} classes")
     return ", ".join(parts)
 
 
-def _picture_statistics(pictures: list[npt.NDArray[np.uint8]]) -> list[str]:
-    if not pictures:
+def _image_statistics(images: list[npt.NDArray[np.uint8]]) -> list[str]:
+    if not images:
         return []
-    shapes = sorted({"x".join(map(str, picture.shape)) for picture in pictures})
+    shapes = sorted({"x".join(map(str, image.shape)) for image in images})
     sizes = shapes[0] if len(shapes) == 1 else f"{shapes[0]} to {shapes[-1]}"
-    mean = sum(float(picture.mean()) for picture in pictures) / len(pictures)
-    deviation = sum(float(picture.std()) for picture in pictures) / len(pictures)
+    mean = sum(float(image.mean()) for image in images) / len(images)
+    deviation = sum(float(image.std()) for image in images) / len(images)
     return [sizes, f"mean {mean:.0f}", f"deviation {deviation:.0f}"]
 
 
@@ -99,16 +99,18 @@ def _names(features: Mapping[str, Feature], *kinds: type[Feature]) -> list[str]:
     return [name for name, feature in features.items() if isinstance(feature, kinds)]
 
 
-def _pictures(features: Mapping[str, Feature]) -> list[str]:
-    """Names of all pictures, those in colour before masks and mattes."""
-    found = {name: item for name, item in features.items() if isinstance(item, Image)}
-    return sorted(found, key=lambda name: found[name].shape[2] == 1)
+def _images(features: Mapping[str, Feature]) -> list[str]:
+    """Names of the image features, those in colour before masks and mattes."""
+    images = {name: item for name, item in features.items() if isinstance(item, Image)}
+    return sorted(images, key=lambda name: images[name].shape[2] == 1)
 
 
-def _cell(example: Mapping[str, Any], features: Mapping[str, Feature]) -> tuple[Picture, list[str]]:
+def _cell(
+    example: Mapping[str, Any], features: Mapping[str, Feature]
+) -> tuple[PilImage, list[str]]:
     from PIL import Image as PillowImage
 
-    names = _pictures(features)
+    names = _images(features)
     thumbs = [_thumb(example[name], place > 0) for place, name in enumerate(names)]
     for name in _names(features, BBoxes)[:1]:
         for thumb in thumbs[:1]:
@@ -120,7 +122,7 @@ def _cell(example: Mapping[str, Any], features: Mapping[str, Feature]) -> tuple[
     return cell, _caption(example, features)[:_MAX_CAPTION_LINES]
 
 
-def _thumb(pixels: npt.NDArray[np.uint8], beside: bool) -> Picture:
+def _thumb(pixels: npt.NDArray[np.uint8], beside: bool) -> PilImage:
     from PIL import Image as PillowImage
 
     scale = CELL_PIXELS / max(pixels.shape[:2])
@@ -135,12 +137,12 @@ def _thumb(pixels: npt.NDArray[np.uint8], beside: bool) -> Picture:
 
 
 def _palette() -> npt.NDArray[np.uint8]:
-    """RGB of the numbers of a mask: 0 is black, neighbours differ clearly."""
+    """RGB colours for the numbers of a mask: 0 is black, successive numbers differ clearly."""
     colours = [colorsys.hsv_to_rgb(number * _GOLDEN % 1, 0.7, 1) for number in range(_MAX_NUMBERED)]
     return np.array([(0, 0, 0), *colours]).dot(255).astype(np.uint8)
 
 
-def _draw_boxes(thumb: Picture, boxes: npt.NDArray[np.float32], labels: list[str]) -> None:
+def _draw_boxes(thumb: PilImage, boxes: npt.NDArray[np.float32], labels: list[str]) -> None:
     from PIL import ImageDraw
 
     draw = ImageDraw.Draw(thumb)
@@ -174,7 +176,7 @@ def _caption(example: Mapping[str, Any], features: Mapping[str, Feature]) -> lis
 
 
 def _counted(words: list[str]) -> str:
-    """`dog, 2 person`, cut at its end."""
+    """`dog, 2 person`, shortened at the end."""
     counts = {word: words.count(word) for word in sorted(set(words))}
     text = ", ".join(word if count == 1 else f"{count} {word}" for word, count in counts.items())
     limit = CELL_PIXELS // 6
@@ -182,6 +184,6 @@ def _counted(words: list[str]) -> str:
 
 
 def _short(text: str, limit: int = CELL_PIXELS // 6) -> str:
-    """The end of a text: of a path the file's name matters most."""
+    """The text, shortened at the start: the end of a path matters most."""
     text = " ".join(text.split())
     return text if len(text) <= limit else f"...{text[3 - limit :]}"

@@ -19,19 +19,19 @@ Files = Sequence[str | os.PathLike[str]] | Share
 
 
 def iter_examples(files: Files, features: Mapping[str, Feature]) -> Iterator[dict[str, Any]]:
-    """Yield the examples of the files in order, decoded: pictures as uint8 [h, w, c], text as
+    """Yield the examples of the files in order, decoded: images as uint8 [h, w, c], text as
     str, labels as int64, boxes as float32 [n, 4]. Needs no TensorFlow.
 
     Raises:
         RecordError: a file is damaged.
-        FeatureError: a record does not hold what the features say.
+        FeatureError: a record does not match the features.
     """
     for record in records_of(_share(files)):
         yield decode_features(record, features)
 
 
 def shuffled(items: Iterable[T], held_back: int, rng: random.Random) -> Iterator[T]:
-    """The items in an order drawn from `rng`; at most `held_back` are in memory at once."""
+    """Yield the items in random order, with at most `held_back` in memory at a time."""
     held: list[T] = []
     for item in items:
         held.append(item)
@@ -54,18 +54,18 @@ def tfdata(
     """The files as a tf.data.Dataset of dicts; imports TensorFlow.
 
     Small records are parsed many at a time, whatever the batch size, which is ten times as fast as
-    one by one. Pictures are decoded one by one, in parallel. Large records are read from four files
-    at once if their order is to be shuffled anyway.
+    one by one. Images are decoded one by one, in parallel. If the order is shuffled, large records
+    are read from four files concurrently.
 
     Args:
-        files: in the order to read them, or the share of one of several workers.
-        features: of their records.
+        files: in the order of reading, or the share of one of several workers.
+        features: the features of their records.
         batch_size: examples per element; None gives single examples. In batches, features with
-            one free dimension (boxes) are RaggedTensors, and pictures must be equal in size.
-        shuffle: records held back for shuffling (the order of the files is shuffled too); None
-            keeps the order.
-        seed: of the shuffling: the same numbers give the same order, epoch by epoch.
-        decode: decode pictures; False leaves JPEG and PNG files as strings.
+            one free dimension (boxes) are RaggedTensors, and images must have the same size.
+        shuffle: size of the shuffle buffer in records (files are shuffled as well); None keeps the
+            order.
+        seed: seed of the shuffling; runs with the same seed have the same order in each epoch.
+        decode: decode images; False leaves JPEG and PNG files as strings.
     """
     from dscache_sdk.tfparse import dataset
 

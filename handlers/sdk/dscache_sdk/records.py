@@ -1,8 +1,8 @@
-"""TFRecord files: a fast writer, a checking reader.
+"""TFRecord files: a fast writer, and a reader that verifies checksums.
 
 Framing (TensorFlow's record_writer.cc): length as uint64, masked CRC-32C of those 8 bytes, the
 data, masked CRC-32C of the data; all little-endian. Mask: rotate right by 15 bits and add
-0xa282ead8. No TensorFlow here: importing it costs seconds and its writer is slower.
+0xa282ead8. This does not use TensorFlow, which takes seconds to import and whose writer is slower.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ _HEAD = struct.Struct("<QI")
 _CRC = struct.Struct("<I")
 _LENGTH = struct.Struct("<Q")
 _BUFFER_BYTES = 1 << 18
-_DIRECT_BYTES = 1 << 15  # records from this size on are written without a copy
+_DIRECT_BYTES = 1 << 15  # larger records are written without a copy
 _CACHED_HEADS = 4096
-_MAX_CHUNKS = 64  # of one system call; Linux takes 1,024
+_MAX_CHUNKS = 64  # per system call; Linux allows 1,024
 
 
 def masked_crc(data: bytes | memoryview) -> int:
-    """Masked CRC-32C as TFRecord files store it."""
+    """Masked CRC-32C, as in TFRecord files."""
     return mask_crc(crc32c(data))
 
 
@@ -49,17 +49,17 @@ def _head(length: int) -> bytes:
 class RecordWriter:
     """Write records into a new file; use as a context manager.
 
-    Each chunk written is passed to every observer, in file order, so checksums roll along. Small
-    records are gathered in a buffer of 256 KiB, large ones go out without a copy. When the block
-    is left by an exception the incomplete file is removed.
+    Each chunk written is passed to every observer, in file order, so that checksums can be computed
+    meanwhile. Small records are collected in a buffer of 256 KiB, large ones are written without a
+    copy. If the block raises an exception, the incomplete file is removed.
 
     Args:
         path: the file; an existing one is replaced.
         observers: called with each chunk after it was written.
 
     Attributes:
-        records: records written so far.
-        bytes: bytes of them with their framing.
+        records: number of records so far.
+        bytes: bytes written so far, including framing.
     """
 
     def __init__(self, path: str | os.PathLike[str], observers: Sequence[Observer] = ()) -> None:
@@ -87,7 +87,7 @@ class RecordWriter:
             self._abandon()
 
     def write(self, record: bytes, *more: bytes) -> None:
-        """Append one record, in one or several pieces.
+        """Append one record, given in one or more pieces.
 
         Raises:
             OSError: the file cannot be written.
@@ -118,7 +118,7 @@ class RecordWriter:
         self._flush(direct=True)
 
     def close(self) -> None:
-        """Write what is buffered and close the file; closing twice is harmless."""
+        """Write the buffered records and close the file; does nothing if it is closed."""
         if self._file is None:
             return
         try:
@@ -163,10 +163,10 @@ def _write_all(fd: int, chunks: list[bytes]) -> None:
     total = sum(map(len, chunks))
     written = os.writev(fd, chunks)
     if written < total:
-        # A signal, a pipe or the 2 GiB limit of one call: rare, so the copy does not matter.
-        rest = memoryview(b"".join(chunks))[written:]
-        while rest:
-            rest = rest[os.write(fd, rest) :]
+        # After a signal, with a pipe, or beyond 2 GiB per call: rare, so the copy does not matter.
+        unwritten = memoryview(b"".join(chunks))[written:]
+        while unwritten:
+            unwritten = unwritten[os.write(fd, unwritten) :]
 
 
 def read_records(path: str | os.PathLike[str], verify: bool = True) -> Iterator[bytes]:
@@ -177,7 +177,7 @@ def read_records(path: str | os.PathLike[str], verify: bool = True) -> Iterator[
         verify: check the CRC of lengths and data.
 
     Raises:
-        RecordError: a checksum differs or the file ends within a record.
+        RecordError: a checksum differs, or the file ends within a record.
     """
     name = os.fspath(path)
     with Path(name).open("rb", buffering=1 << 20) as file:
@@ -194,7 +194,7 @@ def read_records(path: str | os.PathLike[str], verify: bool = True) -> Iterator[
 
 
 def count_records(path: str | os.PathLike[str]) -> int:
-    """Count the records of a file by their lengths alone (the data is skipped, not checked).
+    """Count the records of a file from their lengths alone; the data is not checked.
 
     Raises:
         RecordError: a length's checksum differs or the file ends within a record.

@@ -1,4 +1,4 @@
-"""Samples, their splits, their order and their random numbers: everything that hangs on an id."""
+"""Samples, their splits, their order and their random numbers: everything that depends on an id."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class Sample(msgspec.Struct, frozen=True, omit_defaults=True):
     Attributes:
         id: unique within the raw data; for a file its path below the raw root.
         split: "train", "val", …: letters, digits and underscores.
-        data: anything JSON-able that `load` needs besides the id.
-        files: further raw files that decide this sample's bytes (its mask, say), by their paths
-            below the raw root: when one of them changes, the plan's digest does. Files that
-            every sample hangs on belong into `DatasetHandler.shared_files`.
+        data: anything else that `load` needs; it must be JSON-serialisable.
+        files: further raw files that affect this sample's bytes (such as its mask), as paths below
+            the raw root: if one of them changes, so does the plan's digest. Files that affect every
+            sample belong in `DatasetHandler.shared_files`.
     """
 
     id: str
@@ -34,19 +34,19 @@ class Sample(msgspec.Struct, frozen=True, omit_defaults=True):
 def hash_split(id: str, val: float = 0.1, test: float = 0.0) -> str:
     """Choose "train", "val" or "test" from the id alone.
 
-    A sample keeps its split when others come or go, and changing `val` never moves a sample into
-    or out of "test".
+    A sample keeps its split when others are added or removed, and changing `val` never moves a
+    sample into or out of "test".
 
     Args:
         id: the sample's id.
         val: fraction of "val", 0 to 1.
-        test: fraction of "test", 0 to 1; both together at most 1.
+        test: fraction of "test", 0 to 1; together with `val` at most 1.
 
     Raises:
         ValueError: the fractions are out of range.
     """
     if val < 0 or test < 0 or val + test > 1:
-        raise ValueError(f"val={val} and test={test} are no fractions of one whole")
+        raise ValueError(f"val={val} and test={test} must be at least 0 and add up to at most 1")
     place = int.from_bytes(_digest(_SPLIT_PERSON, id, 8), "big") / 2**64
     if place < val:
         return "val"
@@ -59,10 +59,10 @@ def order_key(sample: Sample) -> tuple[bytes, str]:
 
 
 def rng_for(seed: int, sample_id: str, variation: int) -> np.random.Generator:
-    """The random numbers of one variation of one sample.
+    """The random generator of one variation of one sample.
 
-    Philox, keyed by a hash of (seed, id, variation): independent of the order of work, of the
-    number of processes and of every other option.
+    Philox, keyed by a hash of (seed, id, variation): independent of the order of work, the number
+    of processes and all other options.
     """
     key = _digest(_RNG_PERSON, f"{seed}\0{variation}\0{sample_id}", 16)
     return np.random.Generator(np.random.Philox(key=int.from_bytes(key, "big")))

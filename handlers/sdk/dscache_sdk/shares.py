@@ -1,4 +1,4 @@
-"""Divide the records of some files among workers: whole files first, the rest record by record."""
+"""Divide records among workers: whole files first, then the remaining files by record."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from dscache_sdk.records import read_records
 
 @dataclass(frozen=True)
 class Share:
-    """What one worker reads: all records of `files`; of those of `shared`, taken together, every
-    `count`-th from number `index` on."""
+    """What one worker reads: all records of `files`, and every `count`-th record of `shared`,
+    from number `index` on."""
 
     files: Sequence[str]
     shared: Sequence[str] = ()
@@ -22,13 +22,13 @@ class Share:
 
 
 def share_of(files: Sequence[str | os.PathLike[str]], index: int, count: int) -> Share:
-    """The share of worker `index` of `count`; all shares are disjoint and together complete.
+    """The share of worker `index` of `count`; the shares are disjoint and cover all records.
 
-    Every worker gets equally many whole files. Those that are left over are read by all of them,
-    each taking its own records, so nobody has a file more than the others.
+    Every worker gets the same number of whole files. The remaining files are read by all workers,
+    each taking its own records, so no worker has a file more than the others.
 
     Raises:
-        ValueError: there is no such worker.
+        ValueError: `index` is not below `count`.
     """
     if not 0 <= index < count:
         raise ValueError(f"worker {index} of {count}: workers are counted from 0 to {count - 1}")

@@ -1,6 +1,6 @@
 """The files of a TFDS dataset: names of the shards and dataset_info.json.
 
-With them (and features.json) ``tfds.builder_from_directory()`` opens a folder unchanged.
+With them and features.json, ``tfds.builder_from_directory()`` opens the folder as it is.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ _SHARD_NAME = re.compile(
 
 
 def tfds_name(dataset: str) -> str:
-    """The dataset's name as TFDS takes it: ``-`` becomes ``_``, a leading digit gets a ``d``."""
+    """The dataset's name for TFDS: ``-`` becomes ``_``, a leading digit gets a ``d``."""
     name = re.sub(r"\W", "_", dataset, flags=re.ASCII)
     return name if name[:1].isalpha() else f"d{name}"
 
 
 def tfds_version(version: str) -> str:
-    """The version as TFDS takes it: x.y.z as it is, anything else 0.0.0."""
+    """The version for TFDS: x.y.z is unchanged, anything else becomes 0.0.0."""
     return version if _TFDS_VERSION.fullmatch(version) else "0.0.0"
 
 
 def shard_name(dataset: str, split: str, index: int, count: int) -> str:
-    """``photos-train.tfrecord-00000-of-00012``, with the dataset's name as TFDS takes it."""
+    """The name of a shard: ``photos-train.tfrecord-00000-of-00012``."""
     return f"{tfds_name(dataset)}-{split}.tfrecord-{index:05d}-of-{count:05d}"
 
 
@@ -52,10 +52,10 @@ def dataset_info_json(
     """The content of dataset_info.json.
 
     Args:
-        name: the dataset's name (made fit for TFDS).
-        version: the handler's version (0.0.0 where TFDS cannot take it).
+        name: the dataset's name; see `tfds_name`.
+        version: the handler's version; see `tfds_version`.
         splits: split -> (records of each of its files in order, bytes of all of them).
-        module_name: shown by TFDS as the place of the dataset's code.
+        module_name: shown by TFDS as the module of the dataset's code.
     """
     described = [
         {

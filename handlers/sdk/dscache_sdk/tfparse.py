@@ -13,16 +13,16 @@ from dscache_sdk.features.basic import BBoxes, ClassLabel, Tensor, Text
 from dscache_sdk.features.image import Image
 from dscache_sdk.shares import Share
 
-# Parsing 1,024 records of 200 B at once is 3 times as fast as 32, and 15 times as fast as one by
+# Parsing 1,024 records of 200 B together is 3 times as fast as 32, and 15 times as fast as one by
 # one (2 cores).
-_PARSE_AT_ONCE = 1024
-_PARSE_BYTES = 1 << 20  # but no more than that at once
+_PARSE_RECORDS = 1024
+_PARSE_BYTES = 1 << 20  # upper limit for the records parsed together
 _READ_BYTES = 1 << 20
-# Interleaving reads records of 2 to 32 KB at two thirds of the speed, those of 100 KB and more
-# 1.2 to 1.5 times as fast (8 files in memory, 2 cores). Pixels of 1.9 MB are parsed one by one at
-# twice to four times the speed of a batch.
+# Interleaving files reads records of 2 to 32 KB at two thirds of the speed, but those of 100 KB and
+# more 1.2 to 1.5 times as fast (8 files in memory, 2 cores). Pixels of 1.9 MB are parsed two to
+# four times as fast one by one as in a batch.
 _LARGE_BYTES = 64 << 10
-_FILES_AT_ONCE = 4
+_CONCURRENT_FILES = 4
 
 
 def dataset(
@@ -37,13 +37,13 @@ def dataset(
     records = _records(share, shuffle, seed)
     record_bytes = _first_record_bytes(share)
     if record_bytes < _LARGE_BYTES and all(_stacks(each, decode) for each in features.values()):
-        return _many_at_once(
+        return _parsed_together(
             records, _Parser(features, decode, batched=True), record_bytes, batch_size
         )
     if batch_size is None:
         return _mapped(records, _Parser(features, decode, batched=False))
     if _one_by_one(features, decode):
-        # decoded in parallel, then put together: one copy, and the first batch is there sooner
+        # decoded in parallel, then batched: one copy, and the first batch is ready sooner
         parsed = records.map(
             _Parser(features, decode, batched=False),
             num_parallel_calls=tf.data.AUTOTUNE,
@@ -53,23 +53,23 @@ def dataset(
     return _mapped(records.batch(batch_size), _Parser(features, decode, batched=True))
 
 
-def _many_at_once(
+def _parsed_together(
     records: tf.data.Dataset, parse: _Parser, record_bytes: int, batch_size: int | None
 ) -> tf.data.Dataset:
-    """Parse many small records at once, whatever the size of the batches that are wanted."""
-    at_once = min(_PARSE_AT_ONCE, _PARSE_BYTES // max(record_bytes, 1))
-    at_once = max(at_once, batch_size or 1)
-    parsed = _mapped(records.batch(at_once), parse)
+    """Parse many small records together, whatever the requested batch size."""
+    together = min(_PARSE_RECORDS, _PARSE_BYTES // max(record_bytes, 1))
+    together = max(together, batch_size or 1)
+    parsed = _mapped(records.batch(together), parse)
     if batch_size is None:
         return parsed.unbatch()
-    return parsed if batch_size == at_once else parsed.rebatch(batch_size)
+    return parsed if batch_size == together else parsed.rebatch(batch_size)
 
 
 def _records(share: Share, shuffle: int | None, seed: int | None) -> tf.data.Dataset:
     records = _whole(share, shuffle, seed)
     if share.shared:
-        together = tf.data.TFRecordDataset(list(share.shared), buffer_size=_READ_BYTES)
-        records = records.concatenate(together.shard(share.count, share.index))
+        shared = tf.data.TFRecordDataset(list(share.shared), buffer_size=_READ_BYTES)
+        records = records.concatenate(shared.shard(share.count, share.index))
     return records if shuffle is None else records.shuffle(shuffle, seed=seed)
 
 
@@ -83,14 +83,14 @@ def _whole(share: Share, shuffle: int | None, seed: int | None) -> tf.data.Datas
         return tf.data.TFRecordDataset(names, buffer_size=_READ_BYTES)
     return names.interleave(
         lambda name: tf.data.TFRecordDataset(name, buffer_size=_READ_BYTES),
-        cycle_length=_FILES_AT_ONCE,
+        cycle_length=_CONCURRENT_FILES,
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,
     )
 
 
 def _first_record_bytes(share: Share) -> int:
-    """What the first record takes, from its length alone; 0 where the first file has none."""
+    """Size of the first record's data; 0 if the first file has no records."""
     for file in (*share.files, *share.shared)[:1]:
         with Path(file).open("rb") as opened:
             return int.from_bytes(opened.read(8), "little")
@@ -112,8 +112,10 @@ def _stacks(feature: Feature, decode: bool) -> bool:
 
 
 def _one_by_one(features: Mapping[str, Feature], decode: bool) -> bool:
-    """Whether batches are best made of records that were parsed by themselves: there is something
-    to decode, and nothing that must become a RaggedTensor."""
+    """Whether records should be parsed one by one before batching.
+
+    True if something must be decoded, and nothing becomes a RaggedTensor.
+    """
     listed = [f for f in features.values() if isinstance(f, Tensor) and f.encoding == "none"]
     ragged = any(None in each.shape for each in listed)
     if ragged or any(isinstance(each, BBoxes) for each in features.values()):
@@ -127,7 +129,7 @@ def _one_by_one(features: Mapping[str, Feature], decode: bool) -> bool:
 
 
 class _Parser:
-    """Serialised records (one, or a vector of them) -> dict of decoded tensors."""
+    """Parses one serialised record, or a vector of them, to a dict of decoded tensors."""
 
     def __init__(self, features: Mapping[str, Feature], decode: bool, *, batched: bool) -> None:
         self._features = dict(features)
@@ -218,13 +220,13 @@ def _specs(name: str, feature: Feature, batched: bool) -> dict[str, Any]:
 
 
 def _free(name: str, shape: Sequence[int | None], dtype: tf.DType, batched: bool) -> Any:
-    """One free dimension: a RaggedTensor in batches, a flat tensor of unknown length otherwise."""
+    """The spec of a free dimension: a RaggedTensor in batches, otherwise a flat tensor."""
     inner = tuple(size for size in shape if size is not None)
     if not batched:
         return tf.io.FixedLenSequenceFeature(inner, dtype, allow_missing=True)
     if shape[0] is not None:
         raise NotImplementedError(
-            f"feature '{name}' of shape {tuple(shape)}: batches need the free size to be the first"
+            f"feature '{name}' of shape {tuple(shape)}: in batches, only the first size may be free"
         )
     partitions = [tf.io.RaggedFeature.UniformRowLength(size) for size in inner]
     return tf.io.RaggedFeature(dtype, partitions=partitions, row_splits_dtype=tf.int64)

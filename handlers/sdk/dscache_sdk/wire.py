@@ -1,4 +1,4 @@
-"""The few pieces of protobuf's wire format that tf.train.Example needs.
+"""The parts of protobuf's wire format that tf.train.Example needs.
 
 Source: https://protobuf.dev/programming-guides/encoding/ and TensorFlow's feature.proto:
 ``Example{1: Features{1: map<string, Feature>}}``, ``Feature{1: BytesList | 2: FloatList |
@@ -40,13 +40,13 @@ def map_key(name: str) -> bytes:
 
 
 def entry_prefix(key: bytes, tag: bytes, inner: bytes, payload_bytes: int) -> bytes:
-    """Everything of a map entry that precedes its payload.
+    """The bytes of a map entry before its payload.
 
     Args:
         key: from `map_key`.
         tag: BYTES_TAG, FLOAT_TAG or INT64_TAG.
-        inner: what precedes the payload inside the list message.
-        payload_bytes: length of what the caller appends.
+        inner: the bytes before the payload inside the list message.
+        payload_bytes: length of the payload that the caller appends.
     """
     list_bytes = len(inner) + payload_bytes
     feature_head = tag + varint(list_bytes)
@@ -57,9 +57,9 @@ def entry_prefix(key: bytes, tag: bytes, inner: bytes, payload_bytes: int) -> by
 
 
 def single_prefix(key: bytes, tag: bytes, payload_bytes: int) -> bytes:
-    """`entry_prefix` for one bytes value, or for packed numbers of this many bytes.
+    """`entry_prefix` for one bytes value, or for packed numbers of `payload_bytes` bytes.
 
-    An empty packed list has no field at all, an empty bytes value has one: protobuf's rule.
+    In protobuf, an empty packed list has no field, but an empty bytes value has one.
     """
     if payload_bytes == 0 and tag != BYTES_TAG:
         return entry_prefix(key, tag, b"", 0)
@@ -87,21 +87,21 @@ def _pack_many(values: npt.NDArray[np.uint64]) -> bytes:
     out = np.empty(int(ends[-1]), dtype=np.uint8)
     starts = ends - lengths
     for place in range(int(lengths.max())):
-        has = lengths > place
-        digit = (values[has] >> np.uint64(7 * place)) & np.uint64(0x7F)
-        more = (lengths[has] > place + 1).astype(np.uint64) << np.uint64(7)
-        out[starts[has] + place] = digit | more
+        longer = lengths > place
+        digit = (values[longer] >> np.uint64(7 * place)) & np.uint64(0x7F)
+        more = (lengths[longer] > place + 1).astype(np.uint64) << np.uint64(7)
+        out[starts[longer] + place] = digit | more
     return out.tobytes()
 
 
 def unpack_int64(data: bytes | memoryview) -> npt.NDArray[np.int64]:
-    """Unpack varints into int64. Raises ValueError when the last one is cut or one is too long."""
+    """Unpack varints into int64. Raises ValueError if one is truncated or too long."""
     raw = np.frombuffer(data, dtype=np.uint8)
     last = raw < 0x80
     if last.all():
         return raw.astype(np.int64)
     if not last[-1]:
-        raise ValueError("a number is cut off")
+        raise ValueError("a number is truncated")
     ends = np.flatnonzero(last)
     starts = np.concatenate(([0], ends[:-1] + 1))
     place = np.arange(raw.size) - np.repeat(starts, ends - starts + 1)
@@ -112,11 +112,11 @@ def unpack_int64(data: bytes | memoryview) -> npt.NDArray[np.int64]:
 
 
 def read_varint(data: memoryview, at: int) -> tuple[int, int]:
-    """Decode the varint at `at`; return (value, position after it). Raises ValueError if cut."""
+    """Decode the varint at `at`; return (value, position after it). Raises ValueError."""
     value = shift = 0
     while True:
         if at >= len(data) or shift >= 7 * _MAX_VARINT_BYTES:
-            raise ValueError("a number is cut off")
+            raise ValueError("a number is truncated")
         byte = data[at]
         at += 1
         value |= (byte & 0x7F) << shift

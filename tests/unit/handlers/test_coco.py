@@ -222,12 +222,12 @@ def test_min_area(raw: Path, photographs: dict[str, Pixels]) -> None:
     _, annotations = things(photographs["china"])
     limit = annotations[0]["area"] + 1
     kept = {
-        sample.id: len(sample.data["things"])
+        sample.id: len(sample.data["objects"])
         for sample in Coco({"min_area": limit}, str(raw)).samples()
     }
     expected = sum(one["area"] >= limit for one in annotations if not one["iscrowd"])
     assert kept.get("train2017/china.png", 0) == expected < 2
-    with pytest.raises(RawDataError, match="nothing that the options ask for"):
+    with pytest.raises(RawDataError, match="the options exclude everything"):
         Coco({"min_area": 1e9}, str(raw)).plan()
 
 

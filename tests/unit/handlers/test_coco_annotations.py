@@ -57,7 +57,7 @@ def test_annotations_without_pictures_are_left_out(raw: Path) -> None:
     (raw / "train2017").rename(raw / "elsewhere")
     assert {sample.split for sample in Coco({}, str(raw)).samples()} == {"val"}
     (raw / "val2017").rename(raw / "elsewhere" / "too")
-    with pytest.raises(RawDataError, match=r"pictures of annotations/instances_train2017\.json"):
+    with pytest.raises(RawDataError, match=r"images of annotations/instances_train2017\.json"):
         Coco({}, str(raw)).samples()
 
 
@@ -72,19 +72,32 @@ def change(raw: Path, **members: Callable[[list[Any]], object]) -> None:
 @pytest.mark.parametrize(
     ("member", "function", "message"),
     [
-        ("images", lambda images: images.append(images[0]), "picture 'train2017/china.png' twice"),
-        ("images", lambda images: images[0].update(file_name="x.png"), "names 1 of 5 pictures"),
-        ("images", lambda images: images[0].pop("width"), "is no instances file.*width"),
+        ("images", lambda images: images.append(images[0]), "image 'train2017/china.png' twice"),
+        (
+            "images",
+            lambda images: images[0].update(file_name="x.png"),
+            "names 5 images, of which 1 do not exist",
+        ),
+        ("images", lambda images: images[0].pop("width"), "is not a COCO instances file.*width"),
         (
             "images",
             lambda images: images.pop(0),
-            "annotation of the picture 100 and the category 1",
+            "annotation of image 100 and category 1",
         ),
-        ("annotations", lambda items: items[0].update(bbox=[1, 2, 3]), "is no instances file"),
+        (
+            "annotations",
+            lambda items: items[0].update(bbox=[1, 2, 3]),
+            "is not a COCO instances file",
+        ),
         (
             "categories",
             lambda items: items.clear(),
-            "annotation of the picture 100 and the category 1",
+            "annotation of image 100 and category 1",
+        ),
+        (
+            "annotations",
+            lambda items: items[0].update(bbox=[1, 2, 3]),
+            "is not a COCO instances file",
         ),
         ("categories", lambda items: items[0].update(name="cat"), "category 18 is 'dog' in"),
     ],
@@ -109,11 +122,11 @@ def test_what_is_no_json_is_named(raw: Path) -> None:
     [
         (
             {"size": [10, 10], "counts": [100]},
-            r"run lengths of a picture of 200 x 300 .*\[10, 10\]",
+            r"run lengths are not for an image of 200 x 300 .*\[10, 10\]",
         ),
-        ({"size": [200, 300], "counts": [5, 5]}, "cover 10 pixels, the picture has 60000"),
-        ([["a", 1, 2, 3, 4, 5]], "no polygons"),
-        (7, "no run lengths"),
+        ({"size": [200, 300], "counts": [5, 5]}, "cover 10 pixels, but the image has 60000"),
+        ([["a", 1, 2, 3, 4, 5]], "not a list of polygons"),
+        (7, "run lengths are not for"),
     ],
 )
 def test_damaged_outlines_are_bad_samples(
@@ -151,7 +164,7 @@ def test_annotations_and_pictures_decide_the_digest(raw: Path) -> None:
 def test_outlines_are_carried_only_where_they_are_needed(raw: Path) -> None:
     def outlines(**config: Any) -> list[str]:
         samples = Coco(config, str(raw)).samples()
-        return [thing[-1] for sample in samples for thing in sample.data["things"]]
+        return [thing[-1] for sample in samples for thing in sample.data["objects"]]
 
     assert set(outlines()) == {""}
     for needed in (outlines(rotation=1), outlines(input_attributes=["mask"])):
@@ -177,7 +190,7 @@ def test_too_many_things_for_one_mask(
     path = tmp_path / "annotations" / "instances_train2017.json"
     write_instances(path, pictures, [annotation] * 256)
     handler = Coco({**ALL, "mask": "instances"}, str(tmp_path))
-    with pytest.raises(SampleError, match="256 things do not fit a mask of 8 bits"):
+    with pytest.raises(SampleError, match="256 objects do not fit a mask of 8 bits"):
         handler.write_shard(handler.plan(), 0, tmp_path / "x.tfrecord")
 
 

@@ -196,7 +196,7 @@ def test_splits_by_hash_share_the_backgrounds(raw: Path) -> None:
     ("pixels", "message"),
     [
         (np.zeros((9, 9, 3), np.uint8), "mode RGB has no transparency"),
-        (np.zeros((9, 9, 4), np.uint8), "wholly transparent"),
+        (np.zeros((9, 9, 4), np.uint8), "fully transparent"),
     ],
 )
 def test_what_is_no_cut_out_is_a_bad_sample(
@@ -211,7 +211,7 @@ def test_what_is_no_cut_out_is_a_bad_sample(
 @pytest.mark.parametrize("folder", ["foregrounds", "backgrounds"])
 def test_a_missing_folder_is_named(raw: Path, folder: Path) -> None:
     shutil.rmtree(raw / folder)
-    with pytest.raises(RawDataError, match=rf"no pictures in .*/{folder}"):
+    with pytest.raises(RawDataError, match=rf"no images in .*/{folder}"):
         Composite({}, str(raw)).plan()
 
 

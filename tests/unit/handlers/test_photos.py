@@ -95,7 +95,7 @@ def test_the_order_of_attributes_makes_no_other_dataset() -> None:
 
 def test_pictures_without_a_folder_have_no_label(raw: Path) -> None:
     shutil.copy(SKLEARN / "china.jpg", raw / "loose.jpg")
-    with pytest.raises(RawDataError, match=r"'loose.jpg' lies in no folder"):
+    with pytest.raises(RawDataError, match=r"'loose.jpg' is in no class folder"):
         Photos({"input_attributes": ["label"]}, str(raw)).plan()
 
 
@@ -184,12 +184,12 @@ def test_a_crop_larger_than_a_picture_of_its_own_size_is_named(
     raw: Path, tmp_path: Path, build: Build
 ) -> None:
     config = {"image_size": None, "crop_size": [500, 10], "batch_size": 99}
-    with pytest.raises(SampleError, match="does not fit this picture"):
+    with pytest.raises(SampleError, match="does not fit this image"):
         build(Photos(config, str(raw)), tmp_path / "out")
 
 
 def test_an_empty_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(RawDataError, match="there are no pictures"):
+    with pytest.raises(RawDataError, match="there are no images"):
         Photos({}, str(tmp_path)).plan()
 
 
@@ -338,7 +338,7 @@ def test_rotating_leaves_no_threads_behind() -> None:
 
 def test_a_picture_too_large_to_be_turned_is_refused() -> None:
     pixels = np.zeros((1, 24_001, 3), np.uint8)
-    with pytest.raises(ValueError, match="1 x 24001 pixels is too large to be turned"):
+    with pytest.raises(ValueError, match="1 x 24001 pixels is too large to rotate"):
         vary(pixels, None, Variation(0, 0, degrees=1.0))
     assert vary(pixels, None, Variation(0, 0)).shape == pixels.shape
 

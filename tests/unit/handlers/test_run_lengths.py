@@ -40,9 +40,9 @@ def packed(*lengths: int) -> str:
 @pytest.mark.parametrize(
     ("counts", "message"),
     [
-        ("", "cover 0 pixels, the picture has 100"),
-        (packed(40, 59), "cover 99 pixels, the picture has 100"),
-        (packed(40, 61), "cover 101 pixels, the picture has 100"),
+        ("", "cover 0 pixels, but the image has 100"),
+        (packed(40, 59), "cover 99 pixels, but the image has 100"),
+        (packed(40, 61), "cover 101 pixels, but the image has 100"),
         ([], "cover 0 pixels"),
         ([40, 59], "cover 99 pixels"),
         ([110, -10], "a run of -10 pixels"),
@@ -56,8 +56,8 @@ def packed(*lengths: int) -> str:
         ("\x1b[2J", "which packs no number"),
         ("ooo", "end within a number"),
         ("o" * 100_000, "too long"),
-        (None, "is no run lengths"),
-        ({"a": 1}, "is no run lengths"),
+        (None, "are not for an image"),
+        ({"a": 1}, "are not for an image"),
     ],
 )
 def test_nothing_else_is_a_mask(counts: Any, message: str) -> None:
@@ -66,8 +66,8 @@ def test_nothing_else_is_a_mask(counts: Any, message: str) -> None:
 
 
 @pytest.mark.parametrize("size", [[10, 11], [11, 10], [100, 1], [10], [10, 10, 1], "10", None])
-def test_the_size_is_the_picture_s(size: Any) -> None:
-    with pytest.raises(ValueError, match=r"picture of 10 x 10 \(height x width\): its size is"):
+def test_the_size_is_that_of_the_image(size: Any) -> None:
+    with pytest.raises(ValueError, match=r"image of 10 x 10 \(height x width\): their size is"):
         mask_of({"size": size, "counts": [100]}, (10, 10))
 
 

@@ -152,13 +152,13 @@ def test_of_two_masks_the_png_is_taken(
 def test_a_picture_without_mask_is_named_with_the_mask_it_should_have(duts: Path) -> None:
     (duts / "DUTS-TR" / "DUTS-TR-Mask" / "china.png").unlink()
     message = (
-        "the picture 'DUTS-TR/DUTS-TR-Image/china.jpg' has no mask "
+        "the image 'DUTS-TR/DUTS-TR-Image/china.jpg' has no mask "
         "'DUTS-TR/DUTS-TR-Mask/china.png'; add"
     )
     with pytest.raises(RawDataError, match=message):
         Saliency({}, str(duts)).plan()
     shutil.rmtree(duts / "DUTS-TR" / "DUTS-TR-Mask")
-    with pytest.raises(RawDataError, match="nor have 3 others theirs"):
+    with pytest.raises(RawDataError, match="and 3 other images have none either"):
         Saliency({}, str(duts)).plan()
 
 
@@ -166,7 +166,7 @@ def test_a_mask_of_another_size_is_named_with_its_picture(plain: Path, save: Sav
     save(plain / "masks" / "china.png", np.zeros((200, 299), np.uint8))
     handler = Saliency({"batch_size": 99, "splits": {"val": 0}}, str(plain))
     message = (
-        "'masks/china.png' is 200 x 299 pixels, its picture 'images/china.png' 200 x 300 "
+        "'masks/china.png' is 200 x 299 pixels, but its image 'images/china.png' is 200 x 300 "
         r"\(height x width\)"
     )
     with pytest.raises(SampleError, match=message) as caught:
@@ -184,7 +184,7 @@ def test_a_damaged_mask_is_a_bad_sample(plain: Path, tmp_path: Path) -> None:
 
 
 def test_an_unknown_layout_is_named(tmp_path: Path) -> None:
-    with pytest.raises(RawDataError, match=r"looked for DUTS-TR/DUTS-TR-Image/ with .* images/"):
+    with pytest.raises(RawDataError, match=r"expected DUTS-TR/DUTS-TR-Image/ with .* images/"):
         Saliency({}, str(tmp_path)).plan()
 
 

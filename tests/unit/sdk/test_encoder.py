@@ -109,23 +109,23 @@ SMALL = {
     ("name", "value", "message"),
     [
         ("t", 3, "expected text, got int"),
-        ("t", "\ud800", "not encodable"),
+        ("t", "\ud800", "cannot be encoded"),
         ("n", 200, "cannot be written as int8"),
         ("n", 1.5, "cannot be written as int8"),
         ("n", "1", "expected int8, got str"),
         ("n", None, "expected int8"),
         ("f", "x", "expected float32, got str"),
-        ("f", 1e300, "beyond float32"),
+        ("f", 1e300, "exceeds the range of float32"),
         ("v", np.zeros(2), "dtype float64 is not the declared float32"),
-        ("v", np.zeros((2, 1), np.float32), r"shape \(2, 1\) does not fit the declared \(2,\)"),
+        ("v", np.zeros((2, 1), np.float32), r"shape \(2, 1\) does not match the declared \(2,\)"),
         ("v", [1.0], r"shape \(1,\)"),
-        ("c", 2, "class 2 is not among 0 to 1"),
+        ("c", 2, "class 2 is not in the range 0 to 1"),
         ("c", "dog", "no class 'dog'"),
-        ("c", 0.5, "expected a whole number"),
-        ("i", b"GIF89a", "no jpeg file"),
-        ("i", np.zeros((4, 4, 3)), "dtype float64 is not the uint8"),
+        ("c", 0.5, "expected an integer"),
+        ("i", b"GIF89a", "not a jpeg file"),
+        ("i", np.zeros((4, 4, 3)), "dtype float64 is not uint8"),
         ("i", np.zeros((4, 4, 4), np.uint8), r"shape \(4, 4, 4\)"),
-        ("i", 5, "expected a picture, got int"),
+        ("i", 5, "expected an image, got int"),
     ],
 )
 @pytest.mark.parametrize("make", [compile_encoder, compile_pieces])
@@ -147,7 +147,7 @@ def test_missing_and_surplus_names() -> None:
     encode = compile_encoder(SMALL)
     with pytest.raises(FeatureError, match="'n': missing"):
         encode({name: value for name, value in GOOD.items() if name != "n"})
-    with pytest.raises(FeatureError, match="'extra': not among"):
+    with pytest.raises(FeatureError, match="'extra': not a declared"):
         encode({**GOOD, "extra": 1})
     with pytest.raises(FeatureError, match="'n': missing"):
         encode({**{k: v for k, v in GOOD.items() if k != "n"}, "extra": 1})
@@ -166,7 +166,7 @@ def test_no_features_make_an_empty_example() -> None:
 
 def test_check_names() -> None:
     record = encode_example({"t": "x", "extra": 1})
-    with pytest.raises(FeatureError, match="'extra': not among"):
+    with pytest.raises(FeatureError, match="'extra': not a declared"):
         check_names(record, {"t": Text()})
     with pytest.raises(FeatureError, match="'u': missing"):
         check_names(encode_example({"t": "x"}), {"t": Text(), "u": Text()})
@@ -175,7 +175,7 @@ def test_check_names() -> None:
 
 def test_decoding_names_the_feature() -> None:
     record = encode_example({"t": "x"})
-    with pytest.raises(FeatureError, match="'n': not in the record, which holds t"):
+    with pytest.raises(FeatureError, match="'n': not in the record, which contains t"):
         decode_features(record, {"n": Scalar("int64")})
     with pytest.raises(FeatureError, match="'t': expected numbers"):
         decode_features(record, {"t": Scalar("int64")})

@@ -40,7 +40,7 @@ def there_and_back(feature: Feature, value: Any) -> Any:
 @pytest.mark.parametrize("shape", [(2, 3), (None, 3), (2, None), (None, None), ()])
 def test_tensors_come_back(dtype: str, shape: Shape) -> None:
     if dtype == "uint32" and shape == (None, None):
-        with pytest.raises(FeatureError, match="needs bytes"):
+        with pytest.raises(FeatureError, match="supports one free size"):
             Tensor(shape, dtype)
         return
     limits = np.finfo(dtype) if dtype.startswith("f") else None
@@ -104,7 +104,11 @@ def test_labels_of_several_things() -> None:
     assert labels.names == ["cat", "dog"]
     assert repr(labels) == "ClassLabels(['cat', 'dog'])"
     assert labels != ClassLabels(num_classes=2)
-    wrong = {"cow": "no class 'cow'", 2: "class 2 is not among", "dog": "list of classes, got str"}
+    wrong = {
+        "cow": "no class 'cow'",
+        2: "class 2 is not in the range",
+        "dog": "list of classes, got str",
+    }
     for value, message in wrong.items():
         with pytest.raises(FeatureError, match=message):
             labels.encode(value if value == "dog" else [value])
@@ -153,17 +157,17 @@ def test_quality_changes_the_bytes_but_not_the_feature() -> None:
     ("make", "message"),
     [
         (lambda: Image("gif"), "jpeg, png or raw"),
-        (lambda: Image("jpeg", (None, None, 4)), "is no picture"),
-        (lambda: Image("jpeg", (8, 8)), "is no picture"),
+        (lambda: Image("jpeg", (None, None, 4)), "is not that of an image"),
+        (lambda: Image("jpeg", (8, 8)), "is not that of an image"),
         (lambda: Image(quality=0), "quality"),
         (lambda: Tensor(3, "float32"), "tuple of sizes"),
-        (lambda: Tensor((-1,), "float32"), "whole numbers or None"),
+        (lambda: Tensor((-1,), "float32"), "integers or None"),
         (lambda: Tensor((1,), "complex64"), "cannot be written"),
         (lambda: Tensor((1,), "float33"), "cannot be written"),
         (lambda: Tensor((1,), "string", "bytes"), "as bytes"),
         (lambda: ClassLabel(), "either names or num_classes"),
         (lambda: ClassLabel(["a"], num_classes=1), "either names or num_classes"),
-        (lambda: ClassLabel(["a", "a"]), "named twice"),
+        (lambda: ClassLabel(["a", "a"]), "occurs twice"),
         (lambda: ClassLabel([]), "at least one"),
         (lambda: ClassLabel(["a", ""]), "non-empty"),
     ],
@@ -208,7 +212,7 @@ def test_features_json_comes_back() -> None:
         ('{"featuresDict": {}}', "not a features.json"),
         (
             '{"featuresDict": {"features": {"a": {"pythonClassName": "x.y.Audio"}}}}',
-            "'a': this SDK cannot read a feature x.y.Audio",
+            "'a': this SDK does not support features of x.y.Audio",
         ),
         (
             '{"featuresDict": {"features": {"a": {"pythonClassName": "x.Tensor", "tensor": '

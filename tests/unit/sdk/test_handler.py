@@ -96,7 +96,7 @@ def test_none_drops_an_example(one: Callable[..., Texts], tmp_path: Path) -> Non
     ("content", "variation", "message"),
     [
         ("wrong", 0, "feature 'text': expected text, got int"),
-        ("list", 0, "example() gave a list"),
+        ("list", 0, "example() returned a list"),
         ("foreign wrong", 0, "feature 'drawn': missing"),
         ("fail late", None, "ZeroDivisionError: oh dear"),
     ],

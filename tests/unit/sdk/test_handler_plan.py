@@ -180,11 +180,11 @@ def with_files(files: Any) -> Sample:
     [
         ([Sample("a"), Sample("a", "val")], "'a' twice"),
         ([Sample("")], "non-empty"),
-        (["a"], "gave a str"),
-        ([Sample("a", "all")], "no name of a split"),
+        (["a"], "yielded a str"),
+        ([Sample("a", "all")], "invalid split name"),
         ([with_files("a.png")], "expected a tuple of paths"),
         ([with_files((1,))], "expected a tuple of paths"),
-        ([Sample("a", "my-split")], "no name of a split"),
+        ([Sample("a", "my-split")], "invalid split name"),
     ],
 )
 def test_samples_that_break_the_contract(tmp_path: Path, samples: list[Any], message: str) -> None:
@@ -217,5 +217,5 @@ def test_splits_are_stable_and_about_as_large_as_asked() -> None:
     assert {hash_split(name, val=1.0) for name in ids} == {"val"}
     assert {hash_split(name, val=0.0) for name in ids} == {"train"}
     for wrong in ((-0.1, 0), (0.7, 0.4)):
-        with pytest.raises(ValueError, match="fractions"):
+        with pytest.raises(ValueError, match="add up to at most 1"):
             hash_split("a", *wrong)

@@ -59,7 +59,7 @@ def test_paths_stay_inside(raw: RawData, path: str) -> None:
 
 @pytest.mark.parametrize("pattern", ["../*", "/etc/*", "a/../../*"])
 def test_patterns_stay_inside(raw: RawData, pattern: str) -> None:
-    with pytest.raises(RawDataError, match="leaves the raw data"):
+    with pytest.raises(RawDataError, match="reaches outside the raw data"):
         raw.files(pattern)
 
 

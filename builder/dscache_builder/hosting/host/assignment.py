@@ -1,4 +1,4 @@
-"""What a worker is given to do: a shard, a plain handler's whole run, or a preview."""
+"""The assignments of a worker: a shard, a plain handler's whole run, or a preview."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Any
 
 @dataclass
 class Assignment:
-    """One command for a worker, and what became of the attempts at it.
+    """One command for a worker, and the results of the attempts at it.
 
-    `samples` and `examples` are what is planned; `tries` limits attempts where no sample is to
-    blame; `bad` and `left_out` are bad samples by id, the latter those that killed workers.
+    `samples` and `examples` are the planned numbers; `tries` limits the attempts in which workers
+    die outside of any sample; `bad` and `left_out` are bad samples by id, the latter those that
+    killed workers.
     """
 
     command: dict[str, Any]
@@ -25,17 +26,17 @@ class Assignment:
 
     @property
     def message(self) -> dict[str, Any]:
-        """The command as the worker gets it."""
+        """The command for the worker."""
         return {**self.command, "leave_out": list(self.left_out)}
 
     @property
     def bad_samples(self) -> list[dict[str, Any]]:
         """All samples that are missing in the result, sorted by id."""
-        found = {**self.bad, **self.left_out}
-        return [found[sample] for sample in sorted(found)]
+        missing = {**self.bad, **self.left_out}
+        return [missing[sample] for sample in sorted(missing)]
 
     def begin(self) -> None:
-        """An attempt starts: what an earlier one reported is void."""
+        """Start an attempt: forget the bad samples that an earlier one reported."""
         self.bad.clear()
 
     def leave_out(self, sample: str, message: str) -> None:
@@ -49,10 +50,10 @@ class Assignment:
             "traceback": "",
             "repeatable": False,
         }
-        self.deaths = [other for other in self.deaths if other != sample]
+        self.deaths = [death for death in self.deaths if death != sample]
 
     def examples_done(self, begun: int) -> int:
-        """Estimate of the examples written when `begun` samples were begun."""
+        """Estimate the examples written once `begun` samples were begun."""
         if not self.samples:
             return 0
         return self.examples * max(0, begun - 1) // self.samples

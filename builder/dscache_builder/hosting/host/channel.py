@@ -1,4 +1,4 @@
-"""JSON objects, one a line, over the file descriptors of a pipe."""
+"""JSON objects, one per line, over a pipe."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ READ_BYTES = 1 << 16
 
 
 class LineReader:
-    """Collects the lines of one pipe; what is not yet a whole line waits for more."""
+    """Reads JSON lines from one pipe; an incomplete line is kept until the rest arrives."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
@@ -19,9 +19,9 @@ class LineReader:
         self._held: list[dict[str, Any]] = []
 
     def read(self) -> list[dict[str, Any]]:
-        """Read once (blocks when nothing is there) and return the objects that are complete.
+        """Read once (blocking) and return the objects that are complete.
 
-        `ended` is set at the end of the pipe. A line torn by the writer's death is dropped.
+        Sets `ended` at the end of the pipe. A line that the writer's death cut off is dropped.
         """
         chunk = os.read(self.fd, READ_BYTES)
         if not chunk:
@@ -30,34 +30,34 @@ class LineReader:
         self._chunks.append(chunk)
         if b"\n" not in chunk:
             return []
-        *lines, rest = b"".join(self._chunks).split(b"\n")
-        self._chunks = [rest] if rest else []
-        return [found for found in map(_decoded, lines) if found is not None]
+        *lines, incomplete = b"".join(self._chunks).split(b"\n")
+        self._chunks = [incomplete] if incomplete else []
+        return [message for message in map(_decoded, lines) if message is not None]
 
     def first(self) -> dict[str, Any] | None:
-        """Wait for one object and hold those that came with it; None at the end of the pipe."""
-        found: list[dict[str, Any]] = []
-        while not found and not self.ended:
-            found = self.read()
-        self._held += found[1:]
-        return found[0] if found else None
+        """Wait for one object, and keep others for `held`; None at the end of the pipe."""
+        messages: list[dict[str, Any]] = []
+        while not messages and not self.ended:
+            messages = self.read()
+        self._held += messages[1:]
+        return messages[0] if messages else None
 
     def held(self) -> list[dict[str, Any]]:
-        """The objects that `first` held, once."""
+        """Return the objects that `first` kept, once."""
         held, self._held = self._held, []
         return held
 
 
 def _decoded(line: bytes) -> dict[str, Any] | None:
     try:
-        found = json.loads(line)
+        message = json.loads(line)
     except ValueError:
         return None
-    return found if isinstance(found, dict) else None
+    return message if isinstance(message, dict) else None
 
 
 def write_line(fd: int, message: dict[str, Any]) -> None:
-    """Write one object. Raises BrokenPipeError when nobody reads any more."""
-    rest = memoryview(json.dumps(message, separators=(",", ":")).encode() + b"\n")
-    while rest:
-        rest = rest[os.write(fd, rest) :]
+    """Write one object. Raises BrokenPipeError if the reader has ended."""
+    unwritten = memoryview(json.dumps(message, separators=(",", ":")).encode() + b"\n")
+    while unwritten:
+        unwritten = unwritten[os.write(fd, unwritten) :]

@@ -1,4 +1,4 @@
-"""CRC-32 (of the zip) and BLAKE3 of a file, rolled along while it is written."""
+"""CRC-32 (for the zip) and BLAKE3 of a file, computed while it is written."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ READ_BYTES = 1 << 20
 
 
 class Checksums:
-    """An observer for record writers: `update` takes the chunks of a file in order."""
+    """Running checksums: `update` observes a record writer's chunks in order."""
 
     def __init__(self) -> None:
         self.size = 0
@@ -33,7 +33,7 @@ class Checksums:
 
 
 def checksums_of(path: Path) -> tuple[Checksums, int]:
-    """Checksums and number of records of a file. Raises RecordError when it is no record file."""
+    """Checksums and number of records of a file. Raises RecordError if it is not a record file."""
     sums = Checksums()
     buffer = bytearray(READ_BYTES)
     view = memoryview(buffer)

@@ -16,15 +16,15 @@ from .loaded_handler import LoadedHandler
 
 
 def check_can_draw() -> None:
-    """Raises HostFailure when there is no Pillow in the environment: before any sample is made."""
+    """Raise HostFailure if the environment lacks Pillow, before any sample is made."""
     if importlib.util.find_spec("PIL") is None:
         raise HostFailure("handler", "no preview: the handler's package must require Pillow")
 
 
 def draw_sheet(records: Path, loaded: LoadedHandler, count: int, to: str) -> str:
-    """Write a PNG of the first `count` examples to `to`; returns one line of statistics.
+    """Write a PNG of the first `count` examples to `to`; return one line of statistics.
 
-    Raises HostFailure when there is nothing to draw.
+    Raises HostFailure if no records were written.
     """
     if not records.is_file():
         raise HostFailure("handler", "no preview: no records were written yet")

@@ -1,6 +1,6 @@
-"""What a process is working on, in memory it shares with its supervisor.
+"""The sample that a process is working on, in memory shared with its supervisor.
 
-Writing it costs no system call, so it can be done for every sample, and it survives a crash.
+Writing it takes no system call, so it is cheap enough for every sample, and it survives a crash.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ _MAX_ID_BYTES = MEMORY_BYTES - _FIELDS.size
 
 @dataclass(frozen=True)
 class SampleStatus:
-    """What a process is working on; `started_at` is CLOCK_MONOTONIC in s, 0 for no sample."""
+    """The sample in progress; `started_at` is CLOCK_MONOTONIC in s, 0 for none."""
 
     started_at: float
     begun: int
     sample: str
 
     def overdue(self, now: float, limit_s: float | None) -> bool:
-        """Whether the sample has been worked on for longer than the limit."""
+        """Whether the sample has taken longer than the limit."""
         return limit_s is not None and self.started_at > 0 and now - self.started_at > limit_s
 
 
 class CurrentSample:
-    """One process writes it, its supervisor reads it; made before the fork."""
+    """Written by one process, read by its supervisor; create it before the fork."""
 
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, MEMORY_BYTES)
         self._begun = 0
 
     def begin(self, sample: str, now: float) -> None:
-        """Work on `sample` starts now (and that on the one before is over)."""
+        """Work on `sample` starts now, and on the previous one has ended."""
         self._begun += 1
         encoded = sample.encode("utf-8", "surrogatepass")[:_MAX_ID_BYTES]
         size = _FIELDS.size
@@ -43,16 +43,16 @@ class CurrentSample:
         _FIELDS.pack_into(self._memory, 0, now, self._begun, len(encoded))
 
     def rest(self) -> None:
-        """No sample is being worked on; the count of begun samples starts again at 0."""
+        """No sample is in progress; the count of begun samples starts again at 0."""
         self._begun = 0
         _FIELDS.pack_into(self._memory, 0, 0.0, 0, 0)
 
     def read(self) -> SampleStatus:
-        """What is being worked on. `begun` counts the samples since the last rest."""
+        """The sample in progress. `begun` counts the samples since the last `rest`."""
         started_at, begun, length = _FIELDS.unpack_from(self._memory, 0)
         encoded = self._memory[_FIELDS.size : _FIELDS.size + length]
         return SampleStatus(started_at, begun, encoded.decode("utf-8", "replace"))
 
     def close(self) -> None:
-        """Give the memory back."""
+        """Unmap the memory."""
         self._memory.close()

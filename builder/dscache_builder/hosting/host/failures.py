@@ -1,4 +1,4 @@
-"""What went wrong in handler code, as a message for the builder. Pure."""
+"""Errors of handler code as messages for the builder. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class HostFailure(Exception):
-    """A failure that is already worded; `kind` is a failure class of the builder."""
+    """A failure with its message; `kind` as in `dscache.protocol.manifests.Failure`."""
 
     def __init__(self, kind: str, message: str, sample: str = "", trace: str = "") -> None:
         super().__init__(message)
@@ -26,8 +26,8 @@ class HostFailure(Exception):
 
 
 def failure_event(error: BaseException) -> dict[str, Any]:
-    """The event that reports `error`: kind, one line of message, sample and traceback."""
-    kind, message = _worded(error)
+    """The event that reports `error`: kind, one-line message, sample and traceback."""
+    kind, message = _kind_and_message(error)
     sample, trace = "", ""
     if isinstance(error, HostFailure):
         sample, trace = error.sample, error.trace
@@ -45,12 +45,12 @@ def failure_event(error: BaseException) -> dict[str, Any]:
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether the error, or one that caused it, is a full disk."""
+    """Whether the error or one of its causes is a full disk."""
     return any(isinstance(cause, OSError) and cause.errno in _FULL for cause in _chain(error))
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the error, or one that caused it, is a MemoryError."""
+    """Whether the error or one of its causes is a MemoryError."""
     return any(isinstance(cause, MemoryError) for cause in _chain(error))
 
 
@@ -62,7 +62,7 @@ def traceback_text(error: BaseException) -> str:
     return "".join(traceback.format_exception(type(error), error, first))
 
 
-def _worded(error: BaseException) -> tuple[str, str]:
+def _kind_and_message(error: BaseException) -> tuple[str, str]:
     if isinstance(error, HostFailure):
         return error.kind, error.message
     if is_disk_full(error):
@@ -80,16 +80,15 @@ def _worded(error: BaseException) -> tuple[str, str]:
 
 def _one_line(error: BaseException) -> str:
     text = " ".join(str(error).split())
-    own = type(error).__module__.startswith("dscache_sdk.")
-    if own and text:
+    if text and type(error).__module__.startswith("dscache_sdk."):
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _chain(error: BaseException) -> list[BaseException]:
-    found: list[BaseException] = []
+    chain: list[BaseException] = []
     cause: BaseException | None = error
-    while cause is not None and cause not in found:
-        found.append(cause)
+    while cause is not None and cause not in chain:
+        chain.append(cause)
         cause = cause.__cause__ or cause.__context__
-    return found
+    return chain

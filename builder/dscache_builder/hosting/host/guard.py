@@ -1,8 +1,8 @@
-"""The first process of a host: starts the serving one, watches it, and leaves nobody behind.
+"""The first process of a host: starts the serving process, watches it, and cleans up.
 
-It never runs handler code, so it answers whatever a handler does: when the builder is gone or the
-serving process ends, the whole process group is killed, programs a handler started included.
-Imports only the standard library.
+It never runs handler code, so no handler can block it. When the builder or the serving process has
+ended, it kills the whole process group, including programs that a handler started. Imports only the
+standard library.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .current_sample import CurrentSample, SampleStatus
 from .deaths import describe_death
 from .process import EXIT_OUT_OF_MEMORY, Ending, die_with_parent, kill, no_core_files, reap
 
-LOOK_MS = 250
+POLL_MS = 250
 
 
 def main(argv: Sequence[str]) -> NoReturn:
@@ -31,7 +31,7 @@ def main(argv: Sequence[str]) -> NoReturn:
     builder = os.getppid()
     request = commands.first()
     if request is None:
-        raise SystemExit("the builder ended before it said what to run")
+        raise SystemExit("the builder ended before it sent a request")
     current = CurrentSample()
     guard = os.getpid()
     child = os.fork()
@@ -44,13 +44,13 @@ def main(argv: Sequence[str]) -> NoReturn:
 
 
 def _serve(run: Callable[[Any], object]) -> NoReturn:
-    """Run the service, which needs what the environment must have, and end this process."""
+    """Run the service, which needs the packages of every environment, and end this process."""
     no_core_files()
     try:
         from . import service
     except ImportError as error:
         events = int(sys.argv[2])
-        message = f"the environment lacks what every environment has: {error}"
+        message = f"the environment lacks a package that the builder needs: {error}"
         write_line(events, {"event": "failure", "kind": "environment", "message": message})
         os._exit(0)
     try:
@@ -68,31 +68,31 @@ def _watch(
     current: CurrentSample,
     request: dict[str, Any],
 ) -> None:
-    """Return when the builder or the child is gone; say how the child ended if it was the child."""
+    """Return when the builder or the child has ended; report how the child died."""
     limit_s = request.get("sample_seconds")
     poll = select.poll()
     poll.register(commands, 0)  # nothing but the hang-up
     poll.register(os.pidfd_open(child), select.POLLIN)
     while os.getppid() == builder:
-        ready = poll.poll(LOOK_MS)
+        ready = poll.poll(POLL_MS)
         if any(fd == commands for fd, _ in ready):
             return
-        work = current.read()
-        overdue = work.overdue(time.monotonic(), limit_s)
+        status = current.read()
+        overdue = status.overdue(time.monotonic(), limit_s)
         if overdue:
             kill(child)
         ending = reap(child, block=overdue)
         if ending is not None:
             if ending.signal or ending.code:
                 os.write(events, b"\n")  # the child may have died within a line
-                write_line(events, _death_event(ending, work, overdue, request))
+                write_line(events, _death_event(ending, status, overdue, request))
             return
 
 
 def _death_event(
-    ending: Ending, work: SampleStatus, overdue: bool, request: dict[str, Any]
+    ending: Ending, status: SampleStatus, overdue: bool, request: dict[str, Any]
 ) -> dict[str, Any]:
-    sample = work.sample if work.started_at else ""
+    sample = status.sample if status.started_at else ""
     kind, message = describe_death(
         ending, sample, overdue, request.get("sample_seconds"), request.get("memory_bytes")
     )

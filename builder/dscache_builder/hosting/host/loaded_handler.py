@@ -1,4 +1,4 @@
-"""The handler that this host runs: one class, one config, one folder of raw data."""
+"""The handler that a host runs: one class, one config, one folder of raw data."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from .raw_revision import raw_revision
 
 
 class HostSettings(msgspec.Struct, kw_only=True):
-    """What the builder wants to be run; sizes in bytes, times in s.
+    """The builder's request; sizes in bytes, times in s.
 
-    `avoid` names samples that killed a host while it was planning.
+    `avoid` lists samples that killed a host while it was planning.
     """
 
     entry_point: str
@@ -40,12 +40,12 @@ class HostSettings(msgspec.Struct, kw_only=True):
 
     @property
     def shards_dir(self) -> Path:
-        """Where finished shards are put."""
+        """Folder for finished shards."""
         return Path(self.scratch) / "shards"
 
 
 class LoadedHandler:
-    """Loads the handler once and answers what the builder asks about it."""
+    """Loads the handler once, and describes and plans it."""
 
     def __init__(self, settings: HostSettings) -> None:
         self.settings = settings
@@ -56,11 +56,11 @@ class LoadedHandler:
     @cached_property
     def handler(self) -> DatasetHandler:
         """The instance that plans, and whose copies in forked workers write the shards."""
-        made: DatasetHandler = self.cls(self.settings.config, self.settings.raw)
-        return made
+        handler: DatasetHandler = self.cls(self.settings.config, self.settings.raw)
+        return handler
 
     def description(self) -> dict[str, Any]:
-        """Options, resolved config and features; refuses options the handler does not have."""
+        """Options, resolved config and features. Raises OptionsError for unknown options."""
         if self.plain:
             return self._plain_description()
         return {
@@ -84,14 +84,14 @@ class LoadedHandler:
         }
 
     def features(self) -> dict[str, Any]:
-        """The features.json document ({} for a plain handler: known once records are)."""
+        """The features.json document; {} for a plain handler, whose records define it."""
         if self.plain:
             return {}
-        found: dict[str, Any] = json.loads(features_to_json(self.handler.features))
-        return found
+        document: dict[str, Any] = json.loads(features_to_json(self.handler.features))
+        return document
 
     def summary(self) -> dict[str, Any]:
-        """Plan (once) and say how many examples go into which shards."""
+        """Plan (once), and return the shards with their numbers of samples and examples."""
         revision = raw_revision(Path(self.settings.raw))
         if self.plain:
             return self._plain_summary(revision)
@@ -111,10 +111,10 @@ class LoadedHandler:
 
     def _plain_summary(self, revision: str) -> dict[str, Any]:
         if not Path(self.settings.raw).is_dir():
-            raise HostFailure("raw-data", f"{self.settings.raw}: there is no such folder")
-        told = json.dumps([self.settings.config, revision], sort_keys=True)
+            raise HostFailure("raw-data", f"{self.settings.raw}: no such folder")
+        inputs = json.dumps([self.settings.config, revision], sort_keys=True)
         return {
-            "digest": hashlib.sha256(told.encode()).hexdigest(),
+            "digest": hashlib.sha256(inputs.encode()).hexdigest(),
             "examples": 0,
             "shards": [],
             "raw_revision": revision,
@@ -123,7 +123,7 @@ class LoadedHandler:
 
 
 def jsonable(value: Any) -> Any:
-    """A plain handler's answer as JSON: what JSON cannot say (types, arrays) becomes text."""
+    """A plain handler's options as JSON; types, arrays and other objects become text."""
     return json.loads(json.dumps(value, default=_as_text, skipkeys=True))
 
 
@@ -132,7 +132,7 @@ def _as_text(value: Any) -> str:
 
 
 def enter_work_folder(scratch: Path) -> None:
-    """Make the scratch folders and go to the handler's own: what it leaves there is thrown away."""
+    """Make the scratch folders and change to `work`, whose files are thrown away."""
     for name in ("work", "shards"):
         (scratch / name).mkdir(parents=True, exist_ok=True)
     os.chdir(scratch / "work")

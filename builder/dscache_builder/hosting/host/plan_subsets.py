@@ -1,4 +1,4 @@
-"""Variants of a plan: without some samples, or only the first few. Pure."""
+"""Subsets of a plan: without some samples, or only the first ones. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from dscache_sdk.plan import Plan, ShardPlan
 
 
 def without(plan: Plan, index: int, samples: Collection[str]) -> Plan:
-    """The plan with shard `index` lacking these samples (by id); the others' bytes are the same."""
+    """The plan with these samples (by id) removed from shard `index`.
+
+    The bytes of the other samples stay the same.
+    """
     if not samples:
         return plan
     shard = plan.shards[index]
@@ -22,7 +25,7 @@ def without(plan: Plan, index: int, samples: Collection[str]) -> Plan:
 
 
 def only_samples(plan: Plan, count: int, leave_out: Collection[str] = ()) -> Plan:
-    """A plan of one shard with the first `count` samples, less those in `leave_out`."""
+    """A plan of one shard with the first `count` samples, without those in `leave_out`."""
     numbers = [
         number for number, sample in enumerate(plan.samples[:count]) if sample.id not in leave_out
     ]
@@ -30,8 +33,10 @@ def only_samples(plan: Plan, count: int, leave_out: Collection[str] = ()) -> Pla
 
 
 def mixed_samples(plan: Plan, count: int, leave_out: Collection[str] = ()) -> Plan:
-    """A plan of one shard with `count` samples as training will meet them: in the shards' order,
-    which is a permutation, so that not all are from one folder."""
+    """A plan of one shard with `count` samples in the order in which training reads them.
+
+    That order is a permutation, so they are not all from one folder.
+    """
     order = (number for shard in plan.shards for number in shard.samples)
     kept = (number for number in order if plan.samples[number].id not in leave_out)
     return _only(plan, list(itertools.islice(kept, count)))

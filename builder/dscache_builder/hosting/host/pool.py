@@ -1,4 +1,4 @@
-"""The worker processes: forked from the serving one, each given a whole shard at a time."""
+"""The worker processes: forked from the serving process; each writes one shard at a time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PROGRESS_S = 0.25
 
 
 class Worker:
-    """The serving process's side of one worker process."""
+    """The serving process's view of one worker process."""
 
     def __init__(self, pid: int, commands: int, events: int, current: CurrentSample) -> None:
         self.pid = pid
@@ -33,14 +33,14 @@ class Worker:
         self.overdue = False
 
     def close(self) -> None:
-        """Release what belongs to a worker that ended."""
+        """Release the descriptors and memory of a worker that has ended."""
         os.close(self.commands)
         os.close(self.events.fd)
         self.current.close()
 
 
 class Pool:
-    """Hands assignments to workers, forks them when needed, and replaces the dead."""
+    """Hands assignments to workers, forks workers as needed, and replaces dead ones."""
 
     def __init__(
         self,
@@ -54,28 +54,28 @@ class Pool:
         self._emit = emit
         self._selector = selector
         self._workers: dict[int, Worker] = {}
-        self._waiting: deque[Assignment] = deque()
+        self._queued: deque[Assignment] = deque()
         self._bad: dict[str, set[str]] = {}
         self._finished_examples = 0
-        self._told = (0, 0.0)
+        self._reported = (0, 0.0)
         self._failed = False
 
     def add(self, assignment: Assignment) -> None:
         """Queue an assignment; it starts when a worker is free."""
-        self._waiting.append(assignment)
-        self._start_waiting()
+        self._queued.append(assignment)
+        self._start_queued()
 
-    def hear(self, fd: int) -> None:
-        """Take what the worker with this descriptor says, or its death."""
+    def receive(self, fd: int) -> None:
+        """Process the messages of the worker with this descriptor, or its death."""
         worker = self._workers[fd]
         for message in worker.events.read():
             self._take(worker, message)
         if worker.events.ended:
             self._bury(worker)
-        self._start_waiting()
+        self._start_queued()
 
-    def look(self, now: float) -> None:
-        """Kill workers whose sample takes too long, and report progress."""
+    def check(self, now: float) -> None:
+        """Kill workers whose sample exceeds the time limit, and report progress."""
         limit_s = self._loaded.settings.sample_seconds
         for worker in self._workers.values():
             if not worker.overdue and worker.current.read().overdue(now, limit_s):
@@ -83,12 +83,12 @@ class Pool:
                 kill(worker.pid)
         self._report_progress(now)
 
-    def _start_waiting(self) -> None:
-        while self._waiting and not self._failed:
+    def _start_queued(self) -> None:
+        while self._queued and not self._failed:
             worker = self._free_worker()
             if worker is None:
                 return
-            self._give(worker, self._waiting.popleft())
+            self._give(worker, self._queued.popleft())
 
     def _free_worker(self) -> Worker | None:
         for worker in self._workers.values():
@@ -101,7 +101,7 @@ class Pool:
     def _give(self, worker: Worker, assignment: Assignment) -> None:
         assignment.begin()
         worker.assignment = assignment
-        # A worker that died idle is noticed by the end of its events, its assignment returned.
+        # The end of its events shows that a worker died idle; the assignment is queued again.
         with contextlib.suppress(BrokenPipeError):
             write_line(worker.commands, assignment.message)
 
@@ -131,8 +131,8 @@ class Pool:
         try:
             die_with_parent(parent)
             self._selector.close()
-            for other in self._workers.values():
-                other.close()
+            for worker in self._workers.values():
+                worker.close()
             ShardWorker(self._loaded, commands, events, current).run()
         finally:
             os._exit(1)
@@ -174,17 +174,17 @@ class Pool:
             )
 
     def _bury(self, worker: Worker) -> None:
-        """A worker's events ended: find out how it died, and what that means for its shard."""
-        kill(worker.pid)  # it may live on with its descriptors closed
+        """A worker's events ended: determine how it died, and what to do with its shard."""
+        kill(worker.pid)  # it may still be alive with its descriptors closed
         ending = reap(worker.pid)
-        work = worker.current.read()
+        status = worker.current.read()
         self._selector.unregister(worker.events.fd)
         del self._workers[worker.events.fd]
         worker.close()
         assignment = worker.assignment
         if assignment is None or ending is None or self._failed:
             return
-        sample = work.sample if work.started_at else ""
+        sample = status.sample if status.started_at else ""
         settings = self._loaded.settings
         kind, message = describe_death(
             ending, sample, worker.overdue, settings.sample_seconds, settings.memory_bytes
@@ -194,18 +194,18 @@ class Pool:
 
     def _after_death(self, assignment: Assignment, sample: str, kind: str, message: str) -> None:
         assignment.deaths.append(sample)
-        verdict = after_death(assignment.deaths, assignment.tries)
-        if verdict == "give-up":
+        decision = after_death(assignment.deaths, assignment.tries)
+        if decision == "give-up":
             failure = {"event": "failure", "kind": kind, "message": message, "sample": sample}
             self._fail(assignment, failure)
             return
-        if verdict == "leave-out":
+        if decision == "leave-out":
             assignment.leave_out(sample, message)
             self._count_bad(assignment, kind, assignment.left_out[sample])
-        self._waiting.appendleft(assignment)
+        self._queued.appendleft(assignment)
 
     def _fail(self, assignment: Assignment, event: dict[str, Any]) -> None:
-        """Report it and do no more; but a preview is a hint: the build goes on without it."""
+        """Report the failure and stop; a preview is a hint, so the build continues without it."""
         self._failed = assignment.command["do"] != "preview"
         self._emit(event)
 
@@ -215,7 +215,7 @@ class Pool:
             for worker in self._workers.values()
             if worker.assignment is not None
         )
-        done, (told, told_at) = self._finished_examples + running, self._told
-        if done > told and now - told_at >= PROGRESS_S and not self._failed:
-            self._told = (done, now)
+        done, (reported, reported_at) = self._finished_examples + running, self._reported
+        if done > reported and now - reported_at >= PROGRESS_S and not self._failed:
+            self._reported = (done, now)
             self._emit({"event": "advanced", "done": done})

@@ -1,4 +1,4 @@
-"""What the kernel is asked for: death with the parent, limits, how a process ended."""
+"""Process control on Linux: death with the parent, limits, how a process ended."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ EXIT_OUT_OF_MEMORY = 77
 def die_with_parent(parent: int) -> None:
     """Have the kernel kill this process when its parent `parent` ends.
 
-    Exits at once when the parent is gone already. The kernel means the thread that forked: the
-    process is to be started by a thread that outlives it.
+    Exits immediately if the parent has already ended. To the kernel, the parent is the thread that
+    forked: fork in a thread that outlives the process.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
@@ -36,7 +36,7 @@ def limit_memory(memory_bytes: int | None) -> None:
 
 
 def no_core_files() -> None:
-    """A crash of handler code leaves no core file behind (they are as large as the memory)."""
+    """Disable core files, which are as large as the process's memory."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
@@ -49,21 +49,21 @@ class Ending:
     peak_bytes: int
 
     def __str__(self) -> str:
-        how = f"ended with exit code {self.code}"
+        event = f"ended with exit code {self.code}"
         if self.signal:
-            how = f"was killed by {signal_name(self.signal)}"
-        return f"{how} (peak memory {self.peak_bytes // _MIB} MiB)"
+            event = f"was killed by {signal_name(self.signal)}"
+        return f"{event} (peak memory {self.peak_bytes // _MIB} MiB)"
 
 
 def signal_name(number: int) -> str:
-    """`SIGSEGV (invalid memory access)` for 11: the name and what usually is behind it."""
+    """A signal's name and usual cause: `SIGSEGV (invalid memory access in native code)` for 11."""
     meaning = {
         signal.SIGSEGV: "invalid memory access in native code",
         signal.SIGBUS: "invalid memory access in native code",
         signal.SIGFPE: "arithmetic error in native code",
-        signal.SIGILL: "instruction this processor does not have",
-        signal.SIGABRT: "native code gave up",
-        signal.SIGKILL: "the machine ran out of memory, or somebody killed it",
+        signal.SIGILL: "an instruction that this processor lacks",
+        signal.SIGABRT: "native code aborted",
+        signal.SIGKILL: "the machine ran out of memory, or another process killed it",
     }
     try:
         known = signal.Signals(number)
@@ -74,26 +74,26 @@ def signal_name(number: int) -> str:
 
 
 def reap(pid: int, *, block: bool = True) -> Ending | None:
-    """Collect a child that ended; None when it still runs and `block` is false."""
-    found, status, usage = os.wait4(pid, 0 if block else os.WNOHANG)
-    if found == 0:
+    """Reap a child that has ended; None if it is still running and `block` is false."""
+    reaped, status, usage = os.wait4(pid, 0 if block else os.WNOHANG)
+    if reaped == 0:
         return None
     code = os.waitstatus_to_exitcode(status)
     return Ending(max(0, -code), max(0, code), usage.ru_maxrss * 1024)
 
 
 def kill(pid: int) -> None:
-    """SIGKILL a child; harmless when it is gone."""
+    """Send SIGKILL to a child; does nothing if it was reaped."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
 
 
 def thread_count() -> int:
-    """Threads of this process, those of native libraries included."""
+    """The number of threads of this process, including those of native libraries."""
     return sum(1 for _ in Path("/proc/self/task").iterdir())
 
 
 def note(text: str) -> None:
-    """A line for the build's log."""
+    """Write a line to the build's log."""
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()

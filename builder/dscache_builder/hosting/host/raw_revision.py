@@ -11,7 +11,7 @@ from blake3 import blake3
 
 
 class Survey(NamedTuple):
-    """What a folder holds: a digest of paths, sizes and times of change; files; their bytes."""
+    """A folder's content: a digest of paths, sizes and mtimes; number of files; total bytes."""
 
     revision: str
     files: int
@@ -19,9 +19,9 @@ class Survey(NamedTuple):
 
 
 def survey(root: Path) -> Survey:
-    """Look at all files below `root`; no file is opened.
+    """Stat all files below `root`; no file is opened.
 
-    The revision has 32 hex digits; it is "" when there is no such folder.
+    The revision has 32 hex digits; it is "" if there is no such folder.
     """
     if not root.is_dir():
         return Survey("", 0, 0)

@@ -1,4 +1,4 @@
-"""The serving process: answers the builder's commands, one after the other, in one thread."""
+"""The serving process: runs the builder's commands one after the other, in one thread."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from .loaded_handler import HostSettings, LoadedHandler, enter_work_folder
 from .pool import Pool
 from .process import limit_memory, note, thread_count
 
-LOOK_S = 0.1
+POLL_S = 0.1
 
 
 def start(
     document: dict[str, Any], commands: LineReader, events: int, current: CurrentSample
 ) -> None:
-    """Serve until the builder hangs up. `current` is shared with the guard."""
+    """Serve until the builder closes the pipe. `current` is shared with the guard."""
     settings = msgspec.convert(document, HostSettings)
     enter_work_folder(Path(settings.scratch))
     limit_memory(settings.memory_bytes)
@@ -40,14 +40,14 @@ def start(
 
 
 def resume(state: str, commands: LineReader, events: int) -> None:
-    """Go on in a fresh process image with the plan that the one before left in a file."""
+    """Continue in a new process image, with the plan that the previous one saved to a file."""
     with Path(state).open("rb") as file:
         settings, plan = pickle.load(file)
     service = Service(settings, commands, events, CurrentSample())
     service.resumed = True
     try:
         service.loaded().plan = plan
-        deque(service.loaded().handler.samples(), maxlen=0)  # what listing them leaves in it
+        deque(service.loaded().handler.samples(), maxlen=0)  # for attributes that it sets
         service.answer({"do": "plan"})
     except (Exception, SystemExit) as error:  # noqa: BLE001  # edge to the handler's code
         service.emit(failure_event(error))
@@ -71,22 +71,22 @@ class Service:
         self._pool: Pool | None = None
 
     def emit(self, event: dict[str, Any]) -> None:
-        """Tell the builder."""
+        """Send an event to the builder."""
         write_line(self._events, event)
 
     def run(self) -> None:
-        """Until the builder hangs up: commands, workers' messages, time limits."""
+        """Serve commands, workers' messages and time limits until the builder closes the pipe."""
         for command in self._commands.held():
             self._guarded(command)
         while not self._commands.ended:
-            for key, _ in self._selector.select(LOOK_S if self._pool else None):
+            for key, _ in self._selector.select(POLL_S if self._pool else None):
                 if key.fd == self._commands.fd:
                     for command in self._commands.read():
                         self._guarded(command)
                 elif self._pool is not None:
-                    self._pool.hear(key.fd)
+                    self._pool.receive(key.fd)
             if self._pool is not None:
-                self._pool.look(time.monotonic())
+                self._pool.check(time.monotonic())
 
     def _guarded(self, command: dict[str, Any]) -> None:
         try:
@@ -97,20 +97,20 @@ class Service:
             self.emit(failure_event(error))
 
     def answer(self, command: dict[str, Any]) -> None:
-        """Do what one command says."""
-        what = command["do"]
-        if what == "describe":
+        """Run one command."""
+        name = command["do"]
+        if name == "describe":
             self.emit({"event": "described", **self.loaded().description()})
-        elif what == "plan":
+        elif name == "plan":
             self._plan()
-        elif what == "features":
+        elif name == "features":
             self.emit({"event": "features", "features": self.loaded().features()})
-        elif what == "build":
+        elif name == "build":
             self.pool().add(self._assignment(command["index"]))
-        elif what == "preview":
+        elif name == "preview":
             self.pool().add(self._preview(command))
         else:
-            raise HostFailure("builder", f"the host does not know the command {what!r}")
+            raise HostFailure("builder", f"unknown command {name!r}")
 
     def loaded(self) -> LoadedHandler:
         """The handler, loaded once."""
@@ -119,7 +119,7 @@ class Service:
         return self._loaded
 
     def pool(self) -> Pool:
-        """The workers; forked from this process, so they have what planning left in the handler."""
+        """The workers, forked from this process: they have the handler as planning left it."""
         if self._pool is None:
             plan = self.loaded().plan
             samples = len(plan.samples) if plan else 0
@@ -136,8 +136,8 @@ class Service:
         self.emit({"event": "planned", **summary})
 
     def _restart(self) -> None:
-        """Replace this process image: threads started while planning would not survive a fork."""
-        note(f"planning left {thread_count()} threads: the handler is loaded anew before forking")
+        """Replace this process image: threads that planning started would not survive a fork."""
+        note(f"planning left {thread_count()} threads: loading the handler again before forking")
         state = Path(self.settings.scratch) / "host-state"
         with state.open("wb") as file:
             pickle.dump((self.settings, self.loaded().plan), file)
@@ -171,7 +171,7 @@ class Service:
 
 @contextmanager
 def _watched(loaded: LoadedHandler, current: CurrentSample) -> Iterator[None]:
-    """Let the guard see which sample is tried while planning; refuse those that killed before."""
+    """While planning, show the guard the current sample; refuse samples that killed a host."""
     if loaded.plain:
         yield
         return
@@ -180,7 +180,7 @@ def _watched(loaded: LoadedHandler, current: CurrentSample) -> Iterator[None]:
 
     def watched_load(sample: Sample) -> Any:
         if sample.id in loaded.settings.avoid:
-            raise HostFailure("worker-killed", "this sample killed the process before")
+            raise HostFailure("worker-killed", "this sample has killed the process before")
         current.begin(sample.id, time.monotonic())
         try:
             return load(sample)

@@ -1,4 +1,4 @@
-"""A worker process: writes shards one after the other, until its parent hangs up."""
+"""A worker process: writes shards one after the other until its parent closes the pipe."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PREVIEW_RECORDS = 16
 
 
 class ShardWorker:
-    """Runs in the forked process; `current` tells the parent which sample is being worked on."""
+    """Runs in the forked process; `current` shows the parent the sample in progress."""
 
     def __init__(
         self, loaded: LoadedHandler, commands: int, events: int, current: CurrentSample
@@ -41,31 +41,31 @@ class ShardWorker:
         self._commands = LineReader(commands)
         self._events = events
         self._current = current
-        self._does: dict[str, Callable[[dict[str, Any]], None]] = {
+        self._commands_by_name: dict[str, Callable[[dict[str, Any]], None]] = {
             "shard": self._shard,
             "plain": self._plain,
             "preview": self._preview,
         }
 
     def run(self) -> None:
-        """Do what is asked until there is nobody to ask."""
+        """Run commands until the parent closes the pipe."""
         while not self._commands.ended:
             for command in self._commands.read():
                 self._do(command)
 
     def _do(self, command: dict[str, Any]) -> None:
         try:
-            self._does[command["do"]](command)
+            self._commands_by_name[command["do"]](command)
             self._current.rest()
-            self._tell({"event": "done"})
+            self._emit({"event": "done"})
         except MemoryError:
-            os._exit(EXIT_OUT_OF_MEMORY)  # what was leaked stays: only a fresh process helps
+            os._exit(EXIT_OUT_OF_MEMORY)  # leaked memory is freed only by ending the process
         except (Exception, SystemExit) as error:  # noqa: BLE001  # edge to the handler's code
             if is_out_of_memory(error):
                 os._exit(EXIT_OUT_OF_MEMORY)
-            self._tell(failure_event(error))
+            self._emit(failure_event(error))
 
-    def _tell(self, event: dict[str, Any]) -> None:
+    def _emit(self, event: dict[str, Any]) -> None:
         write_line(self._events, event)
 
     def _begin(self, sample: str) -> None:
@@ -92,14 +92,14 @@ class ShardWorker:
 
     def _bad(self, error: SampleError) -> None:
         if is_out_of_memory(error) or is_disk_full(error):
-            raise error  # not the sample's fault: the next one would fail as well
+            raise error  # a fault of the machine: the next sample would fail as well
         event = {"event": "bad", "sample": error.sample_id, "error": str(error)}
-        self._tell({**event, "traceback": failure_event(error)["traceback"]})
+        self._emit({**event, "traceback": failure_event(error)["traceback"]})
 
     def _built(
         self, index: int, split: str, path: Path, records: int, sums: Checksums, **more: Any
     ) -> None:
-        self._tell(
+        self._emit(
             {
                 "event": "built",
                 "index": index,
@@ -114,11 +114,11 @@ class ShardWorker:
         )
 
     def _plain(self, _: dict[str, Any]) -> None:
-        """Run a handler of the four methods, then give its files the names that TFDS expects."""
+        """Run a plain handler, then rename its files as TFDS expects."""
         settings = self._loaded.settings
         paths = run_plain(self._loaded.cls, settings.config, settings.raw, Path.cwd())
         splits = plain_splits(paths)
-        splits.sort(key=lambda item: (item[0] != "train", item[0]))  # stable: else its order
+        splits.sort(key=lambda item: (item[0] != "train", item[0]))  # stable: the handler's order
         counts = {name: [split for split, _ in splits].count(name) for name, _ in splits}
         numbers: dict[str, int] = {}
         features: dict[str, Any] = {}
@@ -132,7 +132,7 @@ class ShardWorker:
             self._built(index, split, target, records, sums, features=features)
 
     def _inferred(self, path: Path) -> dict[str, Any]:
-        """Features of a plain handler's first records, which are kept for the preview."""
+        """Infer features from a plain handler's first records, and keep these for the preview."""
         first = [
             record for record, _ in zip(read_records(path), range(PREVIEW_RECORDS), strict=False)
         ]
@@ -149,14 +149,14 @@ class ShardWorker:
         return Path(self._loaded.settings.scratch) / "preview.tfrecord"
 
     def _preview(self, command: dict[str, Any]) -> None:
-        """Draw the first examples; failing samples are told, and left out."""
+        """Draw the first examples; report samples that fail, and leave them out."""
         check_can_draw()
         seconds: dict[str, float] = {}
         bad: list[dict[str, str]] = []
         if not self._loaded.plain:
             seconds, bad = self._write_first(command)
         sheet = draw_sheet(self._preview_file, self._loaded, command["examples"], command["to"])
-        self._tell({"event": "previewed", "line": sheet, "seconds": seconds, "failed": bad})
+        self._emit({"event": "previewed", "line": sheet, "seconds": seconds, "failed": bad})
 
     def _write_first(
         self, command: dict[str, Any]
@@ -180,9 +180,9 @@ class ShardWorker:
         with suppress(FileNotFoundError):
             self._preview_file.unlink()
         choose = mixed_samples if command["mixed"] else only_samples
-        few = choose(plan, command["samples"], command["leave_out"])
+        preview_plan = choose(plan, command["samples"], command["leave_out"])
         self._loaded.handler.write_shard(
-            few,
+            preview_plan,
             0,
             self._preview_file,
             on_sample=begin,

@@ -1,4 +1,4 @@
-"""Features: what an example consists of, how it is written, and features.json."""
+"""Features: the values of an example, their encoding, and features.json."""
 
 from dscache_sdk.features.base import Feature
 from dscache_sdk.features.basic import BBoxes, ClassLabel, Scalar, Tensor, Text

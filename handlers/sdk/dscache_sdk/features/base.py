@@ -1,4 +1,4 @@
-"""What every feature offers, and the checks they share."""
+"""The base class of features, and checks that they share."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ TFDS_FEATURES = "tensorflow_datasets.core.features."
 class Feature:
     """One named value of every example: how it is written, read and described.
 
-    Two features are equal when datasets written with them are described equally (so the JPEG
-    quality, which no reader needs, does not count).
+    Two features are equal if features.json describes them equally; the JPEG quality, for example,
+    does not count, because readers do not need it.
 
     Attributes:
-        parts: names of the record's columns below the feature's own (``image/value``); empty
-            when the feature is one column.
-        required: False where an empty value may be missing from the record.
-        fast: which shortcut `compile_encoder` may take.
+        parts: names of the record's columns below the feature's name (``image/value``); empty if
+            the feature is one column.
+        required: False if an empty value may be missing from the record.
+        fast: the shortcut that `compile_encoder` may take.
     """
 
     parts: tuple[str, ...] = ()
@@ -33,7 +33,7 @@ class Feature:
     fast: str = ""
 
     def encode(self, value: Any) -> Encoded | dict[str, Encoded]:
-        """Return what goes into the record: bytes, a list of bytes, float32 or int64 numbers.
+        """Encode a value for the record: bytes, a list of bytes, float32 or int64 numbers.
 
         A feature with `parts` returns a dict of them.
 
@@ -43,10 +43,10 @@ class Feature:
         raise NotImplementedError
 
     def decode(self, raw: Any) -> Any:
-        """Return the value from what `decode_example` found (a dict for a feature with parts).
+        """Decode the value from a column of `decode_example` (for parts, a dict of columns).
 
         Raises:
-            FeatureError: the record does not hold what this feature writes.
+            FeatureError: the column does not match the feature.
         """
         raise NotImplementedError
 
@@ -55,7 +55,7 @@ class Feature:
         raise NotImplementedError
 
     def array_layout(self) -> tuple[np.dtype[Any], tuple[int, ...], bytes]:
-        """(dtype, shape, wire tag) of an "array" feature whose bytes are the array's own."""
+        """(dtype, shape, wire tag) if `fast` is "array": the record has the array's own bytes."""
         raise NotImplementedError
 
     def __eq__(self, other: object) -> bool:
@@ -66,14 +66,14 @@ class Feature:
 
 
 def shape_json(shape: Shape) -> dict[str, Any]:
-    """A shape as TFDS writes it: free dimensions are -1, 64-bit integers are strings."""
+    """A shape in the form of TFDS: free dimensions are -1, 64-bit integers are strings."""
     if not shape:
         return {}
     return {"dimensions": [str(-1 if size is None else size) for size in shape]}
 
 
 def checked_shape(shape: Any) -> Shape:
-    """Return the shape as a tuple. Raises FeatureError when it is none."""
+    """Return the shape as a tuple. Raises FeatureError if it is invalid."""
     try:
         sizes = tuple(shape)
     except TypeError:
@@ -81,19 +81,21 @@ def checked_shape(shape: Any) -> Shape:
     for size in sizes:
         whole = isinstance(size, int) and not isinstance(size, bool) and size >= 0
         if size is not None and not whole:
-            raise FeatureError(f"shape {sizes} holds {size!r}; sizes are whole numbers or None")
+            raise FeatureError(
+                f"shape {sizes} has the size {size!r}; sizes must be integers or None"
+            )
     return sizes
 
 
 def fits(shape: tuple[int, ...], declared: Shape) -> bool:
-    """Whether an array's shape agrees with a declared one (None fits every size)."""
+    """Whether an array's shape matches a declared one (None matches every size)."""
     return len(shape) == len(declared) and all(
-        want is None or have == want for have, want in zip(shape, declared, strict=True)
+        expected is None or size == expected for size, expected in zip(shape, declared, strict=True)
     )
 
 
 def one_bytes(raw: Any) -> bytes:
-    """The only element of a bytes column. Raises FeatureError when there is not exactly one."""
+    """The only element of a bytes column. Raises FeatureError if there is not exactly one."""
     if not isinstance(raw, list) or len(raw) != 1:
         raise FeatureError(f"expected one bytes value in the record, found {describe(raw)}")
     value: bytes = raw[0]
@@ -101,7 +103,7 @@ def one_bytes(raw: Any) -> bytes:
 
 
 def describe(raw: Any) -> str:
-    """What a column of a record holds, for messages."""
+    """Describe a column's content, for messages."""
     if isinstance(raw, np.ndarray):
         return f"{raw.size} × {raw.dtype}"
     return f"{len(raw)} × bytes"

@@ -23,7 +23,7 @@ from dscache_sdk.features.base import (
     shape_json,
 )
 
-# tf.io.decode_raw knows neither uint32 nor text, so those are always written as lists.
+# tf.io.decode_raw supports neither uint32 nor text, so these are always written as lists.
 _AS_LISTS = ("float32", "int64", "uint32", "string")
 _LIST_ONLY = ("uint32", "string")
 _INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
@@ -36,7 +36,7 @@ class Text(Feature):
     fast = "text"
 
     def encode(self, value: Any) -> bytes:
-        """Text (or bytes that are UTF-8) to bytes."""
+        """Encode text, or bytes that are valid UTF-8, to bytes."""
         if isinstance(value, bytes):
             return self.decode([value]).encode("utf-8")
         if not isinstance(value, str):
@@ -44,10 +44,10 @@ class Text(Feature):
         try:
             return value.encode("utf-8")
         except UnicodeEncodeError as error:
-            raise FeatureError(f"not encodable as UTF-8: {error}") from error
+            raise FeatureError(f"cannot be encoded as UTF-8: {error}") from error
 
     def decode(self, raw: Any) -> str:
-        """The record's bytes to str."""
+        """Decode the record's bytes to str."""
         try:
             return one_bytes(raw).decode("utf-8")
         except UnicodeDecodeError as error:
@@ -62,14 +62,14 @@ class Text(Feature):
 
 
 class ClassLabel(Feature):
-    """One class of a fixed list, written as its number (int64). -1 means: no label.
+    """One class of a fixed list, written as its number (int64). -1 means no label.
 
     Args:
         names: the classes in the order of their numbers.
-        num_classes: how many, where they have no names.
+        num_classes: number of classes, if they have no names.
 
     Raises:
-        FeatureError: neither or both given, or names that are not distinct.
+        FeatureError: neither or both are given, or names are not distinct.
     """
 
     fast = "int"
@@ -88,32 +88,32 @@ class ClassLabel(Feature):
         self._numbers = {name: number for number, name in enumerate(self.names or [])}
 
     def encode(self, value: Any) -> npt.NDArray[np.int64]:
-        """A class's number or name to int64 [1]."""
+        """Encode a class's number or name to int64 [1]."""
         if isinstance(value, bytes):
             value = value.decode("utf-8", "replace")
         if isinstance(value, str):
             if value not in self._numbers:
-                have = ", ".join(self._numbers) or f"numbers below {self.num_classes}"
-                raise FeatureError(f"no class '{value}'; there are {have}")
+                classes = ", ".join(self._numbers) or f"the numbers below {self.num_classes}"
+                raise FeatureError(f"no class '{value}'; the classes are {classes}")
             value = self._numbers[value]
         number = _whole(value)
         if not -1 <= number < self.num_classes:
-            raise FeatureError(f"class {number} is not among 0 to {self.num_classes - 1}")
+            raise FeatureError(f"class {number} is not in the range 0 to {self.num_classes - 1}")
         return np.array([number], dtype=np.int64)
 
     def decode(self, raw: Any) -> np.int64:
-        """The class's number."""
+        """Decode the class's number."""
         value: np.int64 = _numbers(raw, 1)[0]
         return value
 
     def name_of(self, number: int) -> str:
-        """The class's name (its number as text where classes have no names; "" for -1)."""
+        """The class's name; "" for -1, and the number as text if classes have no names."""
         if number < 0:
             return ""
         return self.names[number] if self.names is not None else str(number)
 
     def tfds_json(self) -> dict[str, Any]:
-        """See Feature. Names travel in TFDS's generic JSON form: its own has only a count."""
+        """See Feature. Names use TFDS's generic JSON form; its ClassLabel has only a count."""
         described: dict[str, Any] = {
             "pythonClassName": TFDS_FEATURES + "class_label_feature.ClassLabel"
         }
@@ -133,17 +133,17 @@ class ClassLabel(Feature):
 class Tensor(Feature):
     """Numbers (or strings) of one dtype and a declared shape.
 
-    float32, int64, uint32 and string are written as tf.train.Example's own lists, all other
-    dtypes as little-endian bytes (no upcasting, and pixels at memory speed). With two or more
-    free dimensions the shape is written too, in the columns ``<name>/shape`` and ``<name>/value``.
+    float32, int64, uint32 and string are written as lists of tf.train.Example, all other dtypes
+    as little-endian bytes (no upcasting, and pixels at memory speed). With two or more free
+    dimensions, the shape is written too: the columns are ``<name>/shape`` and ``<name>/value``.
 
     Args:
-        shape: sizes; None is free.
+        shape: sizes; None: free.
         dtype: a numpy dtype or its name, or "string".
-        encoding: "none" (lists) or "bytes"; chosen as above when not given.
+        encoding: "none" (lists) or "bytes"; chosen as above by default.
 
     Raises:
-        FeatureError: a dtype or a combination that cannot be written.
+        FeatureError: the dtype or the combination is not supported.
     """
 
     def __init__(self, shape: Any, dtype: Any, encoding: str | None = None) -> None:
@@ -155,9 +155,11 @@ class Tensor(Feature):
         if self.encoding not in ("none", "bytes"):
             raise FeatureError(f"encoding must be 'none' or 'bytes', got '{self.encoding}'")
         if self.encoding == "bytes" and self.dtype in _LIST_ONLY:
-            raise FeatureError(f"{self.dtype} cannot be written as bytes")
+            raise FeatureError(f"dtype {self.dtype} cannot be written as bytes")
         if self.encoding == "none" and dynamic:
-            raise FeatureError(f"shape {self.shape} has two free sizes: {self.dtype} needs bytes")
+            raise FeatureError(
+                f"encoding 'none' supports one free size, but shape {self.shape} has more"
+            )
         if dynamic:
             self.parts = ("shape", "value")
         self.required = None not in self.shape or self.encoding == "bytes"
@@ -174,7 +176,7 @@ class Tensor(Feature):
         return np.dtype(self.dtype), tuple(size or 0 for size in self.shape), tag
 
     def encode(self, value: Any) -> Encoded | dict[str, Encoded]:
-        """Array (or nested list) of exactly this dtype and shape to the record."""
+        """Encode an array (or nested list) of exactly this dtype and shape."""
         array = self._checked(value)
         if self.dtype == "string":
             return [_text_bytes(item) for item in array.ravel().tolist()]
@@ -189,11 +191,11 @@ class Tensor(Feature):
     def _checked(self, value: Any) -> npt.NDArray[Any]:
         array = as_array(value, self.dtype)
         if not fits(array.shape, self.shape):
-            raise FeatureError(f"shape {array.shape} does not fit the declared {self.shape}")
+            raise FeatureError(f"shape {array.shape} does not match the declared {self.shape}")
         return array
 
     def decode(self, raw: Any) -> Any:
-        """The record's columns to an array of the declared shape (strings: array of bytes)."""
+        """Decode to an array of the declared shape (strings: object array of bytes)."""
         shape: tuple[int, ...] = tuple(-1 if size is None else size for size in self.shape)
         if isinstance(raw, dict):
             shape = tuple(int(size) for size in _numbers(raw["shape"], len(self.shape)))
@@ -215,7 +217,7 @@ class Tensor(Feature):
                 self.dtype, copy=False
             )
         except ValueError as error:
-            raise FeatureError(f"{len(data)} bytes are no {self.dtype} values") from error
+            raise FeatureError(f"{len(data)} bytes are not {self.dtype} values") from error
 
     def _shaped(self, flat: npt.NDArray[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
         if flat.size == 0 and -1 in shape:
@@ -243,7 +245,7 @@ class Tensor(Feature):
 class Scalar(Tensor):
     """One number (or, with dtype "string", one bytes value that need not be text).
 
-    Small integers are written as int64, float64 as its eight bytes, so nothing is rounded.
+    Integers are written as int64, float64 and float16 as their bytes, so nothing is rounded.
     """
 
     def __init__(self, dtype: Any) -> None:
@@ -254,16 +256,16 @@ class Scalar(Tensor):
             self.fast = "float" if name == "float32" else ""
 
     def encode(self, value: Any) -> Encoded | dict[str, Encoded]:
-        """One number to the record."""
+        """Encode one number."""
         if self.dtype == "string":
             return [_text_bytes(value)]
         if self.dtype == "uint64":
-            # TFDS stores what does not fit int64 as its bit pattern.
+            # TFDS stores values that do not fit int64 as their bit pattern.
             return self._checked(value).ravel().view(np.int64)
         return super().encode(value)
 
     def decode(self, raw: Any) -> Any:
-        """A numpy scalar (bytes for "string")."""
+        """Decode to a numpy scalar, or to bytes for "string"."""
         if self.dtype == "string":
             return one_bytes(raw)
         if self.dtype == "uint64":
@@ -282,12 +284,12 @@ class Scalar(Tensor):
 
 
 class BBoxes(Feature):
-    """Boxes of one picture: float32 [n, 4], each ymin, xmin, ymax, xmax as fractions 0..1."""
+    """Boxes of one image: float32 [n, 4], each ymin, xmin, ymax, xmax as fractions 0..1."""
 
     required = False
 
     def encode(self, value: Any) -> npt.NDArray[np.float32]:
-        """[n, 4] (a list of boxes, possibly empty) to float32 [4 n]."""
+        """Encode boxes [n, 4] (a list or array, possibly empty) to float32 [4 n]."""
         try:
             boxes = np.asarray(value, dtype=np.float32)
         except (TypeError, ValueError) as error:
@@ -301,15 +303,17 @@ class BBoxes(Feature):
         for number in np.flatnonzero(~(inside & ordered)).tolist():
             raise FeatureError(
                 f"box {number} is {boxes[number].tolist()}; expected ymin <= ymax and "
-                "xmin <= xmax, as fractions of the picture from 0 to 1"
+                "xmin <= xmax, as fractions of the image from 0 to 1"
             )
         return boxes.ravel()
 
     def decode(self, raw: Any) -> npt.NDArray[np.float32]:
-        """float32 [n, 4]."""
+        """Decode to float32 [n, 4]."""
         flat = _numbers(raw).astype(np.float32, copy=False)
         if flat.size % 4:
-            raise FeatureError(f"{flat.size} numbers are no boxes of four")
+            raise FeatureError(
+                f"{flat.size} numbers are not a multiple of four, so they are not boxes"
+            )
         return flat.reshape(-1, 4)
 
     def tfds_json(self) -> dict[str, Any]:
@@ -334,20 +338,20 @@ class BBoxes(Feature):
 def _check_names(names: list[str]) -> None:
     for name in names:
         if not isinstance(name, str) or not name:
-            raise FeatureError(f"names of classes are non-empty text, got {name!r}")
+            raise FeatureError(f"names of classes must be non-empty text, got {name!r}")
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise FeatureError(f"the class '{twice}' is named twice")
+        raise FeatureError(f"the class '{twice}' occurs twice")
 
 
 def as_array(value: Any, dtype: str) -> npt.NDArray[Any]:
     """The value as an array of this dtype.
 
-    An array must have the dtype already (another dtype is usually a mistake that costs
-    information); plain Python numbers and lists are converted where that loses nothing.
+    An array must already have the dtype (another one is usually a mistake that loses information);
+    Python numbers and lists are converted if that loses nothing.
 
     Raises:
-        FeatureError: another dtype, or a number that the dtype cannot hold.
+        FeatureError: the array has another dtype, or the dtype cannot represent a number.
     """
     if dtype == "string":
         return np.asarray(value, dtype=object)
@@ -374,7 +378,7 @@ def _converted(loose: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any
         with np.errstate(over="ignore"):
             array = loose.astype(dtype)
         if (np.isfinite(loose) & ~np.isfinite(array)).any():
-            raise FeatureError(f"{loose.max()} is beyond {dtype}")
+            raise FeatureError(f"{loose.max()} exceeds the range of {dtype}")
         return array
     with np.errstate(invalid="ignore"):
         array = loose.astype(dtype)
@@ -412,7 +416,7 @@ def _whole(value: Any) -> int:
             return number
     except (TypeError, ValueError, OverflowError):
         pass
-    raise FeatureError(f"expected a whole number, got {value!r}")
+    raise FeatureError(f"expected an integer, got {value!r}")
 
 
 def _numbers(raw: Any, count: int | None = None) -> npt.NDArray[Any]:

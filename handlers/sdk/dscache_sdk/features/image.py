@@ -1,4 +1,4 @@
-"""The Image feature: pictures and masks as JPEG, PNG or raw pixels."""
+"""The Image feature: images and masks as JPEG, PNG or raw pixels."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from dscache_sdk.features.basic import Tensor
 RAW_MARK = "raw pixels"
 MAGIC = {"jpeg": b"\xff\xd8\xff", "png": b"\x89PNG\r\n\x1a\n"}
 _CHANNELS = {"jpeg": (1, 3), "png": (1, 3, 4), "raw": (1, 2, 3, 4)}
-_PNG_LEVEL = 1  # four times as fast as zlib's default, for files a few percent larger
+_PNG_LEVEL = 1  # four times as fast as zlib's default; files are a few percent larger
 
 
 class Image(Feature):
-    """A picture: uint8 [height, width, channels].
+    """An image: uint8 [height, width, channels].
 
     Args:
-        encoding: "jpeg" (small, lossy), "png" (lossless) or "raw" (no decoding when training).
-        shape: sizes; None is free. One channel is a mask or a grey picture.
+        encoding: "jpeg" (small, lossy), "png" (lossless) or "raw" (needs no decoding).
+        shape: sizes; None: free. One channel is a mask or a greyscale image.
         quality: JPEG quality, 1 to 100.
 
-    Raw pixels are a uint8 tensor for TFDS; with free height and width the shape is written too,
+    For TFDS, raw pixels are a uint8 tensor; with free height and width the shape is written too,
     in the columns ``<name>/shape`` and ``<name>/value``.
 
     Raises:
-        FeatureError: a combination that cannot be written.
+        FeatureError: the combination is not supported.
     """
 
     def __init__(
@@ -52,7 +52,8 @@ class Image(Feature):
         if len(self.shape) != 3 or self.shape[2] not in _CHANNELS[encoding]:
             allowed = " or ".join(map(str, _CHANNELS[encoding]))
             raise FeatureError(
-                f"shape {self.shape} is no picture; {encoding} takes (height, width, {allowed})"
+                f"shape {self.shape} is not that of an image; {encoding} needs "
+                f"(height, width, {allowed})"
             )
         if not 1 <= quality <= 100:
             raise FeatureError(f"quality must be from 1 to 100, got {quality}")
@@ -65,13 +66,13 @@ class Image(Feature):
         return self._tensor.array_layout()
 
     def encode(self, value: Any) -> Encoded | dict[str, Encoded]:
-        """A uint8 array [h, w, c] ([h, w] for one channel) or a Pillow picture to the record.
+        """Encode a uint8 array [h, w, c] ([h, w] for one channel) or a Pillow image.
 
-        Bytes that are already a file of this encoding are taken as they are.
+        Bytes that are already a file of this encoding are written unchanged.
         """
         if isinstance(value, bytes) and self.encoding != "raw":
             if not value.startswith(MAGIC[self.encoding]):
-                raise FeatureError(f"these bytes are no {self.encoding} file")
+                raise FeatureError(f"these bytes are not a {self.encoding} file")
             return value
         pixels = self._pixels(value)
         if self.encoding == "raw":
@@ -81,27 +82,27 @@ class Image(Feature):
     def _pixels(self, value: Any) -> npt.NDArray[np.uint8]:
         if not isinstance(value, np.ndarray):
             if not hasattr(value, "getbands"):
-                raise FeatureError(f"expected a picture, got {type(value).__name__}")
+                raise FeatureError(f"expected an image, got {type(value).__name__}")
             value = np.asarray(value)
         if value.dtype != np.uint8:
-            raise FeatureError(f"dtype {value.dtype} is not the uint8 of pictures")
+            raise FeatureError(f"dtype {value.dtype} is not uint8")
         if value.ndim == 2:
             value = value[:, :, None]
         if not fits(value.shape, self.shape):
-            raise FeatureError(f"shape {value.shape} does not fit the declared {self.shape}")
+            raise FeatureError(f"shape {value.shape} does not match the declared {self.shape}")
         if 0 in value.shape:
             raise FeatureError(f"shape {value.shape} has no pixels")
         pixels: npt.NDArray[np.uint8] = value
         return pixels
 
     def decode(self, raw: Any) -> npt.NDArray[np.uint8]:
-        """uint8 [h, w, c]."""
+        """Decode to uint8 [h, w, c]."""
         if self.encoding == "raw":
             pixels: npt.NDArray[np.uint8] = self._tensor.decode(raw)
         else:
             pixels = _decompress(one_bytes(raw), self.shape[2] or 3)
         if not fits(pixels.shape, self.shape):
-            raise FeatureError(f"shape {pixels.shape} does not fit the declared {self.shape}")
+            raise FeatureError(f"shape {pixels.shape} does not match the declared {self.shape}")
         return pixels
 
     def tfds_json(self) -> dict[str, Any]:
@@ -124,12 +125,12 @@ class Image(Feature):
 def _compress(pixels: npt.NDArray[np.uint8], encoding: str, quality: int) -> bytes:
     from PIL import Image as PillowImage
 
-    picture = PillowImage.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+    image = PillowImage.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
     buffer = io.BytesIO()
     if encoding == "jpeg":
-        picture.save(buffer, "JPEG", quality=quality)
+        image.save(buffer, "JPEG", quality=quality)
     else:
-        picture.save(buffer, "PNG", compress_level=_PNG_LEVEL)
+        image.save(buffer, "PNG", compress_level=_PNG_LEVEL)
     return buffer.getvalue()
 
 
@@ -138,8 +139,8 @@ def _decompress(data: bytes, channels: int) -> npt.NDArray[np.uint8]:
     from PIL import UnidentifiedImageError
 
     try:
-        with PillowImage.open(io.BytesIO(data)) as picture:
-            pixels = np.array(picture.convert({1: "L", 3: "RGB", 4: "RGBA"}[channels]))
+        with PillowImage.open(io.BytesIO(data)) as image:
+            pixels = np.array(image.convert({1: "L", 3: "RGB", 4: "RGBA"}[channels]))
     except (UnidentifiedImageError, OSError) as error:
-        raise FeatureError(f"no readable picture: {error}") from error
+        raise FeatureError(f"not a readable image: {error}") from error
     return pixels.reshape(pixels.shape[0], pixels.shape[1], channels)

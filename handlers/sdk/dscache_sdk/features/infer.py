@@ -1,4 +1,4 @@
-"""Guess the features of records whose handler does not declare any."""
+"""Infer the features of records whose handler declares none."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 4, 6: 4}  # IHDR colour type -> channels a
 
 
 def infer_features(record: bytes, *more: bytes) -> dict[str, Feature]:
-    """Infer features from the first record, and from more of them where there are any.
+    """Infer features from one or more records.
 
-    A single number becomes a Scalar, several a Tensor of free length; bytes become an Image (by
-    their magic number), Text where they are UTF-8, a "string" Scalar otherwise. A column that is
-    missing or of another length in one of the records gets a free length.
+    A single number becomes a Scalar, several a Tensor of free length. Bytes become an Image (by
+    their magic number), Text if they are valid UTF-8, otherwise a "string" Scalar. A column that is
+    missing or has another length in one of the records gets a free length.
 
     Raises:
-        RecordError: a record is no tf.train.Example.
+        RecordError: a record is not a tf.train.Example.
     """
     decoded = [decode_example(item) for item in (record, *more)]
     names = sorted(set().union(*decoded))

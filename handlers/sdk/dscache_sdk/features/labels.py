@@ -1,4 +1,4 @@
-"""The ClassLabels feature: as many classes per example as there are things in it."""
+"""The ClassLabels feature: any number of classes per example."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from dscache_sdk.features.basic import ClassLabel, Tensor
 
 
 class ClassLabels(Tensor):
-    """Classes of a fixed list, any number per example, as their numbers: int64 [n]. -1: no label.
+    """Classes of a fixed list, any number per example, as numbers: int64 [n]. -1: no label.
 
     Args:
         names: the classes in the order of their numbers.
-        num_classes: how many, where they have no names.
+        num_classes: number of classes, if they have no names.
 
     Raises:
-        FeatureError: neither or both given, or names that are not distinct.
+        FeatureError: neither or both are given, or names are not distinct.
     """
 
     def __init__(
@@ -32,11 +32,11 @@ class ClassLabels(Tensor):
 
     @property
     def names(self) -> list[str] | None:
-        """The classes in the order of their numbers; None where they have no names."""
+        """The classes in the order of their numbers; None if they have no names."""
         return self.label.names
 
     def encode(self, value: Any) -> npt.NDArray[np.int64]:
-        """Numbers or names (a list, possibly empty, or an array [n]) to int64 [n]."""
+        """Encode numbers or names (a list or an array [n], possibly empty) to int64 [n]."""
         if isinstance(value, str | bytes) or not hasattr(value, "__len__"):
             raise FeatureError(f"expected a list of classes, got {type(value).__name__}")
         if isinstance(value, np.ndarray) and value.ndim != 1:

@@ -1,4 +1,4 @@
-"""features.json of TFDS: features to text and back."""
+"""Write and read features.json of TFDS."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dscache_sdk.features.labels import ClassLabels
 
 
 def features_to_json(features: Mapping[str, Feature]) -> str:
-    """The text of features.json, which TFDS and `features_from_json` read."""
+    """The content of features.json, for TFDS and `features_from_json`."""
     described = {name: features[name].tfds_json() for name in sorted(features)}
     whole = {
         "pythonClassName": TFDS_FEATURES + "features_dict.FeaturesDict",
@@ -24,10 +24,10 @@ def features_to_json(features: Mapping[str, Feature]) -> str:
 
 
 def features_from_json(text: str) -> dict[str, Feature]:
-    """Read a features.json that `features_to_json` (or TFDS, with these kinds) wrote.
+    """Parse a features.json from `features_to_json`, or from TFDS with the same kinds of features.
 
     Raises:
-        FeatureError: not such a file, or a kind of feature that this SDK does not have.
+        FeatureError: not such a file, or a kind of feature that this SDK does not support.
     """
     try:
         described = json.loads(text)["featuresDict"]["features"]
@@ -41,10 +41,10 @@ def _feature(name: str, described: dict[str, Any]) -> Feature:
     try:
         return _FROM_JSON[_kind(described)](described)
     except KeyError as error:
-        what = described.get("pythonClassName", "?")
-        raise FeatureError(f"this SDK cannot read a feature {what}", name) from error
+        kind = described.get("pythonClassName", "?")
+        raise FeatureError(f"this SDK does not support features of {kind}", name) from error
     except (ValueError, TypeError) as error:
-        raise FeatureError(f"damaged description: {error}", name) from error
+        raise FeatureError(f"invalid description: {error}", name) from error
     except FeatureError as error:
         raise FeatureError(error.message, name) from error
 
@@ -61,7 +61,7 @@ def _shape(content: dict[str, Any]) -> Shape:
 def _image(described: dict[str, Any]) -> Feature:
     content = described["image"]
     if content.get("dtype", "uint8") != "uint8":
-        raise FeatureError(f"pictures of {content['dtype']} are not supported")
+        raise FeatureError(f"images of {content['dtype']} are not supported")
     return Image(content.get("encodingFormat") or "png", _shape(content))
 
 
