@@ -45,6 +45,7 @@ from dscache.store.s3 import Store
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 from support.countingproxy import CountingProxy
+from support.datasets import MEMBER
 
 PROCESSES = 8
 IDLE_S = 5.0 if QUICK else 20.0
@@ -64,7 +65,7 @@ def publish(store: Store, spec: Spec) -> float:
     """PUT the ready marker; return the time at its end (time.monotonic, which processes share)."""
     name = layout.archive(spec.key, 0)
     live = Live(
-        spec=spec, generation=0, zip_key=name, zip_etag="e", zip_size=0, seal="", members=[]
+        spec=spec, generation=0, zip_key=name, zip_etag="e", zip_size=1, seal="", members=[MEMBER]
     )
     store.put(layout.ready(spec.key), manifests.encode(live))
     return time.monotonic()

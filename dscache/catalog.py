@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +13,12 @@ import msgspec
 
 from .errors import IntegrityError
 from .protocol import layout, markers
-from .protocol.manifests import Alias, Failure, Live, Progress, RawRevision, Ready, Request, Retired
+from .protocol.manifests import Alias, Failure, Live, Progress, Ready, Retired
 from .protocol.state import State, state_of
 from .spec import Spec, split_key
 from .store.objects import Objects
+
+log = logging.getLogger(__name__)
 
 READERS = 16
 
@@ -134,7 +138,7 @@ def raw_revisions(store: Objects, names: Iterable[str]) -> dict[str, str]:
     """Return the revision of the raw data as builders last saw it, by dataset_name."""
     revisions = {}
     for name in set(names):
-        raw = markers.read_known(store, layout.raw(name), RawRevision)
+        raw = markers.read_raw_revision(store, name)
         if raw is not None:
             revisions[name] = raw.revision
     return revisions
@@ -151,7 +155,17 @@ def outstanding(store: Objects, name: str | None = None) -> list[Status]:
     entries = store.entries(f"{layout.REQUESTS}{name}_" if name else layout.REQUESTS)
     keys = {request.key for e in entries if (request := layout.parse_request(e.name))}
     with ThreadPoolExecutor(READERS) as pool:
-        return list(pool.map(lambda key: status(store, key), sorted(keys)))
+        statuses = pool.map(lambda key: _status_of_readable(store, key), sorted(keys))
+        return [status for status in statuses if status is not None]
+
+
+def _status_of_readable(store: Objects, key: str) -> Status | None:
+    """The status of a key, or None if its markers are damaged: a list is about the others, too."""
+    try:
+        return status(store, key)
+    except IntegrityError as error:
+        log.warning("%s", error)
+        return None
 
 
 def spec_of_key(store: Objects, key: str) -> Spec | None:
@@ -161,8 +175,9 @@ def spec_of_key(store: Objects, key: str) -> Spec | None:
     if ready is not None:
         return ready.spec
     for entry in store.entries(layout.requests_of(key)):
-        if layout.parse_request(entry.name):
-            request = markers.read_known(store, entry.name, Request)
+        name = layout.parse_request(entry.name)
+        with suppress(IntegrityError):  # its content is of another key: no word about this one
+            request = markers.read_request(store, key, name.nonce) if name else None
             if request is not None:
                 return request.spec
     return None

@@ -17,6 +17,7 @@ DscacheError                 exit code 1
 │   └── InvalidPart                        a part does not exist with that etag (internal)
 ├── NoSpace                            1   not enough space on the local disk
 └── IntegrityError                     8   data differs from its ready marker
+    ├── ObjectTooLarge                 8   an object is larger than its kind may be
     └── DatasetReplaced                8   the zip was replaced or deleted during a download
 """
 
@@ -122,6 +123,10 @@ class IntegrityError(DscacheError):
     """Data differs from what its ready marker says, or the marker itself is damaged."""
 
     exit_code = 8
+
+
+class ObjectTooLarge(IntegrityError):
+    """An object in the bucket is larger than an object of its kind may be."""
 
 
 class DatasetReplaced(IntegrityError):

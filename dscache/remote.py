@@ -170,9 +170,8 @@ class Remote:
             failure = markers.read_failure(self.store, key, nonce)
             if failure is not None:
                 raise build_failed(failure)
-            stored = self.store.get(name)
-            if stored is not None:
-                request = manifests.decode(stored.body, manifests.Request, where=name)
+            request = markers.read_request(self.store, key, nonce)
+            if request is not None:
                 return OutstandingRequest(request.spec, nonce)
         raise NotCached(
             f"{name} does not exist and was not answered; request it again with the config"

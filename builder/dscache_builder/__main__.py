@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 
 from dscache.errors import EXIT_INTERRUPTED, DscacheError
+from dscache.terminal import printable
 
 from . import __version__
 from . import config as configuration
@@ -41,9 +42,22 @@ def cli(context: click.Context, path: Path, check_config: bool, once: bool, verb
         level=logging.DEBUG if verbose else logging.INFO,
         format="%(asctime)s %(levelname)s %(message)s",
     )
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(_Printable(handler.formatter))
     for noisy in ("botocore", "boto3", "urllib3", "filelock", "watchdog"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     context.exit(serve(configuration.load(path), check_only=check_config, once=once))
+
+
+class _Printable(logging.Formatter):
+    """Formats as another formatter does, and spells control characters of others' text out."""
+
+    def __init__(self, inner: logging.Formatter | None) -> None:
+        super().__init__()
+        self._inner = inner or logging.Formatter()
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(self._inner.format(record))
 
 
 def serve(config: configuration.BuilderConfig, *, check_only: bool, once: bool) -> int:
@@ -102,7 +116,7 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except DscacheError as error:
-        click.echo(f"dscache-builder: {error}", err=True)
+        click.echo(printable(f"dscache-builder: {error}"), err=True)
         sys.exit(error.exit_code)
 
 

@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
 from dscache.errors import DscacheError, StoreUnreachable
-from dscache.protocol import layout
+from dscache.protocol import layout, markers
 from dscache.protocol.priority import DEFAULT_PRIORITY
 from dscache.protocol.selftest import check_conditional_create
 from dscache.store.notifications import Connected, Listener, Lost, Signal, Unsupported
@@ -21,7 +21,6 @@ from dscache.store.objects import ListedObject
 from dscache.store.s3 import Store
 
 from . import reconcile
-from .attempt import requests
 from .attempt.attempt import Attempt
 from .attempt.context import AttemptContext, Outcome
 from .attempt.progress import BucketReporter
@@ -206,7 +205,7 @@ class Daemon:
         name = layout.request(key, nonce)
         if name not in self._priorities:
             try:
-                request = requests.read_request(self.store, key, nonce)
+                request = markers.read_request(self.store, key, nonce)
                 self._priorities[name] = request.priority if request else DEFAULT_PRIORITY
             except StoreUnreachable:
                 raise

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dscache.errors import ConfigError, IntegrityError, PreconditionFailed, SpecError
-from dscache.protocol import layout, manifests
+from dscache.protocol import layout, manifests, markers
 from dscache.protocol.manifests import HandlerVersion, Lock
 from dscache.spec import Spec
 from dscache.store.objects import Objects
@@ -110,8 +110,10 @@ class HandlerEngine:
     def _lock(self, spec: Spec, source: DatasetSource, heartbeat: Heartbeat) -> Lock:
         """The lock of this version. The first resolution, by any builder, applies to all."""
         name = layout.lock(spec.dataset_name, spec.handler_version)
-        stored = self._store.get(name)
-        if stored is None:
+        version, _ = markers.read_handler_version(
+            self._store, spec.dataset_name, spec.handler_version
+        )
+        if version is None:
             log.debug("%s: no lock yet, resolving", name)
             lock = self._environments.resolve(
                 source.source, spec.handler_version, heartbeat=heartbeat
@@ -126,9 +128,11 @@ class HandlerEngine:
                 self._store.put(name, manifests.encode(version), if_none_match=True)
                 return lock
             except PreconditionFailed:
-                stored = self._store.get(name)
-                assert stored is not None, "handler versions are never deleted"
-        lock = manifests.decode(stored.body, HandlerVersion, where=name).lock
+                version, _ = markers.read_handler_version(
+                    self._store, spec.dataset_name, spec.handler_version
+                )
+                assert version is not None, "handler versions are never deleted"
+        lock = version.lock
         configured = parse_source(source.source, spec.handler_version).text
         if lock.source != configured:  # the configuration decides which code runs, not the bucket
             raise EnvironmentFailed(
@@ -141,15 +145,14 @@ class HandlerEngine:
     def _record_options(self, spec: Spec, options: dict[str, Any]) -> None:
         """Store the options' schema beside the lock once, for clients."""
         name = layout.lock(spec.dataset_name, spec.handler_version)
-        stored = self._store.get(name)
-        if stored is None:
-            return
-        version = manifests.decode(stored.body, HandlerVersion, where=name)
-        if version.options or not options:
+        version, etag = markers.read_handler_version(
+            self._store, spec.dataset_name, spec.handler_version
+        )
+        if version is None or version.options or not options:
             return
         version.options = options
         try:
-            self._store.put(name, manifests.encode(version), if_match=stored.etag)
+            self._store.put(name, manifests.encode(version), if_match=etag)
         except PreconditionFailed:
             return  # another builder wrote the same schema
 

@@ -24,8 +24,8 @@ from watchdog.events import (
 from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 
-from dscache.errors import DscacheError, IntegrityError
-from dscache.protocol import layout, manifests
+from dscache.errors import DscacheError
+from dscache.protocol import layout, manifests, markers
 from dscache.protocol.manifests import RawRevision
 from dscache.store.objects import Objects
 
@@ -123,9 +123,5 @@ def publish_revision(store: Objects, name: str, folder: Path) -> None:
 
 def read_revision(store: Objects, name: str) -> str:
     """The published revision, or ""."""
-    where = layout.raw(name)
-    stored = store.get(where)
-    try:
-        return manifests.decode(stored.body, RawRevision, where=where).revision if stored else ""
-    except IntegrityError:
-        return ""
+    stored = markers.read_raw_revision(store, name)
+    return stored.revision if stored else ""

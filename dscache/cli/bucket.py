@@ -11,7 +11,7 @@ import click
 from ..canonical import split_key
 from ..errors import NotCached, UsageError
 from ..units import format_bytes, format_count
-from .common import App, common
+from .common import App, common, echo
 from .ls import line
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ..protocol.manifests import Failure
 
 FOLLOW_POLL_S = 1.0
+MAX_PREVIEW_BYTES = 64 << 20
 LAST_LOG_S = 3.0
 
 
@@ -36,16 +37,16 @@ def status(app: App, config: str) -> None:
     if app.json:
         app.print_json(current.as_dict())
         return
-    click.echo(f"{current.key}  {current.state.value}")
+    echo(f"{current.key}  {current.state.value}")
     if current.asked != current.key:
-        click.echo(f"  requested as {current.asked}")
+        echo(f"  requested as {current.asked}")
     if current.requests:
-        click.echo(f"  {current.requests} waiting")
+        echo(f"  {current.requests} waiting")
     if current.progress:
         progress = current.progress
-        click.echo(f"  {progress.phase}: {progress.done} of {progress.total} examples")
+        echo(f"  {progress.phase}: {progress.done} of {progress.total} examples")
     if current.failure:
-        click.echo(f"  {current.failure.kind}: {current.failure.message}")
+        echo(f"  {current.failure.kind}: {current.failure.message}")
 
 
 @click.command()
@@ -76,14 +77,14 @@ def show(app: App, config: str) -> None:
     if app.json:
         app.print_json(document)
         return
-    click.echo(line(live, local=False).rstrip())
-    click.echo(f"  config     {json.dumps(live.spec.dataset_config, sort_keys=True)}")
+    echo(line(live, local=False).rstrip())
+    echo(f"  config     {json.dumps(live.spec.dataset_config, sort_keys=True)}")
     splits = ", ".join(f"{split} {count}" for split, count in live.splits.items())
-    click.echo(f"  splits     {splits} examples in {len(live.shards)} shards")
-    click.echo(f"  built      in {live.timings.build_s:g} s by {live.builder or 'unknown'}")
-    click.echo(f"  object     {live.zip_key} ({format_bytes(live.zip_size)})")
+    echo(f"  splits     {splits} examples in {len(live.shards)} shards")
+    echo(f"  built      in {live.timings.build_s:g} s by {live.builder or 'unknown'}")
+    echo(f"  object     {live.zip_key} ({format_bytes(live.zip_size)})")
     for bad in live.bad_samples:
-        click.echo(f"  left out   {bad.sample}: {bad.error}")
+        echo(f"  left out   {bad.sample}: {bad.error}")
 
 
 @click.command()
@@ -112,7 +113,7 @@ def logs(app: App, config: str, follow: bool) -> None:
     current = status_of(client, config)
     stored = client.store.get(layout.log(current.key))
     if stored is not None and current.failure is None:
-        click.echo(text_of(stored.body), nl=False)
+        echo(text_of(stored.body), nl=False)
         return
     if current.failure is None:
         raise NotCached(f"{current.key} has no log: it is {current.state.value}")
@@ -153,7 +154,7 @@ def _follow(app: App, client: Client, config: str) -> Status | None:
         stored = client.store.get(layout.log(current.key)) if head and head.etag != etag else None
         if stored is not None:
             etag = stored.etag
-            click.echo(follower.new(stored.body), nl=False)
+            echo(follower.new(stored.body), nl=False)
         if not running:
             return current
         if not was_running and current.state is State.REQUESTED:
@@ -177,8 +178,8 @@ def _print_failure(failure: Failure | None, *, log: bool) -> None:
         return
     for text in (failure.log_tail if log else "", failure.traceback):
         if text:
-            click.echo(text.rstrip())
-    click.echo(f"{failure.kind}: {failure.message}")
+            echo(text.rstrip())
+    echo(f"{failure.kind}: {failure.message}")
 
 
 @click.command()
@@ -199,7 +200,7 @@ def preview(app: App, config: str, output: Path | None) -> None:
 
     client = app.client()
     current = status_of(client, config)
-    stored = client.store.get(layout.preview(current.key))
+    stored = client.store.get(layout.preview(current.key), limit_bytes=MAX_PREVIEW_BYTES)
     if stored is None:
         raise NotCached(f"{current.key} has no preview: it is {current.state.value}")
     target = output or Path(f"{current.key}.preview.png")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import EXIT_OK, DatasetReplaced, IntegrityError, UsageError
-from .common import common
+from .common import common, echo
 
 if TYPE_CHECKING:
     from ..cache.audit import Damage
@@ -36,7 +36,7 @@ def ls(app: App) -> None:
         return app.note(f"no datasets in {_cache(app).path}")
     now = time.time()
     for line in _aligned([_row(entry, now) for entry in entries]):
-        click.echo(line)
+        echo(line)
     from ..units import format_bytes, format_count
 
     total = format_bytes(sum(entry.bytes for entry in entries))
@@ -98,7 +98,7 @@ def prune(app: App, max_size: str | None, keep_days: float | None, dry_run: bool
         )
     verb = "would remove" if dry_run else "removed"
     for entry in pruned.removed:
-        click.echo(f"{verb} {entry.key} ({format_bytes(entry.bytes)})")
+        echo(f"{verb} {entry.key} ({format_bytes(entry.bytes)})")
     count = format_count(len(pruned.removed), "dataset")
     return app.note(f"{verb} {count}, {format_bytes(pruned.freed_bytes)}")
 
@@ -204,10 +204,10 @@ def _repair(app: App, local: Cache, damaged: dict[str, list[Damage]]) -> dict[st
 
 def _show_damage(results: dict[str, list[Damage]], repaired: Collection[str]) -> None:
     for key, damages in results.items():
-        click.echo(f"{key}: {'damaged' if damages else 'ok'}")
+        echo(f"{key}: {'damaged' if damages else 'ok'}")
         for damage in damages:
             suffix = " (repaired)" if key in repaired else ""
-            click.echo(f"  {damage.name}: {damage.problem}{suffix}")
+            echo(f"  {damage.name}: {damage.problem}{suffix}")
 
 
 def _entry_json(entry: CachedDataset) -> dict[str, Any]:

@@ -11,11 +11,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from ..terminal import printable
+
 if TYPE_CHECKING:
     from ..client import Client
     from ..config import Config
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+def echo(text: str, *, err: bool = False, nl: bool = True) -> None:
+    """Print text that others may have written: control characters are spelled out."""
+    click.echo(printable(text), err=err, nl=nl)
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,7 @@ class App:
     def note(self, text: str) -> None:
         """Print a message on standard error, unless -q was given."""
         if not self.quiet:
-            click.echo(text, err=True)
+            echo(text, err=True)
 
     def print_json(self, document: Any) -> None:
         """Print the result as JSON on standard output."""

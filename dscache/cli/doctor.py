@@ -14,7 +14,7 @@ import click
 
 from ..errors import DscacheError
 from ..units import format_bytes
-from .common import App, common
+from .common import App, common, echo
 
 if TYPE_CHECKING:
     from ..client import Client
@@ -45,7 +45,7 @@ def doctor(app: App) -> int:
         findings.append(finding)
         if not app.json:
             mark = "ok  " if finding.ok else "FAIL"
-            click.echo(f"{mark}  {finding.name:<14} {finding.detail}")
+            echo(f"{mark}  {finding.name:<14} {finding.detail}")
     if app.json:
         app.print_json([{"name": f.name, "ok": f.ok, "detail": f.detail} for f in findings])
     return next((finding.exit_code for finding in findings if not finding.ok), 0)

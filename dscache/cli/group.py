@@ -12,6 +12,7 @@ import click
 
 from .. import __version__
 from ..errors import EXIT_INTERRUPTED, BuildFailed, DscacheError
+from .common import echo
 
 # command: its module
 COMMANDS = {
@@ -88,11 +89,11 @@ def run() -> None:
         sys.exit(error.exit_code)
     except BuildFailed as error:
         if error.details:
-            click.echo(error.details.rstrip(), err=True)
-        click.echo(f"dscache: {error}", err=True)
+            echo(error.details.rstrip(), err=True)
+        echo(f"dscache: {error}", err=True)
         sys.exit(error.exit_code)
     except DscacheError as error:
-        click.echo(f"dscache: {error}", err=True)
+        echo(f"dscache: {error}", err=True)
         sys.exit(error.exit_code)
     except OSError as error:
         exit_with(error)
@@ -103,7 +104,7 @@ def exit_with(error: OSError) -> NoReturn:
     broken_pipe = isinstance(error, BrokenPipeError)  # `dscache ls | head`
     if not broken_pipe:
         where = f": {error.filename}" if error.filename else ""
-        click.echo(f"dscache: {error.strerror or error}{where}", err=True)
+        echo(f"dscache: {error.strerror or error}{where}", err=True)
     with contextlib.suppress(OSError):  # or flushing the rest of the buffer would fail again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(0 if broken_pipe else 1)

@@ -9,7 +9,7 @@ import click
 
 from ..errors import UsageError
 from ..units import format_age, format_bytes
-from .common import App, common
+from .common import App, common, echo
 
 if TYPE_CHECKING:
     from ..catalog import Status
@@ -72,7 +72,7 @@ def _print_keys(app: App, keys: list[str]) -> None:
     if app.json:
         app.print_json({"keys": keys})
     elif keys:
-        click.echo("\n".join(keys))
+        echo("\n".join(keys))
 
 
 def _print_json(
@@ -104,8 +104,8 @@ def _print(app: App, client: Client, live: list[Live], unfinished: list[Status])
     if not live and not unfinished:
         app.note(f"no datasets in bucket {client.config.bucket!r} yet")
     for status in unfinished:
-        click.echo(f"{status.key}  {status.state.value}  {status.requests} waiting")
+        echo(f"{status.key}  {status.state.value}  {status.requests} waiting")
     raw = raw_revisions(client.store, [marker.spec.dataset_name for marker in live])
     for marker in live:
         stale = "  raw data has changed" if raw_changed(marker, raw) else ""
-        click.echo(f"{line(marker, client.cache.has(marker.spec.key))}{stale}")
+        echo(f"{line(marker, client.cache.has(marker.spec.key))}{stale}")

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TextIO
 
+from ..terminal import printable
 from ..units import format_bytes
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Display:
         """Print a message."""
         if not self._quiet:
             self._end_bar()
-            print(f"dscache: {text}", file=self._stream, flush=True)
+            print(printable(f"dscache: {text}"), file=self._stream, flush=True)
 
     def progress(self, progress: Progress) -> None:
         """Show the progress of the build."""
@@ -74,7 +75,7 @@ class Display:
             self._phase, self._line_at = phase, now
             share = f" {100 * done // total} %" if total else ""
             details = f" ({suffix})" if suffix else ""
-            print(f"dscache: {phase}{share}{details}", file=self._stream, flush=True)
+            print(printable(f"dscache: {phase}{share}{details}"), file=self._stream, flush=True)
 
     def _draw(self, phase: str, done: int, total: int, unit: str, suffix: str) -> None:
         if self._bar is None or phase != self._phase:
@@ -83,7 +84,8 @@ class Display:
 
             self._phase = phase
             self._bar = tqdm(
-                total=total or None, desc=phase, unit=unit, unit_scale=True, file=self._stream,
+                total=total or None, desc=printable(phase), unit=unit, unit_scale=True,
+                file=self._stream,
                 initial=done if unit == "B" else 0,  # bytes from an earlier download have no rate
                 leave=False, dynamic_ncols=True, unit_divisor=1024 if unit == "B" else 1000,
                 bar_format=BAR if unit == "B" else BUILD_BAR, miniters=1,

@@ -11,7 +11,7 @@ import click
 from ..errors import IntegrityError, NotCached, UsageError
 from ..units import format_bytes, format_count
 from .bucket import status_of
-from .common import App, common
+from .common import App, common, echo
 
 if TYPE_CHECKING:
     from ..verify.verify import VerifyReport
@@ -74,13 +74,13 @@ class _ProgressNotes:
 
 def _print(report: VerifyReport) -> None:
     for problem in report.problems:
-        click.echo(str(problem))
+        echo(str(problem))
     counts = f"{format_count(report.shards, 'shard')}, {format_count(report.records, 'record')}"
     summary = f"{counts}, {format_bytes(report.bytes)} read in {report.seconds:.1f} s"
     if report.problems:
-        click.echo(f"{report.key}: {format_count(len(report.problems), 'problem')}; {summary}")
+        echo(f"{report.key}: {format_count(len(report.problems), 'problem')}; {summary}")
     else:
-        click.echo(f"{report.key}: ok; {summary}")
+        echo(f"{report.key}: ok; {summary}")
 
 
 def _rebuild_message(key: str, shard: str) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
+from ..errors import IntegrityError
 from ..reference import is_topic
 from ..store.objects import Objects
 from . import layout, manifests
-from .manifests import Alias, Cancel, Request
-from .markers import read_known, read_ready
+from .manifests import Alias, Cancel
+from .markers import read_ready, read_request
 from .wait import split_topic
 
 
@@ -34,7 +37,8 @@ def _nonces_of(store: Objects, key: str, client: str) -> list[str]:
     nonces = []
     for entry in store.entries(layout.requests_of(key)):
         name = layout.parse_request(entry.name)
-        request = read_known(store, entry.name, Request) if name else None
-        if name and request and request.client == client:
-            nonces.append(name.nonce)
+        with suppress(IntegrityError):  # it cannot be one of this client's
+            request = read_request(store, key, name.nonce) if name else None
+            if name and request and request.client == client:
+                nonces.append(name.nonce)
     return nonces

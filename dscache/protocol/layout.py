@@ -6,6 +6,7 @@ No other module spells such a name.
 from __future__ import annotations
 
 import datetime
+import re
 from typing import NamedTuple
 
 from ..spec import KEY
@@ -13,6 +14,7 @@ from ..spec import KEY
 REQUESTS = "requests/"
 BUILDS = "builds/"
 DATASETS = "datasets/"
+NONCE = re.compile(r"[0-9A-Za-z_-]{1,64}")
 
 
 class RequestName(NamedTuple):
@@ -123,7 +125,7 @@ def parse_failure(name: str) -> RequestName | None:
     if not name.startswith(DATASETS):
         return None
     key, mark, nonce = name.removeprefix(DATASETS).rpartition(".failed.")
-    return RequestName(key, nonce) if mark and KEY.fullmatch(key) and nonce else None
+    return RequestName(key, nonce) if mark and KEY.fullmatch(key) and is_nonce(nonce) else None
 
 
 def parse_archive(name: str) -> str | None:
@@ -143,4 +145,9 @@ def _request_name(name: str, suffix: str) -> RequestName | None:
     if not (name.startswith(REQUESTS) and name.endswith(suffix)):
         return None
     key, _, nonce = name.removeprefix(REQUESTS).removesuffix(suffix).rpartition(".")
-    return RequestName(key, nonce) if KEY.fullmatch(key) and nonce else None
+    return RequestName(key, nonce) if KEY.fullmatch(key) and is_nonce(nonce) else None
+
+
+def is_nonce(text: str) -> bool:
+    """Whether the text can be a nonce: short enough for every name that it becomes part of."""
+    return NONCE.fullmatch(text) is not None

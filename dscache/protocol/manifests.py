@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
 from ..errors import IntegrityError
 from ..spec import Spec
-from .priority import DEFAULT_PRIORITY
+from .priority import DEFAULT_PRIORITY, MAX_PRIORITY, MIN_PRIORITY
 
 SCHEMA = 1
 
@@ -27,7 +27,7 @@ class Request(Manifest, kw_only=True):
     nonce: str
     client: str
     requested_at: float
-    priority: int = DEFAULT_PRIORITY
+    priority: Annotated[int, msgspec.Meta(ge=MIN_PRIORITY, le=MAX_PRIORITY)] = DEFAULT_PRIORITY
 
 
 class Cancel(Manifest, kw_only=True):
@@ -261,6 +261,20 @@ class Usage(Manifest, kw_only=True):
     bytes: int
     seconds: float
 
+
+# The largest object of each kind, in bytes. A ready marker or a checkpoint of 100,000 shards has
+# about 30 MB; everything else is small.
+MAX_BYTES: dict[Any, int] = {
+    Request: 1 << 20,
+    Cancel: 64 << 10,
+    Failure: 1 << 20,
+    Progress: 64 << 10,
+    Ready: 64 << 20,
+    Checkpoint: 64 << 20,
+    HandlerVersion: 4 << 20,
+    RawRevision: 64 << 10,
+    Usage: 64 << 10,
+}
 
 M = TypeVar("M")
 _lock = threading.Lock()

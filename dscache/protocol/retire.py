@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..errors import PreconditionFailed
 from ..store.objects import Objects
-from . import layout, manifests, registers
+from . import layout, manifests, markers, registers
 from .manifests import Live, Retired
 
 
@@ -14,10 +14,8 @@ def retire(store: Objects, key: str, *, nonce: str, reason: str = "") -> Live | 
     Returns the marker of what was retired, or None if the key is not live or another process
     changed its marker meanwhile. A crash in between leaves a zip that the next build deletes.
     """
-    name = layout.ready(key)
-    stored = store.get(name)
-    live = manifests.decode_ready(stored.body, where=name) if stored else None
-    if stored is None or not isinstance(live, Live):
+    live, etag = markers.read_ready_register(store, key)
+    if not isinstance(live, Live):
         return None
     retired = Retired(
         spec=live.spec,
@@ -27,7 +25,7 @@ def retire(store: Objects, key: str, *, nonce: str, reason: str = "") -> Live | 
         reason=reason,
     )
     try:
-        registers.write(store, name, manifests.encode(retired), if_match=stored.etag)
+        registers.write(store, layout.ready(key), manifests.encode(retired), if_match=etag)
     except PreconditionFailed:
         return None
     store.delete(live.zip_key)

@@ -86,7 +86,7 @@ def put_request(
         spec=spec, nonce=nonce, client=client, requested_at=store.now(), priority=priority
     )
     name = layout.request(spec.key, nonce)
-    registers.write(store, name, manifests.encode(request), if_match=None)
+    registers.create_once(store, name, manifests.encode(request))
     return OutstandingRequest(spec, nonce)
 
 

@@ -13,6 +13,8 @@ from typing import Protocol
 
 from .upload import BodyPiece
 
+GET_LIMIT_BYTES = 1 << 20
+
 
 @dataclass(frozen=True)
 class Object:
@@ -60,8 +62,12 @@ class Objects(Protocol):
     def now(self) -> float:
         """Return Unix time by the server's clock, as of its last response."""
 
-    def get(self, name: str) -> Object | None:
-        """Return the object, or None if it does not exist."""
+    def get(self, name: str, *, limit_bytes: int = GET_LIMIT_BYTES) -> Object | None:
+        """Return an object as it is stored, or None if it does not exist.
+
+        A Content-Encoding is ignored. Reads one byte more than `limit_bytes` at most; raises
+        ObjectTooLarge for a larger object.
+        """
 
     def head(self, name: str) -> Head | None:
         """Return the object without its body, or None if it does not exist."""

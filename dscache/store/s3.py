@@ -15,7 +15,7 @@ from ..config import Config
 from ..errors import NoSuchUpload, PreconditionFailed, StoreError
 from . import s3errors, upload
 from .forks import PerProcess
-from .objects import Head, ListedObject, Object, Part
+from .objects import GET_LIMIT_BYTES, Head, ListedObject, Object, Part
 from .response import Response
 from .s3errors import Missing
 from .signed_http import SignedHttp, ms_since
@@ -51,8 +51,8 @@ class Store:
     def now(self) -> float:
         return self._clock() + self._server_ahead_s
 
-    def get(self, name: str) -> Object | None:
-        response = self._send("GET", name)
+    def get(self, name: str, *, limit_bytes: int = GET_LIMIT_BYTES) -> Object | None:
+        response = self._send("GET", name, limit_bytes=limit_bytes)
         return None if response is None else Object(response.body, response.etag)
 
     def head(self, name: str) -> Head | None:

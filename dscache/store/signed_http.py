@@ -19,7 +19,8 @@ from urllib.parse import quote, urlencode, urlsplit
 import urllib3
 
 from ..config import Config
-from ..errors import ConfigError, StoreUnreachable
+from ..errors import ConfigError, ObjectTooLarge, StoreUnreachable
+from ..units import format_bytes
 from . import s3errors
 from .forks import PerProcess
 from .response import Response
@@ -36,6 +37,7 @@ READ_TIMEOUT_S = 60.0
 ATTEMPTS = 3
 RETRIED = frozenset({429, 499, 500, 502, 503, 504})
 LEAST_S = 1.0  # what a request gets even after the deadline: most are answered by then
+RESPONSE_LIMIT_BYTES = 16 << 20  # of listings and errors; objects have limits by their kind
 CONNECTIONS = 32  # kept open between requests; further threads open their own
 
 _deadline: ContextVar[float] = ContextVar("deadline", default=math.inf)
@@ -84,15 +86,16 @@ class SignedHttp:
         query: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
         body: bytes = b"",
+        limit_bytes: int = RESPONSE_LIMIT_BYTES,
     ) -> Response:
         """Send a request and return the response, whatever its status.
 
-        `name` "" is the bucket itself. Raises StoreUnreachable, and AccessDenied or ConfigError
-        when there are no credentials to sign with.
+        `name` "" is the bucket itself. Raises StoreUnreachable; ObjectTooLarge for a body of more
+        than `limit_bytes`; AccessDenied or ConfigError when there are no credentials to sign with.
         """
         try:
             return self.with_retries(
-                lambda: self._once(method, name, query or {}, headers or {}, body),
+                lambda: self._once(method, name, query or {}, headers or {}, body, limit_bytes),
                 _request_line(method, name, query or {}),
             )
         except (urllib3.exceptions.HTTPError, OSError) as error:
@@ -158,13 +161,20 @@ class SignedHttp:
         query: Mapping[str, str],
         headers: Mapping[str, str],
         body: bytes,
+        limit_bytes: int,
     ) -> Response:
         url, signed = self.prepare(method, name, query=query, headers=headers, body=body)
         response = self._pool.get().request(
-            method, url, headers=signed, body=body, redirect=False, timeout=_timeout()
+            method,
+            url,
+            headers=signed,
+            body=body,
+            redirect=False,
+            timeout=_timeout(),
+            preload_content=False,
         )
         lowered = {header.lower(): value for header, value in response.headers.items()}
-        return Response(response.status, lowered, response.data)
+        return Response(response.status, lowered, _body(response, name, limit_bytes))
 
     def _keys(self) -> Keys:
         """Return the configured credentials, or those that botocore finds on this machine."""
@@ -187,6 +197,18 @@ class SignedHttp:
             return credentials.get_frozen_credentials()  # renews them if they expire
         except botocore.exceptions.BotoCoreError as error:  # they existed, so retrying may help
             raise StoreUnreachable(f"the credentials could not be renewed: {error}") from error
+
+
+def _body(response: urllib3.BaseHTTPResponse, name: str, limit_bytes: int) -> bytes:
+    """Read the body as it was sent: an object's Content-Encoding is whatever its writer claims."""
+    body = response.read(limit_bytes + 1, decode_content=False)
+    if len(body) > limit_bytes:
+        response.close()  # not back to the pool: the rest is still to come
+        raise ObjectTooLarge(
+            f"{name or 'a listing'}: larger than the {format_bytes(limit_bytes)} that it may have"
+        )
+    response.release_conn()
+    return body
 
 
 def _pool() -> urllib3.PoolManager:

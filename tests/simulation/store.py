@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dscache.errors import InvalidPart, NoSuchUpload, PreconditionFailed
-from dscache.store.objects import Head, ListedObject, Object, Part, multipart_etag
+from dscache.store.objects import GET_LIMIT_BYTES, Head, ListedObject, Object, Part, multipart_etag
 from dscache.store.upload import BodyPiece
 
 
@@ -54,7 +54,7 @@ class SimulatedStore:
     def now(self) -> float:
         return self.bucket.clock
 
-    def get(self, name: str) -> Object | None:
+    def get(self, name: str, *, limit_bytes: int = GET_LIMIT_BYTES) -> Object | None:
         self._step(f"GET {name}")
         found = self.bucket.objects.get(name)
         return Object(found.body, found.etag) if found else None
@@ -78,6 +78,7 @@ class SimulatedStore:
         stored = Stored(body, md5(body), dict(metadata or {}), self.bucket.clock)
         self._conditional_put(name, stored, if_none_match, if_match)
         if self._answer_lost():
+            self._step(f"PUT again {name}")  # others go on while the client waits for the answer
             self._conditional_put(name, stored, if_none_match, if_match)
         return stored.etag
 

@@ -253,13 +253,17 @@ def test_ten_thousand_parts_hold_any_dataset(bench: Bench, planned: bool) -> Non
 def test_a_cancel_while_a_failure_passes_is_an_answer(bench: Bench, withdrawn: bool) -> None:
     bench.handler.broken = [HandlerFailure("disk", "full") for _ in range(9)]
     nonce = bench.ask()
-    bench.store.put(layout.cancel(SPEC.key, nonce), b"{}")
 
-    def withdraw(label: str) -> None:
-        if withdrawn and bench.handler.opened:
-            bench.bucket.objects.pop(layout.request(SPEC.key, nonce), None)
+    def change_mind(label: str) -> None:
+        if not bench.handler.opened:
+            return
+        bench.before = lambda label: None
+        if withdrawn:
+            bench.bucket.objects.pop(layout.request(SPEC.key, nonce))
+        else:
+            bench.store.put(layout.cancel(SPEC.key, nonce), b"{}")
 
-    bench.before = withdraw
+    bench.before = change_mind
     outcome = bench.attempt()
     assert outcome is (Outcome.ANSWERED if withdrawn else Outcome.CANCELLED)
     assert bench.checkpoint().owner == ""
@@ -287,8 +291,33 @@ def test_a_store_that_refuses_what_it_lists_is_not_asked_without_pause(
 def test_a_cancel_goes_along_with_the_request_to_the_resolved_key(bench: Bench) -> None:
     resolved = Spec.of("photos", "1.0.0", {"size": 1, "default": 2})
     bench.handler.resolved = resolved
-    nonce = bench.ask()
+    nonce, other = bench.ask(), bench.ask()
     bench.store.put(layout.cancel(SPEC.key, nonce), b"{}")
     assert bench.attempt() is Outcome.ANSWERED
-    left = [name for name in bench.bucket.objects if name.startswith(layout.REQUESTS)]
-    assert left == [layout.request(resolved.key, nonce), layout.cancel(resolved.key, nonce)]
+    left = {name for name in bench.bucket.objects if name.startswith(layout.REQUESTS)}
+    forwarded = {layout.request(resolved.key, asked) for asked in (nonce, other)}
+    assert left == {*forwarded, layout.cancel(resolved.key, nonce)}
+
+
+def test_no_handler_runs_for_requests_that_are_all_cancelled(bench: Bench) -> None:
+    """Requested and cancelled while no builder was running."""
+    nonces = [bench.ask(), bench.ask()]
+    for nonce in nonces:
+        bench.store.put(layout.cancel(SPEC.key, nonce), b"{}")
+    assert bench.attempt() is Outcome.CANCELLED
+    assert bench.handler.opened == 0
+    assert {bench.failure(nonce).kind for nonce in nonces} == {"cancelled"}
+    assert not [name for name in bench.bucket.objects if name.startswith(layout.REQUESTS)]
+
+
+def test_a_request_that_was_answered_before_its_answer_arrived_was_put(bench: Bench) -> None:
+    """The store's answer to the PUT is lost, a builder answers and deletes the request, and only
+    then the client repeats the PUT and meets a 412 of an object that is gone."""
+
+    def quick_builder(label: str) -> None:
+        if label == f"GET {layout.request(SPEC.key, 'n')}":
+            bench.bucket.objects.pop(layout.request(SPEC.key, "n"), None)
+
+    bench.before = quick_builder
+    store = SimulatedStore(bench.bucket, bench.step, lambda: True)
+    assert wait.put_request(store, SPEC, nonce="n", client="c").nonce == "n"

@@ -21,6 +21,7 @@ from dscache.protocol.manifests import Live
 from dscache.spec import Spec
 from dscache.store.s3 import Store
 from support.countingproxy import CountingProxy
+from support.datasets import MEMBER
 from support.running import wait_until
 
 WAITERS = 150
@@ -35,7 +36,7 @@ def publish(store: Store, asked: Spec) -> None:
     """The ready marker of a dataset whose zip nobody will read."""
     name = layout.archive(asked.key, 0)
     live = Live(
-        spec=asked, generation=0, zip_key=name, zip_etag="e", zip_size=0, seal="", members=[]
+        spec=asked, generation=0, zip_key=name, zip_etag="e", zip_size=1, seal="", members=[MEMBER]
     )
     store.put(layout.ready(asked.key), manifests.encode(live))
 

@@ -31,16 +31,19 @@ DISTRIBUTIONS = {
 }
 
 # One row for each room (a package, or a module that is a room of its own): the rooms it may import.
-FOUNDATION = {"errors", "units", "files", "canonical", "spec", "reference", "config"}
+FOUNDATION = {
+    "errors", "units", "files", "terminal", "canonical", "spec", "reference", "config",
+}  # fmt: skip
 CLIENT_ROOMS = {
     "errors": set[str](),
     "units": {"errors"},
     "files": set[str](),
+    "terminal": set[str](),
     "canonical": {"errors"},
     "spec": {"canonical", "errors"},
     "reference": {"canonical", "errors", "spec"},
     "config": {"errors", "files", "units"},
-    "store": {"config", "errors"},
+    "store": {"config", "errors", "units"},
     "protocol": {*FOUNDATION, "store"},
     "folder": {*FOUNDATION, "protocol"},
     "download": {*FOUNDATION, "store", "protocol", "folder"},

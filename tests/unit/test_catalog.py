@@ -20,6 +20,7 @@ from dscache.remote import Remote
 from dscache.spec import Spec
 from dscache.store.notifications import Signal
 from simulation.store import Bucket, SimulatedStore
+from support.datasets import MEMBER
 
 SPEC = Spec.of("photos", "1.0.0", {})
 LIVE = Live(
@@ -29,7 +30,7 @@ LIVE = Live(
     zip_etag="e",
     zip_size=1,
     seal="s",
-    members=[],
+    members=[MEMBER],
 )
 
 

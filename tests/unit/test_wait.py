@@ -240,7 +240,8 @@ def test_a_failure_of_another_request_is_not_ours() -> None:
     with pytest.raises(EndOfStory):
         wait.wait(store, out, never, how)
     store.put(layout.failed(SPEC.key, NONCE), manifests.encode(failure))
-    assert wait.look(store, out, never) == failure
+    with pytest.raises(IntegrityError, match="nonce 'other'"):
+        wait.look(store, out, never)
 
 
 def test_aliases_are_followed_but_not_for_ever() -> None:
@@ -293,10 +294,10 @@ def test_a_store_that_goes_away_is_waited_for(monkeypatch: pytest.MonkeyPatch) -
     how.on_note = notes.append
     answers = store.get
 
-    def unreachable_between(name: str) -> object:
+    def unreachable_between(name: str, **limits: int) -> object:
         if 2.0 < script.now < 20.0:
             raise StoreUnreachable("no answer")
-        return answers(name)
+        return answers(name, **limits)
 
     monkeypatch.setattr(store, "get", unreachable_between)
     with pytest.raises(EndOfStory):
@@ -309,7 +310,7 @@ def test_a_store_that_goes_away_is_waited_for(monkeypatch: pytest.MonkeyPatch) -
 def test_a_store_that_was_never_there_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     _, how, store = story([])
 
-    def unreachable(name: str) -> object:
+    def unreachable(name: str, **limits: int) -> object:
         raise StoreUnreachable("no answer")
 
     monkeypatch.setattr(store, "get", unreachable)

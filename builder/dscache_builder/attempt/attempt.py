@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 from contextlib import ExitStack
 
-from dscache.errors import NoSuchUpload, SpecError
+from dscache.errors import IntegrityError, NoSuchUpload
+from dscache.protocol import markers
 from dscache.protocol.manifests import Alias, Live, Request, Retired
 from dscache.spec import Spec
 
@@ -109,6 +110,9 @@ class Attempt:
             return None
         if isinstance(request, FailureReason):
             return self._fail(outstanding, request)
+        if step is Step.BUILD and outstanding.all_cancelled:
+            cancelled = self._cancel()
+            return cancelled if isinstance(cancelled, Outcome) else None
         if step is Step.BUILD:
             built = self._build(request, before, outstanding)
             if isinstance(built, Outcome):
@@ -149,8 +153,8 @@ class Attempt:
         reason = None
         for nonce in sorted(outstanding.nonces):
             try:
-                request = requests.read_request(self.store, self.key, nonce)
-            except SpecError as error:
+                request = markers.read_request(self.store, self.key, nonce)
+            except IntegrityError as error:
                 reason = FailureReason("request", str(error))
                 continue
             if request is not None:

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from dscache.errors import PreconditionFailed
-from dscache.protocol import layout, manifests, registers
+from dscache.protocol import layout, manifests, markers, registers
 from dscache.protocol.manifests import Checkpoint
 from dscache.store.objects import Objects
 
@@ -47,14 +47,11 @@ class Claim:
         a claim of an earlier process with the same id is taken over immediately. The checkpoint is
         kept, and `takeovers` counts the owners that had not released the claim.
         """
-        name = layout.claim(key)
-        stored = store.get(name)
-        if stored is None:
-            before, if_match = Checkpoint(owner="", nonce="", counter=0, expires_at=0.0), None
-        else:
-            before, if_match = manifests.decode(stored.body, Checkpoint, where=name), stored.etag
-            if not may_take(before, owner, store.now()):
-                return None
+        before, if_match = markers.read_checkpoint(store, key)
+        if before is None:
+            before = Checkpoint(owner="", nonce="", counter=0, expires_at=0.0)
+        elif not may_take(before, owner, store.now()):
+            return None
         died = before.owner not in ("", owner)
         value = msgspec.structs.replace(before, takeovers=before.takeovers + died)
         claim = cls(store, key, value, "", unique)

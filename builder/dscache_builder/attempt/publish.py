@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import msgspec
 
 from dscache.errors import InvalidPart, NoSuchUpload, PreconditionFailed
-from dscache.protocol import layout, manifests, registers
+from dscache.protocol import layout, manifests, markers, registers
 from dscache.protocol.manifests import Alias, Checkpoint, Live, Ready, Retired
 from dscache.spec import Spec
 from dscache.store.objects import Head, Objects
@@ -47,12 +47,8 @@ class ReadyRegister:
 
 
 def read_ready(store: Objects, key: str) -> ReadyRegister:
-    """GET the ready marker of a key. Raises IntegrityError."""
-    name = layout.ready(key)
-    stored = store.get(name)
-    if stored is None:
-        return ReadyRegister(None, None)
-    return ReadyRegister(manifests.decode_ready(stored.body, where=name), stored.etag)
+    """GET the ready marker."""
+    return ReadyRegister(*markers.read_ready_register(store, key))
 
 
 def next_step(head: Head | None, checkpoint: Checkpoint) -> Step:

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import msgspec
 
-from dscache.errors import IntegrityError, PreconditionFailed, SpecError
-from dscache.protocol import layout, manifests, registers
-from dscache.protocol.manifests import Cancel, Failure, FailureKind, Request
-from dscache.spec import Spec, from_members
+from dscache.errors import IntegrityError, PreconditionFailed
+from dscache.protocol import layout, manifests, markers, registers
+from dscache.protocol.manifests import Cancel, Failure, FailureKind
+from dscache.spec import Spec
 from dscache.store.objects import Objects
 
 LOG_TAIL_CHARS = 16_000
@@ -70,25 +70,6 @@ def delete(store: Objects, key: str, nonces: Iterable[str], cancels: Iterable[st
         store.delete(layout.cancel(key, nonce))
 
 
-def read_request(store: Objects, key: str, nonce: str) -> Request | None:
-    """GET a request; None if it was deleted. Raises SpecError if its content has another key."""
-    name = layout.request(key, nonce)
-    stored = store.get(name)
-    if stored is None:
-        return None
-    try:
-        request = manifests.decode(stored.body, Request, where=name)
-    except IntegrityError as error:
-        raise SpecError(str(error)) from None
-    spec = from_members(msgspec.to_builtins(request.spec), where=name)
-    if spec.key != key or request.nonce != nonce:
-        raise SpecError(
-            f"{name}: the name does not match the content ({spec.key}.{request.nonce}); a "
-            "request's name must have the key of its spec"
-        )
-    return msgspec.structs.replace(request, spec=spec)
-
-
 def put_failures(
     store: Objects, key: str, nonces: Iterable[str], reason: FailureReason, *, builder: str
 ) -> None:
@@ -117,27 +98,26 @@ def forward(store: Objects, key: str, listed: RequestSet, resolved: Spec) -> Non
     """
     for nonce in sorted(listed.nonces):
         try:
-            request = read_request(store, key, nonce)
-        except SpecError:
+            request = markers.read_request(store, key, nonce)
+        except IntegrityError:
             continue  # the alias answers it
         if request is None:
             continue
         forwarded = msgspec.structs.replace(request, spec=resolved)
         name = layout.request(resolved.key, nonce)
         with suppress(PreconditionFailed):  # forwarded before, with another time or priority
-            registers.write(store, name, manifests.encode(forwarded), if_match=None)
-        cancel = store.get(layout.cancel(key, nonce)) if nonce in listed.cancels else None
-        if cancel is not None:
-            store.put(layout.cancel(resolved.key, nonce), cancel.body)
+            registers.create_once(store, name, manifests.encode(forwarded))
+        if nonce in listed.cancels:
+            wish = Cancel(nonce=nonce, client=request.client, cancelled_at=store.now())
+            store.put(layout.cancel(resolved.key, nonce), manifests.encode(wish))
 
 
 def cancelled_by(store: Objects, key: str, nonces: Iterable[str]) -> str:
     """The names of the clients that cancelled, for the failure's message."""
     names = set()
     for nonce in nonces:
-        name = layout.cancel(key, nonce)
-        stored = store.get(name)
-        if stored is not None:
-            with suppress(IntegrityError):  # the client's name is all that is missing then
-                names.add(manifests.decode(stored.body, Cancel, where=name).client)
+        with suppress(IntegrityError):  # the client's name is all that is missing then
+            cancel = markers.read_cancel(store, key, nonce)
+            if cancel is not None:
+                names.add(cancel.client)
     return ", ".join(sorted(names)) or "its requester"

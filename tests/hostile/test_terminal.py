@@ -1,0 +1,96 @@
+"""No text of others reaches a terminal with control characters in it."""
+
+from __future__ import annotations
+
+import io
+import time
+
+import pytest
+
+from dscache.cli.progress import Display
+from dscache.config import Config
+from dscache.protocol import layout, manifests
+from dscache.protocol.manifests import BadSample, Failure, Progress, Request
+from dscache.spec import Spec
+from dscache.store.s3 import Store
+from dscache.terminal import printable
+from support.datasets import described, random_files
+from support.running import dscache
+
+EVIL = "\x1b]0;owned\x07\x1b[2J\x9b31m\x08\x7f\u202eexe.\r"
+SPEC = Spec.of("photos", "1.0.0", {f"size{EVIL}": EVIL})
+
+
+def assert_harmless(text: str) -> None:
+    assert text
+    assert all(character in "\n\t" or character.isprintable() for character in text), ascii(text)
+
+
+def put_failed(store: Store) -> None:
+    failure = Failure(
+        kind="handler", message=EVIL, nonce="n", failed_at=time.time(), sample=EVIL,
+        traceback=f"Traceback\n{EVIL}", log_tail=EVIL, builder=EVIL,
+    )  # fmt: skip
+    store.put(layout.failed(SPEC.key, "n"), manifests.encode(failure))
+
+
+def put_requested(store: Store) -> None:
+    request = Request(spec=SPEC, nonce="n", client=EVIL, requested_at=time.time())
+    store.put(layout.request(SPEC.key, "n"), manifests.encode(request))
+    progress = Progress(
+        phase=EVIL, done=1, total=2, bytes=3, remaining_s=4, expires_at=time.time() + 60
+    )
+    store.put(layout.progress(SPEC.key), manifests.encode(progress))
+
+
+def put_ready(store: Store) -> None:
+    live = described(
+        random_files([100]),
+        spec=SPEC,
+        zip_key=layout.archive(SPEC.key, 0),
+        bad_samples=[BadSample(sample=EVIL, error=EVIL)],
+        builder=EVIL,
+    )
+    store.put(live.zip_key, b"zip")
+    store.put(layout.ready(SPEC.key), manifests.encode(live))
+
+
+@pytest.mark.store
+@pytest.mark.parametrize("put", [put_failed, put_requested, put_ready])
+def test_what_is_in_the_bucket_is_printed_without_control_characters(
+    put: object, store: Store, client_config: Config
+) -> None:
+    assert callable(put)
+    put(store)
+    store.put(layout.log(SPEC.key), b"[build ab12, log from byte 0]\n" + EVIL.encode())
+    said = []
+    for command in ("status", "show", "logs", "verify"):
+        ran = dscache(client_config, command, SPEC.key)
+        said.append(ran.out + ran.err)
+    said += [dscache(client_config, "get", SPEC.key, "--timeout", "1", "-v").err]
+    said += [dscache(client_config, "ls").out + dscache(client_config, "ls").err]
+    for text in said:
+        assert_harmless(text)
+    assert "\\x1b" in "".join(said)
+
+
+@pytest.mark.parametrize("bars", [True, False])
+def test_a_builder_s_progress_is_shown_without_control_characters(bars: bool) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return bars
+
+    terminal = Terminal()
+    display = Display(stream=terminal)
+    display.progress(Progress(phase=EVIL, done=1, total=2, bytes=3, remaining_s=4, expires_at=0.0))
+    display.note(EVIL)
+    display.close()
+    shown = terminal.getvalue()
+    assert "owned" in shown
+    assert "\x1b]" not in shown and "\x1b[2J" not in shown and "\x9b" not in shown
+
+
+def test_text_and_its_lines_stay_as_they_are() -> None:
+    text = "größe\t1\n写真 🐈"
+    assert printable(text) == text
+    assert printable("\x1b[0m\r\x9f\u202e") == "\\x1b[0m\\r\\x9f\\u202e"
