@@ -61,4 +61,4 @@ def test_a_download_shows_no_signed_url(
 
 def test_without_it_nothing_is_logged(client_config: Config) -> None:
     ran = dscache(client_config, "ls")
-    assert (ran.code, ran.err) == (0, f"nothing in bucket {client_config.bucket!r} yet\n")
+    assert (ran.code, ran.err) == (0, f"no datasets in bucket {client_config.bucket!r} yet\n")
