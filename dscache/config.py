@@ -40,6 +40,7 @@ ENVIRONMENT = {
 }
 
 _SECRETS = ("access_key", "secret_key", "session_token")
+_ENDPOINTS = ("endpoint", "public_endpoint")
 
 
 class Config(NamedTuple):
@@ -114,7 +115,8 @@ def load(
 ) -> Config:
     """Merge all sources into a Config. Raises ConfigError naming the source and the setting."""
     env = os.environ if environ is None else environ
-    files = [path for path in (user_file(env), project_file(cwd or _cwd())) if path]
+    project = project_file(cwd or _cwd())
+    files = [path for path in (user_file(env), project) if path]
     documents = [(str(path), _read(path)) for path in files]
     name, selected_by = _profile_name(profile, env, documents)
     merged: dict[str, Any] = {}
@@ -133,6 +135,8 @@ def load(
             _merge(merged, origin, {setting: env[variable]}, f"${variable}")
     given = {k: v for k, v in (overrides or {}).items() if v is not None}
     _merge(merged, origin, given, "the command line")
+    if project is not None:
+        _check_project(project, origin, user_file(env).parent)
     merged["home"] = Path(merged.get("home") or default_home(env)).expanduser()
     merged["shared_homes"] = _paths(merged.get("shared_homes", ""))
     merged["cache_limit"] = _size(merged.get("cache_limit", ""), origin.get("cache_limit", ""))
@@ -198,6 +202,39 @@ def _profile_name(
     return (str(named[-1][0]), f"from {named[-1][1]}") if named else ("", "")
 
 
+def _check_project(project: Path, origin: Mapping[str, str], user_folder: Path) -> None:
+    """Raise ConfigError when a project file would have credentials sent to where it says.
+
+    It comes with a repository, and anybody may have written it. Its endpoint is used only with
+    credentials that stand in the same file or in DSCACHE_* variables, or if the user trusts it.
+    """
+    endpoints = [name for name in _ENDPOINTS if origin.get(name, "").startswith(str(project))]
+    owner = project.stat().st_uid
+    foreign = owner not in (os.getuid(), 0)
+    theirs = [name for name in _SECRETS[:2] if not _may_be_sent(origin.get(name, ""), project)]
+    if not foreign and not (endpoints and theirs):
+        return
+    from .trust import is_trusted
+
+    if is_trusted(project, user_folder):
+        return
+    if foreign:
+        raise ConfigError(
+            f"{project}: belongs to another user (id {owner}); if you want it to be used, run "
+            f"`dscache trust {project}`"
+        )
+    sources = ", ".join(sorted({origin.get(name) or "this machine" for name in theirs}))
+    raise ConfigError(
+        f"{project}: names the {endpoints[0]}, but the credentials come from {sources}; if they "
+        f"may be sent there, run `dscache trust {project}`, or put the endpoint into a profile of "
+        "your own"
+    )
+
+
+def _may_be_sent(source: str, project: Path) -> bool:
+    return source.startswith((str(project), "$DSCACHE_", "the command line"))
+
+
 def _merge(
     merged: dict[str, Any], origin: dict[str, str], settings: Mapping[str, Any], source: str
 ) -> None:
@@ -213,7 +250,8 @@ def _merge(
             value = str(value)
         if not isinstance(value, (str, Path)):
             kind = 'a size like "200GB", or bytes' if name == "cache_limit" else "a string"
-            raise ConfigError(f"{source}: {name}: expected {kind}, got {value!r}")
+            got = type(value).__name__ if name in _SECRETS else repr(value)
+            raise ConfigError(f"{source}: {name}: expected {kind}, got {got}")
         merged[name] = value
         origin[name] = source
 

@@ -18,6 +18,8 @@ from dscache.terminal import printable
 from . import __version__
 from . import config as configuration
 
+log = logging.getLogger("dscache_builder")
+
 EPILOG = (
     "Exit codes: 0 ok, 2 configuration, 3 a build failed (--once), 6 access denied, 7 no store, "
     "8 a shard differs (verify)."
@@ -46,7 +48,10 @@ def cli(context: click.Context, path: Path, check_config: bool, once: bool, verb
         handler.setFormatter(_Printable(handler.formatter))
     for noisy in ("botocore", "boto3", "urllib3", "filelock", "watchdog"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    context.exit(serve(configuration.load(path), check_only=check_config, once=once))
+    config = configuration.load(path)
+    if configuration.is_secret_exposed(path, config):
+        log.warning("%s: every user here can read its secret_key; chmod o= %s", path, path)
+    context.exit(serve(config, check_only=check_config, once=once))
 
 
 class _Printable(logging.Formatter):

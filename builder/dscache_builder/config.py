@@ -116,6 +116,11 @@ def load(path: Path) -> BuilderConfig:
     return _checked(document, path)
 
 
+def is_secret_exposed(path: Path, config: BuilderConfig) -> bool:
+    """Whether every user of this machine can read the store's secret in builder.toml."""
+    return bool(config.store.secret_key) and path.stat().st_mode & 0o007 != 0
+
+
 def _checked(document: dict[str, Any], path: Path) -> BuilderConfig:
     for before, now in RENAMED.items():
         if before in document:

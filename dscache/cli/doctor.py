@@ -18,6 +18,7 @@ from .common import App, common, echo
 
 if TYPE_CHECKING:
     from ..client import Client
+    from ..config import Config
 
 LISTEN_S = 8.0
 CLOCK_SKEW_S = 300.0
@@ -61,6 +62,7 @@ def examine(app: App) -> Iterator[Finding]:
         return
     profile = f" (profile {client.config.profile})" if client.config.profile else ""
     yield Finding("configuration", True, f"{endpoint}, bucket {client.config.bucket}{profile}")
+    yield Finding("settings", True, _sources(client.config))
     for check in (_read, _request):
         finding = _run_check(client, check)
         yield finding
@@ -68,6 +70,15 @@ def examine(app: App) -> Iterator[Finding]:
             return
     for check in (_notifications, _clock, _cache):
         yield _run_check(client, check)
+
+
+def _sources(config: Config) -> str:
+    """Where each setting came from, one source after the other."""
+    sources: dict[str, list[str]] = {}
+    for name, source in config.origin.items():
+        sources.setdefault(source, []).append(name)
+    parts = [f"{', '.join(sorted(names))} from {source}" for source, names in sources.items()]
+    return "; ".join(parts) or "all at their defaults"
 
 
 def _run_check(client: Client, check: Callable[[Client], Finding]) -> Finding:

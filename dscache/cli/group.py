@@ -32,6 +32,7 @@ COMMANDS = {
     "up": "stack",
     "down": "stack",
     "doctor": "doctor",
+    "trust": "trust",
 }
 
 EPILOG = (

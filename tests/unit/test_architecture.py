@@ -32,7 +32,7 @@ DISTRIBUTIONS = {
 
 # One row for each room (a package, or a module that is a room of its own): the rooms it may import.
 FOUNDATION = {
-    "errors", "units", "files", "terminal", "canonical", "spec", "reference", "config",
+    "errors", "units", "files", "terminal", "trust", "canonical", "spec", "reference", "config",
 }  # fmt: skip
 CLIENT_ROOMS = {
     "errors": set[str](),
@@ -42,7 +42,8 @@ CLIENT_ROOMS = {
     "canonical": {"errors"},
     "spec": {"canonical", "errors"},
     "reference": {"canonical", "errors", "spec"},
-    "config": {"errors", "files", "units"},
+    "trust": {"errors", "files"},
+    "config": {"errors", "files", "trust", "units"},
     "store": {"config", "errors", "units"},
     "protocol": {*FOUNDATION, "store"},
     "folder": {*FOUNDATION, "protocol"},
