@@ -199,6 +199,17 @@ def test_folders_and_files_that_the_architecture_names_exist() -> None:
         assert (CHECKOUT / name).exists(), name
 
 
+def test_every_promise_names_a_test_that_exists() -> None:
+    rows = [line for line in PAGES["docs/reliability.md"].splitlines() if line.startswith("| ")]
+    promises = [row for row in rows if not row.startswith("| promise |")]
+    assert promises
+    for promise in promises:
+        names = re.findall(r"`(tests/[\w./]+)`", promise)
+        assert names, promise
+        for name in names:
+            assert (CHECKOUT / name).exists(), name
+
+
 def test_the_architecture_describes_every_room() -> None:
     """Modules that stand for themselves included; `__init__` and `__main__` are no rooms."""
     page = PAGES["docs/architecture.md"].partition("## Rooms to come")[0]
