@@ -351,7 +351,7 @@ class TestWaiters:
     ) -> None:
         proxy.disable()
         wait_until(lambda: not listens(via.config), "it has noticed", LIMIT_S)
-        publish(store, {})
+        publish(store, random_files([1]))
         proxy.enable()
         assert waiting() == SPEC.key
 
@@ -368,14 +368,14 @@ class TestWaiters:
         wait_until(lambda: not listens(via.config), "it has noticed", LIMIT_S)
         proxy.enable()
         wait_until(lambda: listens(via.config), "it listens again", LIMIT_S)
-        publish(store, {})
+        publish(store, random_files([1]))
         assert waiting() == SPEC.key
 
     def test_what_became_ready_while_the_link_was_silent(
         self, store: Store, proxy: Proxy, via: Store, waiting: Callable[[], str]
     ) -> None:
         proxy.add("timeout", timeout=0)
-        publish(store, {})
+        publish(store, random_files([1]))
         wait_until(lambda: not listens(via.config), "it has noticed", 4.0)
         proxy.remove("timeout")
         assert waiting() == SPEC.key
