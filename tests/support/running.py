@@ -116,6 +116,7 @@ def write_builder_toml(
     import tomli_w
 
     path = folder / "builder.toml"
+    path.touch(mode=0o600)  # it holds a secret
     path.write_text(tomli_w.dumps(document))
     return path
 

@@ -156,7 +156,7 @@ def test_a_request_under_another_keys_name_is_not_built(
     found = wait_until(lambda: store.get(name), "a failed marker")
     failure = manifests.decode(found.body, Failure, where=name)
     assert failure.kind == "request"
-    assert "the name does not match the content" in failure.message
+    assert "but its spec has key" in failure.message
     wait_until(lambda: not list(store.entries(layout.REQUESTS)), "the request is deleted")
     assert store.get(layout.ready(other.key)) is None
 

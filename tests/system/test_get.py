@@ -72,7 +72,7 @@ def test_get_builds_once_and_then_hits(
         return manifests.decode(claim.body, Checkpoint, where="").owner
 
     wait_until(lambda: owner() == "", "claim released")
-    archive = store.get(live_of(store, key).zip_key)
+    archive = store.get(live_of(store, key).zip_key, limit_bytes=1 << 30)
     assert archive is not None
     with zipfile.ZipFile(BytesIO(archive.body)) as zipped:
         assert zipped.testzip() is None
@@ -83,7 +83,7 @@ def test_unzip_accepts_the_zip(
 ) -> None:
     new_builder().start()
     assert dscache(client_config, "get", str(cfg)).code == 0
-    archive = store.get(live_of(store, load_spec(cfg).key).zip_key)
+    archive = store.get(live_of(store, load_spec(cfg).key).zip_key, limit_bytes=1 << 30)
     assert archive is not None
     file = tmp_path / "dataset.zip"
     file.write_bytes(archive.body)

@@ -184,7 +184,7 @@ def _samples_in_order(archive: bytes) -> list[str]:
 
 
 def _zip(store: Store, key: str) -> bytes:
-    found = store.get(layout.archive(key, 0))
+    found = store.get(layout.archive(key, 0), limit_bytes=1 << 30)
     assert found is not None
     return found.body
 
