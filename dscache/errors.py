@@ -11,6 +11,7 @@ DscacheError                 exit code 1
 ├── StoreError                         7   unexpected response of the store
 │   ├── AccessDenied                   6   wrong credentials, or not permitted
 │   ├── StoreUnreachable               7   no response
+│   ├── StoreFull                      7   the store has no space left
 │   ├── BucketMissing                  7   the bucket does not exist
 │   ├── PreconditionFailed                 a conditional write was refused (internal)
 │   ├── NoSuchUpload                       a multipart upload does not exist (internal)
@@ -97,6 +98,10 @@ class AccessDenied(StoreError):
 
 class StoreUnreachable(StoreError):
     """The endpoint does not respond."""
+
+
+class StoreFull(StoreError):
+    """The store refuses a write because its disk is full or a quota is used up."""
 
 
 class BucketMissing(StoreError):

@@ -14,6 +14,7 @@ from ..errors import (
     NoSuchUpload,
     PreconditionFailed,
     StoreError,
+    StoreFull,
     StoreUnreachable,
 )
 
@@ -50,12 +51,16 @@ CODES: dict[str, type[StoreError]] = {
     "InternalError": StoreUnreachable,
     "ServiceUnavailable": StoreUnreachable,
     "XMinioServerNotInitialized": StoreUnreachable,
+    "XMinioStorageFull": StoreFull,
+    "XMinioAdminBucketQuotaExceeded": StoreFull,
     "499": StoreUnreachable,  # MinIO while it shuts down
     "500": StoreUnreachable,
     "502": StoreUnreachable,
     "503": StoreUnreachable,
     "504": StoreUnreachable,
+    "507": StoreFull,
 }
+NO_SPACE = "no space left on device"
 
 
 def error_of_code(
@@ -66,6 +71,8 @@ def error_of_code(
     Servers have many codes for a temporary failure; the `status` decides for those not in CODES.
     """
     kind = CODES.get(code) or (CODES.get(str(status)) if status >= 500 else None) or StoreError
+    if NO_SPACE in message:  # MinIO: an internal error until it has measured its disk again
+        kind = StoreFull
     if code == "RequestTimeTooSkewed":
         return StoreError(
             f"{where}: the clock of this machine and that of {config.endpoint} differ too much "
@@ -81,6 +88,11 @@ def error_of_code(
         return BucketMissing(
             f"bucket {config.bucket!r} does not exist at {config.endpoint}; "
             "create it or set `bucket`"
+        )
+    if kind is StoreFull:
+        return StoreFull(
+            f"{where}: the store at {config.endpoint} is full ({message or code}); remove what "
+            "nobody needs, or give it more space"
         )
     return kind(f"{where}: {message or code}")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import http.client
 import socket
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -35,16 +35,29 @@ def body_size(pieces: Sequence[BodyPiece]) -> int:
 
 
 def put(url: str, pieces: Sequence[BodyPiece], *, timeout_s: float = 60.0) -> Response:
-    """PUT the pieces as one body. Raises StoreUnreachable when the connection breaks."""
+    """PUT the pieces as one body. Raises StoreUnreachable when the connection breaks.
+
+    A server that refuses a body may answer and close the connection without reading all of it, as
+    MinIO does when its disk is full. Sending then fails, and the answer says why.
+    """
     with _connection(url, timeout_s) as (connection, target):
         connection.putrequest("PUT", target)
         connection.putheader("Content-Length", str(body_size(pieces)))
         connection.endheaders()
-        for piece in pieces:
-            _send(connection, piece)
-        response = connection.getresponse()
-        headers = {name.lower(): value for name, value in response.getheaders()}
-        return Response(response.status, headers, response.read(1 << 16))
+        try:
+            for piece in pieces:
+                _send(connection, piece)
+        except OSError:
+            with suppress(OSError, http.client.HTTPException):
+                return _response(connection)
+            raise
+        return _response(connection)
+
+
+def _response(connection: http.client.HTTPConnection) -> Response:
+    response = connection.getresponse()
+    headers = {name.lower(): value for name, value in response.getheaders()}
+    return Response(response.status, headers, response.read(1 << 16))
 
 
 def _send(connection: http.client.HTTPConnection, piece: BodyPiece) -> None:

@@ -10,7 +10,7 @@ from botocore.exceptions import EndpointConnectionError
 from urllib3.exceptions import HTTPError, MaxRetryError, ProtocolError
 
 from dscache.config import Config
-from dscache.errors import AccessDenied, NoSuchUpload, StoreError, StoreUnreachable
+from dscache.errors import AccessDenied, NoSuchUpload, StoreError, StoreFull, StoreUnreachable
 from dscache.store import s3errors
 
 CONFIG = Config(endpoint="http://store.example:9000", bucket="bucket")
@@ -26,7 +26,9 @@ def body(code: str) -> bytes:
         (503, "SlowDown", StoreUnreachable),
         (503, "RequestTimeout", StoreUnreachable),  # MinIO: no lock in time; nobody can list them
         (500, "XMinioHealSomething", StoreUnreachable),
-        (507, "XMinioStorageFull", StoreError),  # waiting does not mend it
+        (507, "XMinioStorageFull", StoreFull),  # waiting does not mend it
+        (507, "InsufficientStorage", StoreFull),
+        (400, "XMinioAdminBucketQuotaExceeded", StoreFull),
         (501, "NotImplemented", StoreError),
         (400, "RequestTimeTooSkewed", StoreError),
         (403, "AccessDenied", AccessDenied),

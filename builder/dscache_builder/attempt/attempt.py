@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from contextlib import ExitStack
 
-from dscache.errors import IntegrityError, NoSuchUpload
+from dscache.errors import IntegrityError, NoSuchUpload, StoreFull
 from dscache.protocol import markers
 from dscache.protocol.manifests import Alias, Live, Request, Retired
 from dscache.spec import Spec
@@ -181,7 +181,8 @@ class Attempt:
             except NoRequests:
                 self.claim.release(keep=True)
                 return Outcome.ANSWERED
-            except HandlerFailure as failure:
+            except (HandlerFailure, StoreFull) as error:
+                failure = _as_failure(error)
                 pause_s = next(pauses, 0.0)
                 if not failure.transient or not pause_s:
                     return self._fail(outstanding, _reason_of(failure))
@@ -293,6 +294,10 @@ class Attempt:
             self.store.abort_upload(publish.zip_name(self.claim), upload_id)
         self._fail(outstanding, FailureReason("cancelled", f"cancelled by {clients}"))
         return Outcome.CANCELLED
+
+
+def _as_failure(error: HandlerFailure | StoreFull) -> HandlerFailure:
+    return error if isinstance(error, HandlerFailure) else HandlerFailure("store", str(error))
 
 
 def _reason_of(failure: HandlerFailure) -> FailureReason:
