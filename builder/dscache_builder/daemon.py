@@ -23,17 +23,19 @@ from dscache.store.s3 import Store
 from . import reconcile
 from .attempt.attempt import Attempt
 from .attempt.context import AttemptContext, Outcome
+from .attempt.give_up import give_up
 from .attempt.progress import BucketReporter
+from .attempt.requests import FailureReason
 from .config import BuilderConfig
 from .engine import Engine
 from .notify import Notifier
 from .raw_watch import RawWatch
 from .reconcile import WaitingKey
+from .retries import ERROR_PAUSES_S, Errors
 
 log = logging.getLogger("dscache_builder")
 
 POLL_S = (1.0, 5.0)
-ERROR_PAUSES_S = (1.0, 5.0, 15.0, 60.0)
 HELD_PAUSE_S = 5.0
 STOP_S = 25.0
 PRUNE_INTERVAL_S = 86_400.0
@@ -60,7 +62,9 @@ class Daemon:
         self._streaming = False
         self._poll_s = POLL_S[0]
         self._running: dict[str, Future[Outcome]] = {}
-        self._errors: dict[str, int] = {}
+        self._attempts: dict[str, Attempt] = {}
+        self._errors: dict[str, Errors] = {}
+        self._hopeless: dict[str, FailureReason] = {}
         self._error: BaseException | None = None
         self._not_before: dict[str, float] = {}
         self._priorities: dict[str, int] = {}
@@ -195,7 +199,8 @@ class Daemon:
         """Forget the priorities and errors of keys that are no longer requested."""
         names, keys = {entry.name for entry in entries}, {key.key for key in waiting}
         self._priorities = {name: p for name, p in self._priorities.items() if name in names}
-        self._errors = {key: count for key, count in self._errors.items() if key in keys}
+        self._errors = {key: errors for key, errors in self._errors.items() if key in keys}
+        self._hopeless = {key: reason for key, reason in self._hopeless.items() if key in keys}
 
     def _priority_of(self, key: str, nonce: str) -> int:
         """The priority of a request, read once; the default if it cannot be read.
@@ -227,8 +232,11 @@ class Daemon:
     # -- attempts
 
     def _start(self, key: str) -> None:
-        run = Attempt(self._context, key).run
-        future = self._builds.submit(run)
+        if key in self._hopeless:
+            future = self._builds.submit(give_up, self._context, key, self._hopeless[key])
+        else:
+            attempt = self._attempts[key] = Attempt(self._context, key)
+            future = self._builds.submit(attempt.run)
         self._running[key] = future
         future.add_done_callback(lambda _: self._signals.put(None))
 
@@ -237,28 +245,36 @@ class Daemon:
             if not future.done():
                 continue
             del self._running[key]
+            attempt = self._attempts.pop(key, None)
             error = future.exception()
             if error is not None:
-                self._pause_after(key, error)
+                self._pause_after(key, error, attempt)
                 continue
             outcome = future.result()
             log.debug("%s: %s", key, outcome.value)
             self.outcomes = [*self.outcomes[-99:], outcome]
-            self._errors.pop(key, None)
-            if outcome is Outcome.HELD:
+            if outcome is not Outcome.HELD:
+                self._errors.pop(key, None)
+                self._hopeless.pop(key, None)
+            else:
                 self._not_before[key] = time.monotonic() + HELD_PAUSE_S
 
-    def _pause_after(self, key: str, error: BaseException) -> None:
-        """Retry an attempt that raised (no store, or a bug), after ever longer pauses."""
+    def _pause_after(self, key: str, error: BaseException, attempt: Attempt | None) -> None:
+        """After an attempt that raised: a pause, and if nothing is left to try, giving up."""
         self._error = error
-        count = self._errors.get(key, 0)
-        pause_s = ERROR_PAUSES_S[min(count, len(ERROR_PAUSES_S) - 1)]
-        self._errors[key] = count + 1
+        parts = attempt.finished_parts if attempt else 0
+        errors = self._errors[key] = self._errors.get(key, Errors()).after(parts)
+        reason = errors.verdict(error)
+        if reason is not None:
+            self._hopeless[key] = reason
+        pause_s = 0.0 if reason is not None and attempt else errors.pause_s
         self._not_before[key] = time.monotonic() + pause_s
         known = isinstance(error, DscacheError)
         log.error(
-            "%s: %s; retrying in %g s", key, error, pause_s, exc_info=None if known else error
-        )
+            "%s: %s; %s", key, error,
+            f"retrying in {pause_s:g} s" if pause_s else "giving up",
+            exc_info=None if known else error,
+        )  # fmt: skip
 
     @contextmanager
     def _ending(self) -> Iterator[None]:

@@ -79,7 +79,7 @@ def test_whoever_waits_is_told_and_the_next_dataset_is_built(
     }
     client = dscache.Client(full_store.client_config._replace(home=tmp_path / "client"))
     builder = new_builder(datasets=datasets, max_builds=1, workers=1).start()
-    with pytest.raises(BuildFailed, match="the store at .* is full") as failed:
+    with pytest.raises(BuildFailed, match=r"the store at .* is full") as failed:
         client.get(Spec.of("greedy", "1.0.0", {"how": "absolute"}), timeout_s=ANSWER_S)
     assert failed.value.kind == "store"
     small = client.get(Spec.of("counting", "1.0.0", {}), timeout_s=60.0)

@@ -17,15 +17,20 @@ import pytest
 import dscache_builder.attempt.build
 import dscache_builder.daemon
 import dscache_builder.raw_watch
-from dscache.errors import StoreUnreachable
-from dscache.protocol import layout, manifests, wait
-from dscache.protocol.manifests import Checkpoint
+import dscache_builder.retries
+from dscache.errors import IntegrityError, StoreError, StoreUnreachable
+from dscache.protocol import layout, manifests, markers, wait
+from dscache.protocol.manifests import Checkpoint, Live
 from dscache.spec import Spec
 from dscache_builder.attempt.context import Outcome
+from dscache_builder.attempt.give_up import give_up
+from dscache_builder.attempt.requests import FailureReason
 from dscache_builder.config import BuilderConfig, DatasetSource
 from dscache_builder.daemon import POLL_S, Daemon
+from dscache_builder.hosting.messages import Tick
 from dscache_builder.raw_watch import RawWatch
-from simulation.actors import SPEC, FakeEngine, FakeHandler, FakeSession, HereAndNow
+from dscache_builder.retries import MAX_ERRORS, MAX_UNREACHABLE, Errors
+from simulation.actors import SHARDS, SPEC, FakeEngine, FakeHandler, FakeSession, HereAndNow
 from simulation.store import Bucket, SimulatedStore
 from support.running import wait_until
 
@@ -144,7 +149,7 @@ def test_what_was_answered_is_forgotten(daemon: Daemon, store: SimulatedStore) -
     other = Spec.of("photos", "1.0.0", {"size": 2})
     for spec in (SPEC, other):
         wait.put_request(store, spec, nonce="n", client="c")
-    daemon._errors[SPEC.key] = 1
+    daemon._errors[SPEC.key] = Errors(1)
     assert daemon.once() == [Outcome.ANSWERED, Outcome.ANSWERED]
     assert daemon._priorities == {}
     assert daemon._errors == {}
@@ -197,3 +202,124 @@ def test_a_raw_folder_that_is_not_there_does_not_end_the_builder(
         wait_until(lambda: "there" in watch._changed_at, "a change in the other folder is seen")
     finally:
         watch.stop()
+
+
+def hurry(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Let the daemon's pauses pass at once; return their lengths, as they come."""
+    pauses: list[float] = []
+    reap = daemon._reap
+
+    def reap_and_forget_the_pause() -> None:
+        now = time.monotonic()
+        reap()
+        pauses.extend(round(at - now) for at in daemon._not_before.values())
+        daemon._not_before.clear()
+
+    monkeypatch.setattr(daemon, "_reap", reap_and_forget_the_pause)
+    return pauses
+
+
+def until_answered(daemon: Daemon) -> None:
+    """Reconcile as `run` does until nothing is requested any more."""
+
+    def answered() -> bool:
+        daemon._reconcile()
+        return not daemon._running and not list(daemon.store.entries(layout.REQUESTS))
+
+    wait_until(answered, "all requests are answered", DEADLINE_S)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "tries"),
+    [
+        (ZeroDivisionError("a bug"), "builder", MAX_ERRORS),
+        (StoreError("a proxy refuses large bodies"), "store", MAX_ERRORS),
+        (StoreUnreachable("connection reset"), "store", MAX_UNREACHABLE),
+        (IntegrityError("an object of this key cannot be read"), "builder", 1),
+    ],
+)
+def test_whoever_waits_is_told_what_no_attempt_gets_past(
+    daemon: Daemon,
+    store: SimulatedStore,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    kind: str,
+    tries: int,
+) -> None:
+    opened: list[str] = []
+
+    @contextmanager
+    def raises(self: FakeEngine, spec: Spec, heartbeat: object) -> Iterator[FakeSession]:
+        opened.append(spec.key)
+        raise error
+        yield
+
+    pauses = hurry(daemon, monkeypatch)
+    monkeypatch.setattr(FakeEngine, "open", raises)
+    wait.put_request(store, SPEC, nonce="n", client="c")
+    until_answered(daemon)
+    failure = markers.read_failure(store, SPEC.key, "n")
+    assert failure is not None
+    assert failure.kind == kind
+    assert str(error) in failure.message
+    assert len(opened) == tries
+    assert pauses[: tries - 1] == [1, 5, 15, *[60] * 6][: tries - 1]
+    assert daemon._errors == {}
+    assert daemon._hopeless == {}
+
+
+def test_errors_are_counted_from_the_last_progress(
+    daemon: Daemon, store: SimulatedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A build of many hours outlives any number of hiccups of the store."""
+    monkeypatch.setattr(dscache_builder.attempt.build, "part_bytes", lambda estimated: 1)
+    whole = FakeSession.build
+    built: list[int] = []
+
+    def breaks_after_each_shard(self: FakeSession, *rest: Any) -> Iterator[Any]:
+        event = next(iter(whole(self, *rest)))
+        yield event
+        yield Tick()  # its part is recorded
+        built.append(event.index)
+        if event.index + 1 < SHARDS:
+            raise StoreError("a hiccup")
+
+    hurry(daemon, monkeypatch)
+    daemon._context.uploads = HereAndNow()
+    monkeypatch.setattr(dscache_builder.retries, "MAX_ERRORS", 2)
+    monkeypatch.setattr(FakeSession, "build", breaks_after_each_shard)
+    wait.put_request(store, SPEC, nonce="n", client="c")
+    until_answered(daemon)
+    assert built == list(range(SHARDS))
+    assert isinstance(markers.read_ready(store, SPEC.key), Live)
+
+
+@pytest.mark.parametrize("name", [layout.claim(SPEC.key), layout.ready(SPEC.key)])
+def test_an_unreadable_register_is_told_to_whoever_waits_for_it(
+    daemon: Daemon, store: SimulatedStore, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    hurry(daemon, monkeypatch)
+    other = Spec.of("photos", "1.0.0", {"size": 2})
+    store.put(name, b"\xff no manifest")
+    for spec in (SPEC, other):
+        wait.put_request(store, spec, nonce="n", client="c")
+    until_answered(daemon)
+    failure = markers.read_failure(store, SPEC.key, "n")
+    assert failure is not None
+    assert name in failure.message
+    assert isinstance(markers.read_ready(store, other.key), Live)
+    stored = store.get(name)
+    assert stored is not None
+    assert stored.body == b"\xff no manifest"
+
+
+def test_giving_up_leaves_a_dataset_that_is_ready_after_all(
+    daemon: Daemon, store: SimulatedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wait.put_request(store, SPEC, nonce="first", client="c")
+    daemon.once()
+    wait.put_request(store, SPEC, nonce="second", client="c")
+    reason = FailureReason("builder", "an error")
+    assert give_up(daemon._context, SPEC.key, reason) is Outcome.ANSWERED
+    assert markers.read_failure(store, SPEC.key, "second") is None
+    assert not list(store.entries(layout.REQUESTS))

@@ -80,7 +80,8 @@ BUILDER_ROOMS = {
         "config", "engine", "environments", "failure", "hosting", "scratch",
     },
     "attempt": {"engine", "failure", "hosting"},
-    "daemon": {"attempt", "config", "engine", "notify", "raw_watch", "reconcile"},
+    "retries": {"attempt"},
+    "daemon": {"attempt", "config", "engine", "notify", "raw_watch", "reconcile", "retries"},
     "commands": {"config", "engine", "environments", "failure", "handler_engine", "hosting"},
     "__main__": {
         "attempt", "commands", "config", "daemon", "environments", "handler_engine", "identity",

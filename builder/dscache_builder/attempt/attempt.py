@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from contextlib import ExitStack
 
-from dscache.errors import IntegrityError, NoSuchUpload, StoreFull
+from dscache.errors import IntegrityError, NoSuchUpload, StoreError, StoreFull
 from dscache.protocol import markers
 from dscache.protocol.manifests import Alias, Live, Request, Retired
 from dscache.spec import Spec
@@ -32,6 +32,7 @@ MAX_TAKEOVERS = 8
 SMALL_EXAMPLES = 2 * PREVIEW_EXAMPLES  # fewer take hardly longer to build than to draw
 RETRY_PAUSES_S = (1.0, 5.0, 15.0)
 EAGER_ROUNDS = 10
+MAX_ROUNDS = 100
 ROUND_PAUSE_S = 1.0
 
 
@@ -42,6 +43,7 @@ class Attempt:
         self.context = context
         self.store = context.store
         self.key = key
+        self.finished_parts = 0  # at the end of `run`, also when that raises
         self._open_handler = ExitStack()  # kept open for a preview that is drawn after the answer
         self._late_preview: Session | None = None
 
@@ -62,12 +64,18 @@ class Attempt:
             log.warning("%s: another builder has taken over the claim; stopped", self.key)
             return Outcome.LOST
         finally:
+            self.finished_parts = len(claim.value.parts)
             self._open_handler.close()
 
     def _until_answered(self) -> Outcome:
         rounds = 0
         while True:
             rounds += 1
+            if rounds > MAX_ROUNDS:
+                raise StoreError(
+                    f"{self.key}: its objects have changed under the builder {MAX_ROUNDS} times in "
+                    "a row: does something else write to builds/ or datasets/?"
+                )
             try:
                 if rounds > EAGER_ROUNDS:
                     self.heartbeat.pause_between_rounds(ROUND_PAUSE_S)

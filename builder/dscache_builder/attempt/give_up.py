@@ -1,0 +1,49 @@
+"""Answer the requests of a key that no attempt gets past, without building anything."""
+
+from __future__ import annotations
+
+import logging
+
+from dscache.errors import IntegrityError
+from dscache.protocol.manifests import Alias, Live, Ready
+
+from . import publish, requests
+from .claim import Claim
+from .context import AttemptContext, Outcome
+from .requests import FailureReason
+
+log = logging.getLogger("dscache_builder")
+
+
+def give_up(context: AttemptContext, key: str, reason: FailureReason) -> Outcome:
+    """Answer the requests of a key: by its ready marker if it has one, otherwise with the failure.
+
+    A claim that cannot be read is nobody's: its owner, if one is left, loses it at its next write.
+    As in an attempt, the requests are listed before the marker is read. Raises StoreUnreachable.
+    """
+    store = context.store
+    try:
+        claim = Claim.take(store, key, owner=context.owner, unique=context.unique)
+        if claim is None:
+            return Outcome.HELD
+    except IntegrityError as error:
+        log.warning("%s; going on without it", error)
+        claim = None
+    listed = requests.list_requests(store, key)
+    ready = _readable_ready(context, key)
+    if isinstance(ready, Alias):
+        requests.forward(store, key, listed, ready.spec)
+    if not isinstance(ready, (Live, Alias)):
+        log.error("%s: %s: %s", key, reason.kind, reason.message)
+        requests.put_failures(store, key, listed.nonces, reason, builder=context.builder)
+    requests.delete(store, key, listed.nonces, listed.cancels)
+    if claim is not None:
+        claim.release(keep=True)
+    return Outcome.ANSWERED if isinstance(ready, (Live, Alias)) else Outcome.FAILED
+
+
+def _readable_ready(context: AttemptContext, key: str) -> Ready | None:
+    try:
+        return publish.read_ready(context.store, key).value
+    except IntegrityError:
+        return None  # clients cannot read it either: the failure tells them
