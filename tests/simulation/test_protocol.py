@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import dscache_builder.attempt.attempt
 import dscache_builder.attempt.build
 from dscache.protocol import layout, manifests
 from dscache.protocol.manifests import Checkpoint, Failure, Live
@@ -27,6 +28,12 @@ SEEDS = 60
 def _a_part_per_shard(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shards of a few bytes, a part each: more requests between which things can go wrong."""
     monkeypatch.setattr(dscache_builder.attempt.build, "part_bytes", lambda estimated: 1)
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Faults are crowded into one build here: nobody is to conclude that the build is the cause."""
+    monkeypatch.setattr(dscache_builder.attempt.attempt, "MAX_TAKEOVERS", 10)
 
 
 def run(world: World, tmp_path: Path, **handler: Any) -> tuple[list[Client], FakeHandler]:

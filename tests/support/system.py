@@ -19,6 +19,7 @@ from dscache_builder.environments.environment import Environments
 from dscache_builder.hosting.client import HostClient
 from dscache_builder.hosting.messages import HostRequest
 from support.counting import counting, write_numbers
+from support.deadly import DEADLY
 from support.greedy import GREEDY
 from support.packages import own_wheels
 from support.running import Builder, idle, write_builder_toml
@@ -29,7 +30,7 @@ from support.troubles import PLAIN, TROUBLES, write_samples
 def wheelhouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Wheels of the SDK, of our handlers, and of the handler packages for tests."""
     folder = own_wheels(tmp_path_factory.mktemp("wheelhouse"))
-    for package in (counting(), counting("2.0.0", factor=100), TROUBLES, PLAIN, GREEDY):
+    for package in (counting(), counting("2.0.0", factor=100), TROUBLES, PLAIN, GREEDY, DEADLY):
         package.wheel(tmp_path_factory.mktemp(package.name), folder)
     return folder
 

@@ -28,7 +28,7 @@ from .requests import FailureReason, RequestSet
 
 log = logging.getLogger("dscache_builder")
 
-MAX_TAKEOVERS = 8
+MAX_TAKEOVERS = 3  # infra/systemd/dscache-builder.service allows as many restarts, and more
 SMALL_EXAMPLES = 2 * PREVIEW_EXAMPLES  # fewer take hardly longer to build than to draw
 RETRY_PAUSES_S = (1.0, 5.0, 15.0)
 EAGER_ROUNDS = 10
@@ -49,10 +49,22 @@ class Attempt:
 
     def run(self) -> Outcome:
         """Claim the key, answer all its requests, release it. Raises StoreUnreachable."""
+        try:
+            return self._run()
+        finally:
+            self.context.quarantine.leave(self.key)
+
+    def _run(self) -> Outcome:
         context = self.context
-        claim = Claim.take(self.store, self.key, owner=context.owner, unique=context.unique)
+        claim = Claim.take(
+            self.store,
+            self.key,
+            owner=context.owner,
+            unique=context.unique,
+            may_follow_dead=lambda: context.quarantine.enter(self.key),
+        )
         if claim is None:
-            log.debug("%s: another builder holds the claim", self.key)
+            log.debug("%s: another builder holds the claim, or died with it", self.key)
             return Outcome.HELD
         log.debug("%s: claimed (%d takeovers)", self.key, claim.value.takeovers)
         self.claim = claim

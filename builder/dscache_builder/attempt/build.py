@@ -82,6 +82,7 @@ class Build:
     _in_flight: list[tuple[FilledPart, Future[str]]] = field(default_factory=list)
     _ready_parts: list[FilledPart] = field(default_factory=list)
     _unreleased_bytes: int = 0
+    _resumable: bool = True
 
     def seal(self, plan: PlanSummary, plan_s: float) -> None:
         """Build what is missing, upload it, and write the seal.
@@ -92,6 +93,7 @@ class Build:
             NoSuchUpload: the upload has expired; start over.
         """
         started = time.monotonic()
+        self._resumable = plan.resumable
         _check_revision(self.session.resolved, plan)
         self._resume(plan)
         kept = [shard for part in self._parts for shard in part.shards]
@@ -214,7 +216,8 @@ class Build:
             self._record(*self._in_flight.pop(0))
             recorded = True
         if recorded:
-            self.claim.write(parts=list(self._parts), takeovers=0)
+            progress = {"takeovers": 0} if self._resumable else {}  # a plain handler loses it
+            self.claim.write(parts=list(self._parts), **progress)
         while self._ready_parts and len(self._in_flight) < UPLOADS_IN_FLIGHT:
             self._send(self._ready_parts.pop(0))
 

@@ -39,13 +39,20 @@ class Claim:
 
     @classmethod
     def take(
-        cls, store: Objects, key: str, *, owner: str, unique: Callable[[], str]
+        cls,
+        store: Objects,
+        key: str,
+        *,
+        owner: str,
+        unique: Callable[[], str],
+        may_follow_dead: Callable[[], bool] = lambda: True,
     ) -> Claim | None:
         """Claim the key; None while another builder holds it.
 
         `owner` is `<builder id>:<process nonce>`. Only one process at a time has a builder id, so
         a claim of an earlier process with the same id is taken over immediately. The checkpoint is
-        kept, and `takeovers` counts the owners that had not released the claim.
+        kept, and `takeovers` counts the owners that had not released the claim: builders that died,
+        as far as anybody can tell. `may_follow_dead` is asked before one more is counted.
         """
         before, if_match = markers.read_checkpoint(store, key)
         if before is None:
@@ -53,6 +60,8 @@ class Claim:
         elif not may_take(before, owner, store.now()):
             return None
         died = before.owner not in ("", owner)
+        if died and not may_follow_dead():
+            return None
         value = msgspec.structs.replace(before, takeovers=before.takeovers + died)
         claim = cls(store, key, value, "", unique)
         try:

@@ -6,12 +6,13 @@ import enum
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dscache.store.objects import Objects
 
 from ..engine import Engine
 from .progress import Reporter
+from .quarantine import Quarantine
 
 
 class Outcome(enum.Enum):
@@ -37,6 +38,7 @@ class AttemptContext:
         stopping: whether the daemon shuts down.
         scratch_bytes: finished shards that may wait for their upload, in bytes.
         reporter: makes the reporter of a key.
+        quarantine: of the keys whose last builder died.
     """
 
     store: Objects
@@ -50,3 +52,4 @@ class AttemptContext:
     sleep: Callable[[float], None] = time.sleep
     scratch_bytes: int = 2 << 30
     reporter: Callable[[str], Reporter] = lambda _: Reporter()
+    quarantine: Quarantine = field(default_factory=Quarantine)

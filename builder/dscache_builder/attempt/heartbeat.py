@@ -44,6 +44,8 @@ class Heartbeat:
         self.check_stopping()
         self._claim.renew_if_due()
         self._reporter.tick()
+        if not self._claim.value.takeovers:
+            self._context.quarantine.leave(self._claim.key)
         if not self.answered and self._context.clock() - self._polled_at >= CANCEL_POLL_S:
             self._poll_requests()
 
