@@ -207,7 +207,8 @@ class Checkpoint(Manifest, kw_only=True):
 
     Never deleted; every write is conditional; `counter` and `nonce` keep bodies from repeating.
     `owner` is "" when the claim is released. `expires_at` is server time. `upload_nonce` is in the
-    metadata of the upload, so a HEAD says which build the zip is from.
+    metadata of the upload, so a HEAD says which build the zip is from. `seals` counts the seals
+    of that upload: more than one if a part had to be built again.
     """
 
     owner: str
@@ -220,6 +221,7 @@ class Checkpoint(Manifest, kw_only=True):
     plan_digest: str = ""
     parts: list[PartRecord] = []
     seal: Seal | None = None
+    seals: int = 0
     takeovers: int = 0
 
 

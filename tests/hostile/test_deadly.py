@@ -56,7 +56,7 @@ def test_it_fails_before_systemd_gives_up_and_the_others_are_built(
         assert starts <= (MAX_TAKEOVERS + 1) * deadly + 1
         builder.start()
         wait_until(
-            lambda: builder.process and builder.process.poll() is not None or all_failed(),
+            lambda: (builder.process and builder.process.poll() is not None) or all_failed(),
             "the builder is killed, or says that these fail",
         )
     for topic in topics[:-1]:

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from dscache.protocol.manifests import Checkpoint, Failure, Live
 from dscache.spec import Spec
 from dscache_builder.failure import EnvironmentFailed, HandlerFailure
 from simulation.actors import SHARDS, SPEC, Client, FakeHandler, builder, evictor
+from simulation.store import md5
 from simulation.world import Faults, World
 
 SEEDS = 60
@@ -63,10 +66,18 @@ def assert_zip_of(client: Client) -> None:
         for member in client.answer.members:
             at = client.zip_body[member.offset : member.offset + member.size]
             assert at == archive.read(member.name)
+            assert zlib.crc32(at) == member.crc32
 
 
-def test_undisturbed_is_one_build(tmp_path: Path) -> None:
+def other_etag(etag: str) -> str:
+    """As a store makes it whose etag is the MD5 of the whole, or random, or anything else."""
+    return md5(etag.encode())
+
+
+@pytest.mark.parametrize("final_etag", [str, other_etag])
+def test_undisturbed_is_one_build(tmp_path: Path, final_etag: Callable[[str], str]) -> None:
     world = World(1, Faults())
+    world.bucket.final_etag = final_etag
     clients, fake = run(world, tmp_path)
     assert fake.shards_built == SHARDS
     for client in clients:
@@ -115,9 +126,13 @@ def test_rules_hold(tmp_path: Path, kind: str, evictions: int) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_rules_hold_when_the_handler_is_not_repeatable(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("final_etag", [str, other_etag])
+def test_rules_hold_when_the_handler_is_not_repeatable(
+    tmp_path: Path, kind: str, final_etag: Callable[[str], str]
+) -> None:
     for seed in range(SEEDS):
         world = World(seed, KINDS[kind])
+        world.bucket.final_etag = final_etag
         evictor(world, SPEC.key, 1)
         clients, _ = run(world, tmp_path, variant=lambda w=world: w.random.randrange(3))
         for client in clients:

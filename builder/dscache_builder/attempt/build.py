@@ -307,7 +307,8 @@ class Build:
             timings=timings,
             repeatable=plan.resumable and all(sample.repeatable for sample in bad),
         )
-        self.claim.write(parts=list(self._parts), seal=seal, takeovers=0)
+        seals = self.claim.value.seals + 1
+        self.claim.write(parts=list(self._parts), seal=seal, seals=seals, takeovers=0)
 
 
 def _check_revision(spec: Spec, plan: PlanSummary) -> None:

@@ -123,6 +123,7 @@ NO_UPLOAD: dict[str, Any] = {
     "plan_digest": "",
     "parts": [],
     "seal": None,
+    "seals": 0,
 }
 
 

@@ -6,6 +6,7 @@ Step numbers are those of docs/protocol.md#a-build-step-by-step.
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -21,6 +22,7 @@ from .claim import Claim
 from .parts import keep_prefix
 
 UPLOAD_METADATA = "dscache-upload"
+_MULTIPART_ETAG = re.compile(r"[0-9a-f]{32}-[0-9]+")
 
 
 class Step(enum.Enum):
@@ -63,13 +65,20 @@ def next_step(head: Head | None, checkpoint: Checkpoint) -> Step:
 def is_sealed(head: Head, checkpoint: Checkpoint) -> bool:
     """Whether the zip is the one that this checkpoint sealed.
 
-    Compares etags; where etags are not MD5, and the expected one is unknown, the nonce in the
-    upload's metadata.
+    The etag says so where it is made as Amazon S3 makes it. Elsewhere the nonce in the upload's
+    metadata does, as long as that upload was sealed only once: two seals are two contents.
     """
-    assert checkpoint.seal is not None
-    if checkpoint.seal.zip_etag:
-        return head.etag == checkpoint.seal.zip_etag
-    return head.metadata.get(UPLOAD_METADATA) == checkpoint.upload_nonce
+    seal = checkpoint.seal
+    assert seal is not None
+    if head.etag == seal.zip_etag:
+        return True
+    etag_decides = seal.zip_etag and _MULTIPART_ETAG.fullmatch(head.etag)
+    return (
+        not etag_decides
+        and checkpoint.seals <= 1
+        and head.size == seal.zip_size
+        and head.metadata.get(UPLOAD_METADATA) == checkpoint.upload_nonce
+    )
 
 
 def zip_name(claim: Claim, generation: int | None = None) -> str:
