@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import itertools
+import random
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import blake3
 
-from dscache.protocol import layout, markers, wait
+from dscache.errors import StoreUnreachable
+from dscache.protocol import layout, manifests, markers, wait
 from dscache.protocol.manifests import Failure, Live
 from dscache.protocol.retire import retire
 from dscache.spec import Spec
 from dscache_builder import reconcile
 from dscache_builder.attempt.attempt import Attempt
-from dscache_builder.attempt.context import AttemptContext
+from dscache_builder.attempt.context import AttemptContext, Outcome
 from dscache_builder.failure import HandlerFailure
-from dscache_builder.hosting.messages import Event, PlannedShard, PlanSummary, ShardBuilt
+from dscache_builder.hosting.messages import Event, PlannedShard, PlanSummary, ShardBuilt, Tick
 from simulation.store import SimulatedStore
-from simulation.world import World
+from simulation.world import RuleBroken, World
 
 SPEC = Spec.of("photos", "1.0.0", {"size": 1})
 SHARDS = 3
@@ -39,6 +41,8 @@ class FakeHandler:
     resolved: Spec = SPEC
     serial: Iterator[int] = field(default_factory=itertools.count)
     broken: list[HandlerFailure] = field(default_factory=list)
+    takes_s: int = 0  # seconds per shard; a heartbeat follows each
+    passes: Callable[[], object] = lambda: None  # a second passes
     opened: int = 0
     shards_built: int = 0
 
@@ -59,6 +63,9 @@ class FakeSession:
     def build(self, indices: Iterable[int], may_start: Callable[[], bool]) -> Iterator[Event]:
         for index in indices:
             assert may_start()
+            for _ in range(self.handler.takes_s):
+                self.handler.passes()
+                yield Tick()
             if self.handler.fails():
                 raise HandlerFailure("handler", "the handler failed")
             body = f"shard {index} variant {self.handler.variant()}".encode()
@@ -90,9 +97,11 @@ class FakeSession:
 @dataclass
 class FakeEngine:
     handler: FakeHandler
+    opened: Callable[[], None] = lambda: None
 
     @contextmanager
     def open(self, spec: Spec, heartbeat: Callable[[], None]) -> Iterator[FakeSession]:
+        self.opened()
         self.handler.opened += 1
         if self.handler.broken:
             raise self.handler.broken.pop()
@@ -112,6 +121,55 @@ class HereAndNow(Executor):
         return future
 
 
+class Later(Future[Any]):
+    """A part that is sent when somebody waits for it, or looks and chance wills it."""
+
+    def __init__(self, send: Callable[[], object], chance: random.Random) -> None:
+        super().__init__()
+        self._send: Callable[[], object] | None = send
+        self._chance = chance
+
+    def send(self) -> None:
+        """Send it, once."""
+        send, self._send = self._send, None
+        if send is not None:
+            try:
+                self.set_result(send())
+            except Exception as error:  # noqa: BLE001 - a future carries whatever was raised
+                self.set_exception(error)
+
+    def done(self) -> bool:
+        if self._chance.random() < 0.5:
+            self.send()
+        return super().done()
+
+    def result(self, timeout: float | None = None) -> Any:
+        self.send()
+        return super().result(timeout)
+
+
+class InAnyOrder(Executor):
+    """Two parts are in flight, and either may arrive first; one of a broken attempt never does."""
+
+    def __init__(self, chance: random.Random) -> None:
+        self._chance = chance
+        self._sent: list[Later] = []
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        if self._sent and self._chance.random() < 0.5:
+            self._sent.pop().send()  # the one before it, before or after this one
+        future = Later(lambda: fn(*args, **kwargs), self._chance)
+        self._sent.append(future)
+        return future
+
+
+def send_now(futures: Iterable[Future[Any]], timeout: float) -> None:
+    """In place of `concurrent.futures.wait`: what is waited for is sent."""
+    for future in futures:
+        if isinstance(future, Later):
+            future.send()
+
+
 def builder(world: World, name: str, handler: FakeHandler, rounds: int | None = None) -> None:
     """A builder that looks for waiting keys `rounds` times; a crash ends it.
 
@@ -123,8 +181,8 @@ def builder(world: World, name: str, handler: FakeHandler, rounds: int | None = 
     def body(store: SimulatedStore) -> None:
         context = AttemptContext(
             store=store,
-            engine=FakeEngine(handler),
-            uploads=HereAndNow(),
+            engine=FakeEngine(handler, lambda: world.opened.update({name: world.steps})),
+            uploads=InAnyOrder(world.random) if world.in_any_order else HereAndNow(),
             owner=f"{name}:1",
             builder=name,
             unique=lambda: f"{name}-{next(serial)}",
@@ -133,18 +191,36 @@ def builder(world: World, name: str, handler: FakeHandler, rounds: int | None = 
         )
         others = [actor for actor in world.actors if actor.name != name]
         for _ in itertools.count() if rounds is None else range(rounds):
-            entries = list(store.entries(layout.REQUESTS))
-            for name_of_cancel in reconcile.stray_cancels(entries):
-                store.delete(name_of_cancel)
-            keys = [waiting.key for waiting in reconcile.by_need(entries, lambda *_: 5)]
-            for key in keys:
-                Attempt(context, key).run()
+            keys = ["unknown"]
+            with suppress(StoreUnreachable):
+                keys = _waiting(store)
+                for key in keys:
+                    if Attempt(context, key).run() is Outcome.LOST:
+                        _check_lost(store, key, context.owner)
             if rounds is None:
                 world.bucket.clock += 5.0
-                if not keys and all(actor.done for actor in others):
+                if not keys and all(actor.done for actor in others) and not world.bucket.late:
                     return
 
     world.add(name, body)
+
+
+def _waiting(store: SimulatedStore) -> list[str]:
+    """The keys to build, as the daemon finds them."""
+    entries = list(store.entries(layout.REQUESTS))
+    for name_of_cancel in reconcile.stray_cancels(entries):
+        store.delete(name_of_cancel)
+    return [waiting.key for waiting in reconcile.by_need(entries, lambda *_: 5)]
+
+
+def _check_lost(store: SimulatedStore, key: str, owner: str) -> None:
+    """A builder gives a claim up only when it is somebody else's."""
+    stored = store.bucket.objects.get(layout.claim(key))
+    if stored is None:
+        return  # a fault: the object was lost
+    claim = manifests.decode(stored.body, manifests.Checkpoint, where=key)
+    if claim.owner == owner:
+        raise RuleBroken(f"{owner} gave up a claim that it holds")
 
 
 @dataclass
@@ -159,8 +235,10 @@ class Client:
 
     def act(self, world: World, name: str, *, cancels: bool = False) -> Client:
         def body(store: SimulatedStore) -> None:
-            while not self._get(store, name, cancels):
-                pass
+            done = False
+            while not done:
+                with suppress(StoreUnreachable):
+                    done = self._get(store, name, cancels)
 
         world.add(name, body)
         return self
@@ -178,7 +256,8 @@ class Client:
             while isinstance(found, wait.OutstandingRequest):
                 store._step("waits")
                 self.looks += 1
-                found = wait.look(store, found, ask)
+                with suppress(StoreUnreachable):
+                    found = wait.look(store, found, ask)
         else:
             found = ready
         self.answer = found
@@ -206,7 +285,20 @@ def evictor(world: World, key: str, times: int) -> None:
         for i in range(times):
             for _ in range(20):
                 store._step("considers cleaning")
-                if retire(store, key, nonce=f"evictor-{i}"):
-                    break
+                with suppress(StoreUnreachable):
+                    if retire(store, key, nonce=f"evictor-{i}"):
+                        break
 
     world.add("evictor", body)
+
+
+def vandal(world: World, key: str, times: int) -> None:
+    """Somebody who may write requests, and writes anything."""
+
+    def body(store: SimulatedStore) -> None:
+        for i in range(times):
+            name = layout.request(key, f"junk{i}")
+            with suppress(StoreUnreachable):
+                store.put(name, world.random.choice([b"", b"{}", b"\xff", b'{"schema":1}']))
+
+    world.add("vandal", body)

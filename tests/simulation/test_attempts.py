@@ -30,7 +30,7 @@ from dscache_builder.attempt.progress import BucketReporter
 from dscache_builder.failure import HandlerFailure
 from dscache_builder.hosting.messages import ShardBuilt
 from simulation.actors import SHARDS, SPEC, FakeEngine, FakeHandler, FakeSession, HereAndNow
-from simulation.store import Bucket, SimulatedStore
+from simulation.store import Bucket, Fate, SimulatedStore
 
 
 class Bench:
@@ -39,7 +39,7 @@ class Bench:
     def __init__(self, folder: Path, spec: Spec = SPEC) -> None:
         self.bucket = Bucket()
         self.requests: list[str] = []
-        self.store = SimulatedStore(self.bucket, self.step, lambda: False)
+        self.store = SimulatedStore(self.bucket, self.step)
         self.handler = FakeHandler(folder, resolved=spec)
         self.spec = spec
         self.before: Callable[[str], None] = lambda label: None
@@ -319,5 +319,5 @@ def test_a_request_that_was_answered_before_its_answer_arrived_was_put(bench: Be
             bench.bucket.objects.pop(layout.request(SPEC.key, "n"), None)
 
     bench.before = quick_builder
-    store = SimulatedStore(bench.bucket, bench.step, lambda: True)
+    store = SimulatedStore(bench.bucket, bench.step, lambda: Fate.REPEATED)
     assert wait.put_request(store, SPEC, nonce="n", client="c").nonce == "n"

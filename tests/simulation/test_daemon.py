@@ -39,7 +39,7 @@ DEADLINE_S = 20.0
 
 @pytest.fixture
 def store() -> SimulatedStore:
-    return SimulatedStore(Bucket(), lambda label: None, lambda: False)
+    return SimulatedStore(Bucket(), lambda label: None)
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ def failure_of(error: Exception, store: SimulatedStore, tmp_path: Path) -> Handl
 
 @pytest.fixture
 def store() -> SimulatedStore:
-    return SimulatedStore(Bucket(), lambda label: None, lambda: False)
+    return SimulatedStore(Bucket(), lambda label: None)
 
 
 @pytest.mark.parametrize(

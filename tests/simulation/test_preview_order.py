@@ -47,7 +47,7 @@ def test_nobody_waits_for_the_picture_of_a_small_dataset(
     def planned(work: FakeSession) -> PlanSummary:
         return replace(plan(work), examples=examples)
 
-    store = SimulatedStore(Bucket(), lambda label: None, lambda: False)
+    store = SimulatedStore(Bucket(), lambda label: None)
     drawn: list[tuple[bool, bool]] = []
     monkeypatch.setattr(FakeSession, "plan", planned)
     monkeypatch.setattr(FakeSession, "preview", lambda *_: "")
@@ -65,7 +65,7 @@ def test_the_handler_is_closed_when_a_late_preview_fails(
 
     closed: list[bool] = []
     monkeypatch.setattr(FakeSession, "preview", fails)
-    store = SimulatedStore(Bucket(), lambda label: None, lambda: False)
+    store = SimulatedStore(Bucket(), lambda label: None)
     with pytest.raises(DscacheError, match="nothing to draw"):
         _run(store, tmp_path, [], closed)
     assert closed == [True]

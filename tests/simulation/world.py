@@ -1,20 +1,25 @@
 """Actors that run the real protocol code, one store request at a time, in a random but repeatable
-order, with crashes, pauses, expiring claims and uploads, and lost answers; and the rules that must
-hold after every request (DESIGN §5)."""
+order, with crashes, pauses, expiring claims and uploads, lost claims, lost answers, outages and late
+writes; and the rules that must hold after every request (docs/protocol.md#how-it-is-tested)."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import random
 import threading
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from dscache.errors import StoreError
 from dscache.protocol import layout, manifests
-from dscache.protocol.manifests import Alias, Live
-from simulation.store import Bucket, SimulatedStore
+from dscache.protocol.manifests import Alias, Checkpoint, Live, Ready, Retired
+from simulation.store import Bucket, Fate, SimulatedStore, Stored
 
 MAX_STEPS = 6_000
+EXPIRE_S = 120.0  # longer than a claim lives
+ARRIVES = 0.1  # chance per step that a late write arrives
 STEP_TIMEOUT_S = 30.0
 
 
@@ -34,6 +39,9 @@ class Faults:
     answer_lost: float = 0.0
     expire_claims: float = 0.0
     expire_upload: float = 0.0
+    lose_claim: float = 0.0
+    outage: float = 0.0
+    late: float = 0.0
     switch: float = 0.3
     most: int = 3
 
@@ -48,7 +56,7 @@ class Actor:
         self.dead = False
         self.error: BaseException | None = None
         self.turn = threading.Event()
-        self.store = SimulatedStore(world.bucket, self.step, world.answer_lost)
+        self.store = SimulatedStore(world.bucket, self.step, world.fate, world.read_fate)
         self._body = body
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -80,10 +88,14 @@ class World:
     faults: Faults
     bucket: Bucket = field(default_factory=Bucket)
     trace: list[str] = field(default_factory=list)
-    answered: set[str] = field(default_factory=set)
+    answered: set[tuple[str, float]] = field(default_factory=set)
+    failed: set[str] = field(default_factory=set)
     first_content: dict[str, str] = field(default_factory=dict)
-    known_requests: set[str] = field(default_factory=set)
-    faults_done: int = 0
+    known_requests: dict[tuple[str, float], int] = field(default_factory=dict)
+    opened: dict[str, int] = field(default_factory=dict)
+    faults_done: Counter[str] = field(default_factory=Counter)
+    fair: bool = False  # nobody is paused for long: whoever works can renew its claim in time
+    in_any_order: bool = False  # parts of one build are sent side by side
     calm: bool = False
 
     def __post_init__(self) -> None:
@@ -93,6 +105,9 @@ class World:
         self.steps = 0
         self.crash_at: tuple[str, int] | None = None
         self.requests_of: dict[str, int] = {}
+        self._claims: dict[str, tuple[Stored, Checkpoint]] = {}
+        self._ready: dict[str, tuple[Stored, Ready]] = {}
+        self._jumped_at = self.bucket.clock
 
     # -- scheduling
 
@@ -110,11 +125,10 @@ class World:
                 current = self.random.choice(alive)
             assert current is not None
             self._give_turn(current)
-            self._check()
+            if current.error is not None:
+                raise current.error
+            self._check(current.name)
             self._disturb()
-        for actor in self.actors:
-            if actor.error is not None:
-                raise actor.error
 
     def _give_turn(self, actor: Actor) -> None:
         self.steps += 1
@@ -133,39 +147,71 @@ class World:
         actor.turn.wait()
         count = self.requests_of[actor.name] = self.requests_of.get(actor.name, 0) + 1
         scheduled = self.crash_at == (actor.name, count)
-        if scheduled or (actor.name.startswith("builder") and self._fault(self.faults.crash)):
+        crashes = actor.name.startswith("builder") and self._fault("crash", self.faults.crash)
+        if scheduled or crashes:
             self.trace.append(f"{actor.name}: CRASHES before {label}")
             actor.dead = True
             raise Crash
         self.trace.append(f"{actor.name}: {label}")
 
-    def answer_lost(self) -> bool:
-        lost = self._fault(self.faults.answer_lost)
-        if lost:
-            self.trace.append("   … and its answer is lost, so it is sent again")
-        return lost
+    def fate(self) -> Fate:
+        """What becomes of a write."""
+        if self._fault("answer lost", self.faults.answer_lost):
+            return self._traced(Fate.REPEATED)
+        if self._fault("late write", self.faults.late):
+            return self._traced(Fate.LATE)
+        return self.read_fate()
 
-    def _fault(self, chance: float) -> bool:
-        if self.calm or self.faults_done >= self.faults.most or self.random.random() >= chance:
+    def read_fate(self) -> Fate:
+        """What becomes of a read."""
+        if self._fault("outage", self.faults.outage):
+            return self._traced(Fate.UNREACHABLE)
+        return Fate.ANSWERED
+
+    def _traced(self, fate: Fate) -> Fate:
+        self.trace.append(f"   … and {fate.value}")
+        return fate
+
+    def _fault(self, kind: str, chance: float) -> bool:
+        if not chance or self.calm or self.faults_done.total() >= self.faults.most:
             return False
-        self.faults_done += 1
+        if self.random.random() >= chance:
+            return False
+        self.faults_done[kind] += 1
         return True
 
     def _disturb(self) -> None:
-        if self._fault(self.faults.expire_claims):
+        if self._fault("claims expire", self.faults.expire_claims):
             self.trace.append("time passes: claims expire")
-            self.bucket.clock += 120.0
-        if self.bucket.uploads and self._fault(self.faults.expire_upload):
+            self.bucket.clock += EXPIRE_S
+            self._jumped_at = self.bucket.clock
+        if self.bucket.uploads and self._fault("upload expires", self.faults.expire_upload):
             upload = self.random.choice(sorted(self.bucket.uploads))
             self.trace.append(f"{upload} expires")
             del self.bucket.uploads[upload]
+        claims = [name for name in self.bucket.objects if name.startswith(layout.BUILDS)]
+        if claims and self._fault("claim lost", self.faults.lose_claim):
+            lost = self.random.choice(sorted(claims))
+            self.trace.append(f"{lost} is lost")
+            del self.bucket.objects[lost]
+            self._claims.pop(lost, None)
+        if self.bucket.late and self.random.random() < ARRIVES:
+            self._arrive(self.bucket.late.pop(self.random.randrange(len(self.bucket.late))))
+
+    def _arrive(self, write: Callable[[], object]) -> None:
+        self.trace.append("a late write arrives")
+        with contextlib.suppress(StoreError):
+            write()
+        self._check("the network")
 
     # -- rules
 
-    def _check(self) -> None:
+    def _check(self, actor: str) -> None:
         try:
             self._check_zips()
-            self._check_ready()
+            self._check_claims(actor)
+            self._check_ready(actor)
+            self._check_failures()
             self._check_requests()
         except RuleBroken as broken:
             raise RuleBroken(
@@ -179,12 +225,30 @@ class World:
                 if self.first_content.setdefault(name, digest) != digest:
                     raise RuleBroken(f"two contents under {name}")
 
-    def _check_ready(self) -> None:
-        for name, stored in list(self.bucket.objects.items()):
+    def _check_claims(self, actor: str) -> None:
+        """A claim is taken from nobody who holds it, and names no upload that was aborted."""
+        for name, stored in self._below(layout.BUILDS):
+            before, claim = self._claims.get(name, (None, None))
+            if before is not stored:
+                new = manifests.decode(stored.body, Checkpoint, where=name)
+                if claim is not None and _robbed(claim, new, self.bucket.clock):
+                    raise RuleBroken(f"{actor} took {name} from {claim.owner}, who holds it")
+                self._claims[name] = stored, new
+            owner = self._claims[name][1]
+            lapsed = self._jumped_at < owner.expires_at < self.bucket.clock
+            if self.fair and lapsed and owner.owner == f"{actor}:1":
+                raise RuleBroken(f"{actor} works, and let its claim expire")
+
+    def _check_ready(self, actor: str) -> None:
+        for name, stored in self._below(layout.DATASETS):
             if not name.endswith(".ready"):
                 continue
-            ready = manifests.decode_ready(stored.body, where=name)
-            key = name.removeprefix(layout.DATASETS).removesuffix(".ready")
+            before, old = self._ready.get(name, (None, None))
+            if before is not stored:
+                ready = manifests.decode_ready(stored.body, where=name)
+                self._check_change(name, old, ready, actor)
+                self._ready[name] = stored, ready
+            ready = self._ready[name][1]
             if isinstance(ready, Live):
                 zipped = self.bucket.objects.get(ready.zip_key)
                 if zipped is None or zipped.etag != ready.zip_etag:
@@ -192,19 +256,57 @@ class World:
                 if len(zipped.body) != ready.zip_size:
                     raise RuleBroken(f"{name}: zip_size {ready.zip_size} is {len(zipped.body)}")
             if isinstance(ready, (Live, Alias)):
-                self.answered |= {r for r in self._requests() if r.startswith(f"{key}.")}
+                key = name.removeprefix(layout.DATASETS).removesuffix(".ready")
+                self.answered |= {r for r in self._requests() if r[0].startswith(f"{key}.")}
+
+    def _check_change(self, name: str, old: Ready | None, new: Ready, actor: str) -> None:
+        """A marker goes from state to state as documented, and no builder discards a good zip."""
+        generation = -1 if old is None or isinstance(old, Alias) else old.generation
+        if isinstance(old, Alias) and new != old:
+            raise RuleBroken(f"{actor} changed the alias {name}")
+        if isinstance(new, Live) and (isinstance(old, Live) or new.generation != generation + 1):
+            raise RuleBroken(f"{actor}: {name} from {old} to generation {new.generation}")
+        by_builder = isinstance(new, Retired) and "sealed" in new.reason
+        explained = self.faults_done["claim lost"] or self.bucket.final_etag is not str
+        if by_builder and not explained:
+            raise RuleBroken(f"{actor} retired {name}, though no claim was lost")
+
+    def _check_failures(self) -> None:
+        """A failure of a handler answers only who asked before that handler was called."""
+        for name, stored in self._below(layout.DATASETS):
+            failure = layout.parse_failure(name)
+            topic = f"{failure.key}.{failure.nonce}" if failure else ""
+            if failure is None or topic in self.failed:
+                continue
+            self.failed.add(topic)
+            content = manifests.decode(stored.body, manifests.Failure, where=name)
+            asked = min((at for (t, _), at in self.known_requests.items() if t == topic), default=0)
+            if content.kind == "handler" and asked > self.opened.get(content.builder, 0):
+                raise RuleBroken(f"{name} answers a request that came after the handler was called")
 
     def _check_requests(self) -> None:
         present = self._requests()
-        for name in self.bucket.objects:
-            failure = layout.parse_failure(name)
-            if failure:
-                self.answered.add(f"{failure.key}.{failure.nonce}")
-        unanswered = self.known_requests - present - self.answered
+        gone = [request for request in self.known_requests if request not in present]
+        unanswered = [r for r in gone if r not in self.answered and r[0] not in self.failed]
         if unanswered:
             raise RuleBroken(f"deleted unanswered: {sorted(unanswered)}")
-        self.known_requests |= present
+        for request in present:
+            self.known_requests.setdefault(request, self.steps)
 
-    def _requests(self) -> set[str]:
-        found = (layout.parse_request(name) for name in self.bucket.objects)
-        return {f"{request.key}.{request.nonce}" for request in found if request}
+    def _requests(self) -> set[tuple[str, float]]:
+        """Topic of each request that is there, with the time it was written: nothing shows a
+        client that its name is used a second time."""
+        return {
+            (f"{request.key}.{request.nonce}", stored.modified)
+            for name, stored in self._below(layout.REQUESTS)
+            if (request := layout.parse_request(name))
+        }
+
+    def _below(self, prefix: str) -> list[tuple[str, Stored]]:
+        return [item for item in self.bucket.objects.items() if item[0].startswith(prefix)]
+
+
+def _robbed(before: Checkpoint, after: Checkpoint, now: float) -> bool:
+    """Whether the claim went to another builder before it expired or was released."""
+    same = before.owner.partition(":")[0] == after.owner.partition(":")[0]
+    return bool(before.owner and after.owner) and not same and before.expires_at > now

@@ -41,7 +41,7 @@ def bucket() -> Bucket:
 
 @pytest.fixture
 def store(bucket: Bucket) -> SimulatedStore:
-    return SimulatedStore(bucket, lambda label: None, lambda: False)
+    return SimulatedStore(bucket, lambda label: None)
 
 
 def fail(store: SimulatedStore, nonce: str) -> None:
@@ -81,7 +81,7 @@ def test_what_a_newer_version_wrote_does_not_keep_people_from_the_rest(
     store.put(layout.progress(SPEC.key), newer)
     store.put(layout.raw("photos"), newer)
     requests: list[str] = []
-    status = catalog.status(SimulatedStore(bucket, requests.append, lambda: False), SPEC.key)
+    status = catalog.status(SimulatedStore(bucket, requests.append), SPEC.key)
     assert status.failure is not None
     assert status.failure.nonce == "known"
     assert len(requests) < 10, "the old failures need not be read"
@@ -119,9 +119,9 @@ def test_an_answer_between_two_looks_is_found(bucket: Bucket) -> None:
             builder.put(layout.ready(SPEC.key), manifests.encode(LIVE))
             builder.delete(layout.request(SPEC.key, "n"))
 
-    builder = SimulatedStore(bucket, lambda label: None, lambda: False)
+    builder = SimulatedStore(bucket, lambda label: None)
     topic = wait.put_request(builder, SPEC, nonce="n", client="c").topic
-    store = SimulatedStore(bucket, answered_meanwhile, lambda: False)
+    store = SimulatedStore(bucket, answered_meanwhile)
     assert client_of(store).wait(topic) == SPEC.key
     with pytest.raises(NotCached):
         client_of(store).wait(f"{Spec.of('photos', '2.0.0', {}).key}.n")
@@ -151,7 +151,7 @@ def live(bucket: Bucket, store: SimulatedStore, name: str, number: int) -> str:
 
 def test_listing_reads_names_and_as_many_markers_as_are_shown(bucket: Bucket) -> None:
     asked: list[str] = []
-    store = SimulatedStore(bucket, asked.append, lambda: False)
+    store = SimulatedStore(bucket, asked.append)
     keys = [live(bucket, store, "photos", number) for number in range(40)]
     other = live(bucket, store, "faces", 0)
     assert catalog.live_keys(store) == [other, *reversed(keys)]

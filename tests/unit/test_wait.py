@@ -54,7 +54,7 @@ def story(
         if label == f"GET {layout.ready(SPEC.key)}":
             script.looks.append(round(script.now, 2))
 
-    store = SimulatedStore(Bucket(), step, lambda: False)
+    store = SimulatedStore(Bucket(), step)
     how = WaitOptions(
         script,
         timeout_s=timeout_s,
