@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dscache.errors import ConfigError, IntegrityError, PreconditionFailed, SpecError
-from dscache.protocol import layout, manifests, markers
+from dscache.protocol import layout, manifests, markers, registers
 from dscache.protocol.manifests import HandlerVersion, Lock
 from dscache.spec import Spec
 from dscache.store.objects import Objects
@@ -58,6 +58,14 @@ class HostSession:
             return file.read().decode("utf-8", "replace")
 
 
+class _Running(NamedTuple):
+    """A handler host, the lock of its environment, and the file of its output."""
+
+    lock: Lock
+    host: HostClient
+    log: Path
+
+
 class HandlerEngine:
     """Opens specs for the daemon and for `verify`."""
 
@@ -76,19 +84,42 @@ class HandlerEngine:
     def _opened(self, spec: Spec, heartbeat: Heartbeat, stack: ExitStack) -> HostSession:
         started = time.monotonic()
         source = self._source(spec)
-        lock = self._lock(spec, source, heartbeat)
-        python = self._environments.ensure(lock, heartbeat=heartbeat)
-        stack.enter_context(in_use(python))
-        scratch = stack.enter_context(scratch_folder(self._config.scratch))
-        request = self._host_request(spec, source, scratch)
-        host = stack.enter_context(HostClient(python, request, heartbeat=heartbeat))
-        description = host.describe()
+        running = None
+        while running is None:
+            running = self._started(spec, source, heartbeat, stack)
+        description = running.host.describe()
         resolved = Spec.of(
             spec.dataset_name, spec.handler_version, description.config, spec.dataset_revision
         )
-        self._record_options(spec, description.options)
         environment_s = time.monotonic() - started
-        return HostSession(resolved, lock_digest(lock), environment_s, host, request.log)
+        digest = lock_digest(running.lock)
+        return HostSession(resolved, digest, environment_s, running.host, running.log)
+
+    def _started(
+        self, spec: Spec, source: DatasetSource, heartbeat: Heartbeat, stack: ExitStack
+    ) -> _Running | None:
+        """Start the handler, and write the version's lock if there is none.
+
+        A lock applies to all builders, so it is written only when the handler was found in its
+        environment. None: another builder wrote one meanwhile; that one applies, so start again.
+        """
+        known, etag = markers.read_handler_version(
+            self._store, spec.dataset_name, spec.handler_version
+        )
+        lock = self._lock(spec, source, known, heartbeat)
+        with ExitStack() as opened:
+            python = self._environments.ensure(lock, heartbeat=heartbeat)
+            opened.enter_context(in_use(python))
+            scratch = opened.enter_context(scratch_folder(self._config.scratch))
+            request = self._host_request(spec, source, scratch)
+            host = opened.enter_context(HostClient(python, request, heartbeat=heartbeat))
+            locked = known is not None and known.lock is not None
+            with _naming_the_source(spec, lock, locked=locked):
+                options = host.options()
+            if not locked and not self._write_lock(spec, lock, options, known, etag):
+                return None
+            stack.enter_context(opened.pop_all())
+            return _Running(lock, host, request.log)
 
     def _source(self, spec: Spec) -> DatasetSource:
         source = self._config.datasets.get(spec.dataset_name)
@@ -107,54 +138,56 @@ class HandlerEngine:
             )
         return source
 
-    def _lock(self, spec: Spec, source: DatasetSource, heartbeat: Heartbeat) -> Lock:
-        """The lock of this version. The first resolution, by any builder, applies to all."""
-        name = layout.lock(spec.dataset_name, spec.handler_version)
-        version, _ = markers.read_handler_version(
-            self._store, spec.dataset_name, spec.handler_version
-        )
-        if version is None:
-            log.debug("%s: no lock yet, resolving", name)
-            lock = self._environments.resolve(
+    def _lock(
+        self,
+        spec: Spec,
+        source: DatasetSource,
+        known: HandlerVersion | None,
+        heartbeat: Heartbeat,
+    ) -> Lock:
+        """The lock of this version, or a new one if it has none."""
+        if known is None or known.lock is None:
+            log.debug("%s %s: no lock yet, resolving", spec.dataset_name, spec.handler_version)
+            return self._environments.resolve(
                 source.source, spec.handler_version, heartbeat=heartbeat
             )
-            version = HandlerVersion(
-                dataset_name=spec.dataset_name,
-                handler_version=spec.handler_version,
-                lock=lock,
-                resolved_at=self._store.now(),
-            )
-            try:
-                self._store.put(name, manifests.encode(version), if_none_match=True)
-                return lock
-            except PreconditionFailed:
-                version, _ = markers.read_handler_version(
-                    self._store, spec.dataset_name, spec.handler_version
-                )
-                assert version is not None, "handler versions are never deleted"
-        lock = version.lock
+        lock = known.lock
         configured = parse_source(source.source, spec.handler_version).text
         if lock.source != configured:  # the configuration decides which code runs, not the bucket
             raise EnvironmentFailed(
-                f"{name} was locked from {lock.source}, but this builder's source is {configured}; "
-                "a version must mean the same code everywhere: release another version, or correct "
-                f"`source` in [datasets.{spec.dataset_name}]"
+                f"{layout.lock(spec.dataset_name, spec.handler_version)} was locked from "
+                f"{lock.source}, but this builder's source is {configured}; a version must mean "
+                "the same code everywhere: release another version, or correct `source` in "
+                f"[datasets.{spec.dataset_name}] of builder.toml; if {lock.source} was the "
+                f"mistake, run {_unlock(spec)}"
             )
         return lock
 
-    def _record_options(self, spec: Spec, options: dict[str, Any]) -> None:
-        """Store the options' schema beside the lock once, for clients."""
-        name = layout.lock(spec.dataset_name, spec.handler_version)
-        version, etag = markers.read_handler_version(
-            self._store, spec.dataset_name, spec.handler_version
+    def _write_lock(
+        self,
+        spec: Spec,
+        lock: Lock,
+        options: dict[str, Any],
+        known: HandlerVersion | None,
+        etag: str | None,
+    ) -> bool:
+        """Write the lock over the value that was read; False if another builder was faster."""
+        version = HandlerVersion(
+            dataset_name=spec.dataset_name,
+            handler_version=spec.handler_version,
+            lock=lock,
+            options=options,
+            resolved_at=self._store.now(),
+            unlocked=known.unlocked if known else None,
         )
-        if version is None or version.options or not options:
-            return
-        version.options = options
+        name = layout.lock(spec.dataset_name, spec.handler_version)
         try:
-            self._store.put(name, manifests.encode(version), if_match=etag)
+            registers.write(self._store, name, manifests.encode(version), if_match=etag)
         except PreconditionFailed:
-            return  # another builder wrote the same schema
+            log.debug("%s: another builder was faster", name)
+            return False
+        log.info("%s: locked from %s", name, lock.source)
+        return True
 
     def _host_request(self, spec: Spec, source: DatasetSource, scratch: Path) -> HostRequest:
         return HostRequest(
@@ -169,6 +202,29 @@ class HandlerEngine:
             sample_seconds=source.sample_seconds,
             max_bad_samples=source.max_bad_samples,
         )
+
+
+def _unlock(spec: Spec) -> str:
+    return f"`dscache admin unlock {spec.dataset_name} {spec.handler_version}`"
+
+
+@contextmanager
+def _naming_the_source(spec: Spec, lock: Lock, *, locked: bool) -> Iterator[None]:
+    """Say where a handler was looked for that is not there, or whose module raises an error."""
+    try:
+        yield
+    except HandlerFailure as failure:
+        if failure.kind not in ("environment", "handler"):
+            raise
+        then = f", and run {_unlock(spec)}" if locked else ""
+        raise HandlerFailure(
+            failure.kind,
+            f"{lock.source}: {failure.message}; correct `source` or `handler` in "
+            f"[datasets.{spec.dataset_name}] of builder.toml{then}",
+            failure.sample,
+            failure.traceback,
+            failure.log_tail,
+        ) from failure
 
 
 @contextmanager

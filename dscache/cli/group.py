@@ -33,6 +33,7 @@ COMMANDS = {
     "down": "stack",
     "doctor": "doctor",
     "trust": "trust",
+    "admin": "admin",
 }
 
 EPILOG = (

@@ -18,6 +18,7 @@ from ..files import PRIVATE, write_file
 from ..spec import DATASET_NAME
 
 SOURCE = "dataset-handlers=={version}"
+HANDLERS = ("coco", "composite", "photos", "saliency")  # of that package
 HEADER = """\
 # Written once by `dscache up`. After editing it, run `dscache down` and `dscache up`.
 # Each [datasets.<dataset_name>] names the handler that turns raw data into that dataset:
@@ -89,6 +90,22 @@ def datasets(path: Path) -> dict[str, dict[str, Any]]:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path}: {error}") from None
     return tables
+
+
+def missing_handlers(path: Path) -> list[str]:
+    """Return a warning for each dataset whose handler the included package does not have.
+
+    `--raw NAME=DIR` cannot know another package, so it writes NAME as the handler.
+    """
+    return [
+        f"[datasets.{name}] in {path}: dataset-handlers has no handler {table.get('handler')!r} "
+        f"(it has {', '.join(HANDLERS)}); write your own `handler` and `source` there, then run "
+        "`dscache down` and `dscache up`"
+        for name, table in datasets(path).items()
+        if isinstance(table, dict)  # otherwise the builder says what is wrong
+        and table.get("source") == SOURCE
+        and table.get("handler") not in HANDLERS
+    ]
 
 
 def replace_endpoint(path: Path, old: str, new: str) -> bool:

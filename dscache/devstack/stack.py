@@ -121,6 +121,8 @@ def _builder(
             store=store,
         )
     added = builderfile.add_datasets(file, options.raw)
+    for warning in builderfile.missing_handlers(file):
+        say(warning)
     if not builderfile.datasets(file):
         return "not started: no raw data yet; run `dscache up --raw NAME=DIR`"
     if process.alive(stored.builder) and not added:

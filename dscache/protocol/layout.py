@@ -44,6 +44,11 @@ def claim(key: str) -> str:
     return f"{BUILDS}{key}.json"
 
 
+def claims_of_version(dataset_name: str, handler_version: str) -> str:
+    """Prefix of the claims on all keys of a handler version."""
+    return f"{BUILDS}{dataset_name}_{handler_version}_"
+
+
 def archive(key: str, generation: int) -> str:
     """The zip: `datasets/<key>.zip`, or `datasets/<key>.g<generation>.zip` after a retirement."""
     return f"{DATASETS}{key}.zip" if generation == 0 else f"{DATASETS}{key}.g{generation}.zip"
@@ -54,9 +59,9 @@ def objects_of(key: str) -> str:
     return f"{DATASETS}{key}."
 
 
-def objects_of_version(key: str) -> str:
-    """Prefix of everything under `datasets/` with the dataset_name and version of a key."""
-    return f"{DATASETS}{key.rpartition('_')[0]}_"
+def objects_of_version(dataset_name: str, handler_version: str) -> str:
+    """Prefix of everything under `datasets/` that belongs to the keys of a handler version."""
+    return f"{DATASETS}{dataset_name}_{handler_version}_"
 
 
 def key_in(name: str) -> str | None:
@@ -118,6 +123,14 @@ def parse_request(name: str) -> RequestName | None:
 def parse_cancel(name: str) -> RequestName | None:
     """The key and nonce of `requests/<key>.<nonce>.cancel`, or None for any other name."""
     return _request_name(name, ".cancel")
+
+
+def parse_claim(name: str) -> str | None:
+    """The key of `builds/<key>.json`, or None for any other name."""
+    if not (name.startswith(BUILDS) and name.endswith(".json")):
+        return None
+    key = name.removeprefix(BUILDS).removesuffix(".json")
+    return key if KEY.fullmatch(key) else None
 
 
 def parse_failure(name: str) -> RequestName | None:

@@ -236,14 +236,30 @@ class Lock(msgspec.Struct, kw_only=True, omit_defaults=True):
     wheel_sha256: str = ""
 
 
+class Unlocked(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True):
+    """Who took a lock back, and when; `source` is what it was made from.
+
+    `nonce` keeps the register's bodies from repeating.
+    """
+
+    by: str
+    at: float
+    source: str
+    nonce: str
+
+
 class HandlerVersion(Manifest, kw_only=True):
-    """`handlers/<dataset_name>/<version>.json`: the first resolution holds for all builders."""
+    """`handlers/<dataset_name>/<version>.json`, a register: the lock that holds for all builders.
+
+    `lock` is None after `unlock`, until the next builder writes one; `unlocked` stays then.
+    """
 
     dataset_name: str
     handler_version: str
-    lock: Lock
+    lock: Lock | None = None
     options: dict[str, Any] = {}
     resolved_at: float = 0.0
+    unlocked: Unlocked | None = None
 
 
 class RawRevision(Manifest, kw_only=True):

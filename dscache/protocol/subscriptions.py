@@ -128,7 +128,7 @@ class Subscriptions:
             self._leave(waiter)
 
     def _enter(self, key: str) -> Waiter:
-        narrow = layout.objects_of_version(key)
+        narrow = layout.objects_of_version(*key.rsplit("_", 2)[:2])
         with self._lock:
             channel = next((c for c in self._channels if narrow.startswith(c.prefix)), None)
             if channel is None:

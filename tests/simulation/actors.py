@@ -39,6 +39,7 @@ class FakeHandler:
     fails: Callable[[], bool] = lambda: False
     variant: Callable[[], int] = lambda: 0  # not repeatable when it varies
     resolved: Spec = SPEC
+    lock: str = "lock"
     serial: Iterator[int] = field(default_factory=itertools.count)
     broken: list[HandlerFailure] = field(default_factory=list)
     takes_s: int = 0  # seconds per shard; a heartbeat follows each
@@ -52,8 +53,11 @@ class FakeSession:
     handler: FakeHandler
     resolved: Spec
     heartbeat: Callable[[], None]
-    lock_digest: str = "lock"
     environment_s: float = 0.0
+
+    @property
+    def lock_digest(self) -> str:
+        return self.handler.lock
 
     def plan(self) -> PlanSummary:
         names = [f"photos-train.tfrecord-{i:05d}-of-{SHARDS:05d}" for i in range(SHARDS)]

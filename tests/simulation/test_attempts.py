@@ -121,6 +121,20 @@ def _a_part_per_shard(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_a_part_per_shard")
+@pytest.mark.parametrize(("lock", "kept"), [("lock", 1), ("another", 0)])
+def test_parts_are_kept_for_the_same_lock_only(lock: str, kept: int, bench: Bench) -> None:
+    """Other code may give other bytes for the same plan: a dataset is all of one lock."""
+    bench.ask()
+    stopped = bench.attempt(stopping=lambda: len(bench.checkpoint().parts) == 1)
+    assert stopped is Outcome.STOPPED
+    before = bench.handler.shards_built
+    bench.handler.lock = lock
+    assert bench.attempt() is Outcome.ANSWERED
+    assert bench.handler.shards_built - before == SHARDS - kept
+    bench.assert_complete()
+
+
+@pytest.mark.usefixtures("_a_part_per_shard")
 def test_the_last_part_is_recorded_by_the_seal_alone(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,7 @@
 """Actors that run the real protocol code, one store request at a time, in a random but repeatable
-order, with crashes, pauses, expiring claims and uploads, lost claims, lost answers, outages and late
-writes; and the rules that must hold after every request (docs/protocol.md#how-it-is-tested)."""
+order, with crashes, pauses, expiring claims and uploads, lost claims, lost answers, outages and
+late writes; and the rules that must hold after every request (docs/protocol.md#how-it-is-tested).
+"""
 
 from __future__ import annotations
 

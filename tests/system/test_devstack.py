@@ -292,8 +292,9 @@ def test_the_builder_runs_is_kept_and_is_restarted(
     first = up(builder=True)
     assert first.builder_pid is None
     assert "no raw data yet" in first.builder
-    first = up(builder=True, raw={"photos": pictures})
+    first = up(builder=True, raw={"photos": pictures, "pairs": pictures})
     assert (first.builder, first.changed) == ("running", ["builder started"])
+    assert any("[datasets.pairs]" in said and "`source`" in said for said in up.said)
     second = up(builder=True, raw={"photos": pictures})
     assert (second.builder_pid, second.changed) == (first.builder_pid, [])
     process.kill(record.read_record(tmp_path / "stack").builder)

@@ -55,7 +55,7 @@ def test_photos_shards_are_what_they_are_said_to_be(
         shards = built(host, plan)
         assert description.plain is False
         assert description.config["variations_per_sample"] == 1
-        assert "image_size" in json.dumps(description.options)
+        assert "image_size" in json.dumps(host.options())
         assert "image" in description.features["featuresDict"]["features"]
         assert host.features() == description.features
         assert [(s.index, s.name, s.split) for s in shards] == [
@@ -191,7 +191,7 @@ def test_a_plain_handler_runs_as_it_is(
         description = host.describe()
         plan = host.plan()
         assert (description.plain, description.config) == (True, {"count": 5})
-        assert description.options == {"count": {"type": "int", "default": 3}}
+        assert host.options() == {"count": {"type": "int", "default": 3}}
         assert (plan.shards, plan.resumable, plan.examples) == ([], False, 0)
         shards = built(host, plan)
         assert [(s.index, s.name, s.split, s.records) for s in shards] == [

@@ -5,6 +5,7 @@ Only the build's own thread writes the checkpoint; uploads run in an executor.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import time
@@ -115,7 +116,7 @@ class Build:
     def _resume(self, plan: PlanSummary) -> None:
         """Keep the parts that the checkpoint and the store agree on, or begin a new upload."""
         value = self.claim.value
-        if value.upload_id and plan.resumable and value.plan_digest == plan.digest:
+        if value.upload_id and plan.resumable and value.plan_digest == self._digest_of(plan):
             try:
                 stored = self.store.list_parts(self._zip_key, value.upload_id)
                 self._parts = keep_prefix(value.parts, stored)
@@ -131,8 +132,12 @@ class Build:
         nonce = self.unique()
         upload_id = self.store.create_upload(self._zip_key, {UPLOAD_METADATA: nonce})
         changes = {**NO_UPLOAD, "upload_id": upload_id, "upload_nonce": nonce}
-        self.claim.write(**{**changes, "plan_digest": plan.digest})
+        self.claim.write(**{**changes, "plan_digest": self._digest_of(plan)})
         self._parts = []
+
+    def _digest_of(self, plan: PlanSummary) -> str:
+        """Digest of what the bytes of a part depend on: the plan, and the code that follows it."""
+        return hashlib.sha256(f"{plan.digest} {self.session.lock_digest}".encode()).hexdigest()
 
     @property
     def _zip_key(self) -> str:

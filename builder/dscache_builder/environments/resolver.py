@@ -19,6 +19,7 @@ from .sources import (
     PathSource,
     available,
     listed,
+    missing_package,
     missing_version,
     one_line,
     parse_source,
@@ -170,6 +171,13 @@ class Resolver:
 
     def _unresolved(self, source: str, done: Finished, heartbeat: Heartbeat) -> EnvironmentFailed:
         missing = missing_version(done.errors)
+        if name := missing_package(done.errors):
+            return EnvironmentFailed(
+                f"{shown(source)}: the package {name} is neither on the index nor in "
+                "`find_links`; correct `source`, or add a folder with its wheels to `find_links`, "
+                "in builder.toml",
+                shown(done.errors),
+            )
         if missing is None:
             return self._failed(f"{shown(source)}: cannot resolve it", done)
         name, version = missing

@@ -19,6 +19,9 @@ SHOWN_VERSIONS = 12
 _INDEX_SOURCE = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)(\[[A-Za-z0-9,._ -]*\])? *== *\{version\}")
 _WHEEL_NAME = re.compile(r"(?P<name>[^-]+)-(?P<version>[^-]+)(-\d[^-]*)?-[^-]+-[^-]+-[^-]+\.whl")
 _NO_VERSION = re.compile(r"there is no version of ([\w.-]+)(\[[^]]*\])?==(\S+?)(?= and |, |\s|$)")
+_NO_PACKAGE = re.compile(
+    r"(\S+) was not found in the (package registry|provided package locations)"
+)
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
 
 
@@ -211,6 +214,12 @@ def missing_version(output: str) -> tuple[str, str] | None:
     """(name, version) of the release that uv did not find, or None."""
     match = _NO_VERSION.search(" ".join(output.split()))
     return (match[1], match[3]) if match else None
+
+
+def missing_package(output: str) -> str:
+    """The name of the package of which uv found no version at all, or ""."""
+    match = _NO_PACKAGE.search(" ".join(output.split()))
+    return match[1] if match else ""
 
 
 def one_line(output: str) -> str:

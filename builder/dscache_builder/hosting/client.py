@@ -111,12 +111,21 @@ class HostClient:
         self._heartbeat_at = time.monotonic()
         self._send(request_document(request, self._avoid))
 
+    def options(self) -> dict[str, Any]:
+        """Import the handler and return its options, whatever the config is.
+
+        That is a JSON Schema, for a plain handler the result of `config_options()`. Raises
+        HandlerFailure of kind `environment` if the environment has no such handler.
+        """
+        options: dict[str, Any] = self._ask({"do": "options"}, "options")["options"]
+        return options
+
     def describe(self) -> Description:
-        """Import the handler, check the config, and describe options and features."""
+        """Check the config, and describe it and the features."""
         answer = self._ask({"do": "describe"}, "described")
         self._plain = answer["plain"]
         self._features = answer["features"]
-        return Description(self._plain, answer["options"], answer["config"], self._features)
+        return Description(self._plain, answer["config"], self._features)
 
     def plan(self) -> PlanSummary:
         """List the samples and divide them into shards.

@@ -49,12 +49,11 @@ class HostRequest:
 class Description:
     """A handler with its config: `config` is resolved (for plain handlers unchanged).
 
-    `options` is a JSON Schema (plain: the result of `config_options()`), `features` the
-    features.json document ({} for a plain handler, whose features are known after it has run).
+    `features` is the features.json document ({} for a plain handler, whose features are known after
+    it has run).
     """
 
     plain: bool
-    options: dict[str, Any]
     config: dict[str, Any]
     features: dict[str, Any]
 

@@ -13,6 +13,7 @@ from dscache.devstack import builderfile
 from dscache.errors import ConfigError, UsageError
 from dscache_builder import config as builder_config
 
+CHECKOUT = Path(__file__).resolve().parents[3]
 STORE = Config(endpoint="http://127.0.0.1:9", access_key="b", secret_key='q"\\uote')
 
 
@@ -80,3 +81,22 @@ def test_a_file_that_was_broken_by_hand(file: Path) -> None:
     file.write_text("state =")
     with pytest.raises(ConfigError, match=r"builder\.toml"):
         builderfile.datasets(file)
+
+
+def test_names_that_are_no_handler_of_ours(file: Path, tmp_path: Path) -> None:
+    """`--raw pairs=DIR` writes a handler that nobody has; once it is corrected, nothing is said."""
+    builderfile.add_datasets(file, {"photos": tmp_path, "pairs": tmp_path})
+    (warning,) = builderfile.missing_handlers(file)
+    for word in ("[datasets.pairs]", str(file), "'pairs'", "photos", "`source`", "dscache up"):
+        assert word in warning
+    text = file.read_text().replace('handler = "pairs"', 'handler = "saliency"')
+    file.write_text(text)
+    assert builderfile.missing_handlers(file) == []
+    file.write_text(text.replace("saliency", "mine").replace("dataset-handlers==", "mine=="))
+    assert builderfile.missing_handlers(file) == []
+
+
+def test_the_handlers_that_come_with_it() -> None:
+    project = CHECKOUT / "handlers/dataset-handlers/pyproject.toml"
+    points = tomllib.loads(project.read_text())["project"]["entry-points"]["dscache.handlers"]
+    assert sorted(points) == sorted(builderfile.HANDLERS)

@@ -11,13 +11,14 @@ from typing import Any
 
 import msgspec
 
+from dscache_sdk.errors import HandlerContractError
 from dscache_sdk.features import features_to_json
 from dscache_sdk.handler import DatasetHandler
 from dscache_sdk.options import refuse_unknown
 from dscache_sdk.plain import is_plain, load_handler
 from dscache_sdk.plan import Plan
 
-from .failures import HostFailure
+from .failures import HostFailure, traceback_text
 from .raw_revision import raw_revision
 
 
@@ -50,7 +51,7 @@ class LoadedHandler:
     def __init__(self, settings: HostSettings) -> None:
         self.settings = settings
         self.plan: Plan | None = None
-        self.cls = load_handler(settings.entry_point)
+        self.cls = _load(settings.entry_point)
         self.plain = is_plain(self.cls)
 
     @cached_property
@@ -59,29 +60,24 @@ class LoadedHandler:
         handler: DatasetHandler = self.cls(self.settings.config, self.settings.raw)
         return handler
 
-    def description(self) -> dict[str, Any]:
-        """Options, resolved config and features. Raises OptionsError for unknown options."""
-        if self.plain:
-            return self._plain_description()
-        return {
-            "plain": False,
-            "options": self.cls.options_schema(),
-            "config": self.cls.resolve(self.settings.config),
-            "features": self.features(),
-        }
-
-    def _plain_description(self) -> dict[str, Any]:
+    def options(self) -> dict[str, Any]:
+        """A JSON Schema, whatever the config is; for a plain handler what it says about them."""
+        if not self.plain:
+            schema: dict[str, Any] = self.cls.options_schema()
+            return schema
         options = self.cls.config_options()
-        if isinstance(options, dict):
-            refuse_unknown(self.settings.config, options)
+        return jsonable(options) if isinstance(options, dict) else {}
+
+    def description(self) -> dict[str, Any]:
+        """Resolved config and features. Raises OptionsError for unknown options."""
+        config = self.settings.config
+        if self.plain:
+            options = self.cls.config_options()
+            if isinstance(options, dict):
+                refuse_unknown(config, options)
         else:
-            options = {}
-        return {
-            "plain": True,
-            "options": jsonable(options),
-            "config": self.settings.config,
-            "features": {},
-        }
+            config = self.cls.resolve(config)
+        return {"plain": self.plain, "config": config, "features": self.features()}
 
     def features(self) -> dict[str, Any]:
         """The features.json document; {} for a plain handler, whose records define it."""
@@ -120,6 +116,15 @@ class LoadedHandler:
             "raw_revision": revision,
             "resumable": False,
         }
+
+
+def _load(entry_point: str) -> Any:
+    """Load the class. That there is none is a fault of the environment, not of its code."""
+    try:
+        return load_handler(entry_point)
+    except HandlerContractError as error:
+        trace = traceback_text(error.__cause__) if error.__cause__ else ""
+        raise HostFailure("environment", str(error), trace=trace) from error
 
 
 def jsonable(value: Any) -> Any:

@@ -99,7 +99,9 @@ class Service:
     def answer(self, command: dict[str, Any]) -> None:
         """Run one command."""
         name = command["do"]
-        if name == "describe":
+        if name == "options":
+            self.emit({"event": "options", "options": self.loaded().options()})
+        elif name == "describe":
             self.emit({"event": "described", **self.loaded().description()})
         elif name == "plan":
             self._plan()
