@@ -18,7 +18,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from .errors import ConfigError, UnknownProfile, UsageError
@@ -75,7 +74,7 @@ class Config(NamedTuple):
     client_name: str = ""
     console: str = ""
     profile: str = ""
-    origin: Mapping[str, str] = MappingProxyType({})
+    origin: Mapping[str, str] = {}
 
     def __repr__(self) -> str:
         hidden = (*_SECRETS, "origin")

@@ -1,8 +1,8 @@
 """Request a dataset and wait for the answer: the client's half of the protocol.
 
 `look` is the protocol (docs/protocol.md#a-client): a few requests to the store whose order matters.
-`wait` decides when to look: at each notification, after each reconnect, and at long intervals in
-any case.
+`wait` decides when to look: at each notification, after each reconnect, and in any case from time
+to time, since notifications may be lost: a few times soon, then at long intervals.
 
 A thousand clients may wait at one store, and all of them lose it at the same moment. So none looks
 immediately when the store is back: they spread over RETURN_S.
@@ -33,11 +33,13 @@ from .priority import DEFAULT_PRIORITY
 
 log = logging.getLogger(__name__)
 
-RECHECK_S = (15.0, 60.0)  # with notifications: bounds of the jittered interval
+EARLY_S = 2.0  # with notifications: when to look first
+EARLY_SHARE = (0.5, 1.5)  # and the next interval, as a share of the time waited so far
+RECHECK_S = (15.0, 60.0)  # until it is longer than the jittered interval between these bounds
 RECHECK_BLIND_S = (1.0, 5.0)  # without: the first interval, and the one it grows to
 RETURN_S = (10.0, 40.0)  # after the stream broke off or the store did not answer
 RENEWED_S = (0.0, 15.0)  # after a new stream replaced an old one: events may have been missed
-WITHOUT_BUILDER_S = (4.0, 8.0)  # without an event of progress: then read the progress
+WITHOUT_BUILDER_S = 4.0  # a look after that reads the progress too, if no event has brought any
 GIVE_UP_S = 0.5
 
 
@@ -178,12 +180,13 @@ def wait(
             has_looked = True
             if not isinstance(result, OutstandingRequest):
                 return result
-            key_before, outstanding = outstanding.key, result
-            if outstanding.key != key_before:
+            before, outstanding = outstanding, result
+            if outstanding != before:
+                schedule.begin()
+            if outstanding.key != before.key:
                 options.watch(outstanding.key)
                 continue  # the answer may have come before its events were watched
-            if schedule.is_blind:
-                schedule.show(read_progress(store, outstanding.key))
+            schedule.check_builder(outstanding)
         except StoreUnreachable as error:
             if not has_looked:
                 raise
@@ -204,20 +207,18 @@ class _Schedule:
     def __init__(self, options: WaitOptions, store: Objects) -> None:
         self._options = options
         self._store = store
-        self._builder_alive_until = (
-            -math.inf
-        )  # by the store's clock, as the builder's progress says
-        self._check_builder_at = options.clock() + options.uniform(*WITHOUT_BUILDER_S)
         self._stream = _StreamState.UNKNOWN
         self._look_at = self._latest_look_at = 0.0
         self._is_unreachable = False
         self._blind_interval_s = RECHECK_BLIND_S[0]
         self._noted: set[str] = set()
+        self.begin()
 
-    @property
-    def is_blind(self) -> bool:
-        """Whether polling is the only way to learn of progress."""
-        return self._stream in (_StreamState.UNKNOWN, _StreamState.NONE)
+    def begin(self) -> None:
+        """Begin to wait for a request: its build may begin just now, and has shown no progress."""
+        self._began_at = self._options.clock()
+        self._is_early = True
+        self._builder_alive_until = -math.inf  # by the store's clock, as the progress says
 
     def take_pending(self, outstanding: OutstandingRequest) -> None:
         """Take the signals that have arrived already: the look that follows covers them."""
@@ -241,15 +242,12 @@ class _Schedule:
             now = clock()
             if now >= end:
                 raise WaitTimeout(self._timeout_message(outstanding))
-            if now >= self._check_builder_at:
-                self._check_builder_at = self._check_builder(outstanding)
             if self._options.given_up.is_set():
                 raise WaitTimeout(f"stopped waiting for {outstanding.key}; the build continues")
             if now >= self._look_at:
                 log.debug("%s: polling", outstanding.key)
                 return
-            wake_at = min(self._look_at, self._check_builder_at, end)
-            pause_s = min(max(wake_at - now, 0.001), GIVE_UP_S)
+            pause_s = min(max(min(self._look_at, end) - now, 0.001), GIVE_UP_S)
             try:
                 signal = self._options.signals.get(timeout=pause_s)
             except queue.Empty:
@@ -257,11 +255,13 @@ class _Schedule:
             if self._take(signal, outstanding):
                 return
 
-    def show(self, progress: Progress | None) -> None:
-        """Pass on the builder's progress."""
-        if progress is not None:
-            self._builder_alive_until = progress.expires_at
-            self._options.on_progress(progress)
+    def check_builder(self, outstanding: OutstandingRequest) -> None:
+        """Read the progress if no event brings it; note, once, if no builder works on the key."""
+        is_late = self._waited_s() >= WITHOUT_BUILDER_S and "builder" not in self._noted
+        if self._is_blind or (is_late and not self._is_building()):
+            self._read_progress(outstanding)
+        if is_late and not self._is_building():
+            self._note(f"{outstanding.key} is waiting for a builder", once="builder")
 
     def unreachable(self, error: StoreUnreachable) -> None:
         """Note, once, that the store did not answer; the next look comes later."""
@@ -269,28 +269,34 @@ class _Schedule:
         self._is_unreachable = True
         self._note(f"the store does not answer; waiting for it ({error})", once="unreachable")
 
-    def _is_building(self, outstanding: OutstandingRequest) -> bool:
-        """Whether a builder works on the key; reads the progress if no event has said so."""
-        if self._builder_alive_until <= self._store.now():
-            self.show(read_progress(self._store, outstanding.key))
+    @property
+    def _is_blind(self) -> bool:
+        """Whether polling is the only way to learn of progress."""
+        return self._stream in (_StreamState.UNKNOWN, _StreamState.NONE)
+
+    def _waited_s(self) -> float:
+        return self._options.clock() - self._began_at
+
+    def _is_building(self) -> bool:
+        """Whether the last progress says that a builder works on the key."""
         return self._builder_alive_until > self._store.now()
 
-    def _check_builder(self, outstanding: OutstandingRequest) -> float:
-        """Note if no builder works on the key; return the time to check again."""
-        try:
-            if not self._is_building(outstanding):
-                self._note(f"{outstanding.key} is waiting for a builder", once="builder")
-        except StoreUnreachable:
-            return self._options.clock() + self._options.uniform(*RETURN_S)
-        return math.inf
+    def _read_progress(self, outstanding: OutstandingRequest) -> None:
+        self._show(read_progress(self._store, outstanding.key))
+
+    def _show(self, progress: Progress | None) -> None:
+        if progress is not None:
+            self._builder_alive_until = progress.expires_at
+            self._options.on_progress(progress)
 
     def _timeout_message(self, outstanding: OutstandingRequest) -> str:
         late = f"{outstanding.key} is not ready after {self._options.timeout_s:g} s"
         try:
-            is_building = self._is_building(outstanding)
+            if not self._is_building():
+                self._read_progress(outstanding)
         except StoreUnreachable as error:
             return f"{late}; the request stays ({error})"
-        if is_building:
+        if self._is_building():
             return f"{late}; the build continues: `dscache get` again later, or `dscache wait`"
         return (
             f"{late}: no builder has begun it; the request stays (`dscache cancel` withdraws it). "
@@ -300,12 +306,17 @@ class _Schedule:
     def _interval_s(self) -> float:
         uniform = self._options.uniform
         is_unreachable, self._is_unreachable = self._is_unreachable, False
-        if self.is_blind:
+        if self._is_blind:
             interval_s = self._blind_interval_s
             self._blind_interval_s = min(interval_s * 1.5, RECHECK_BLIND_S[1])
             return interval_s * uniform(0.8, 1.0)
-        is_lost = is_unreachable or self._stream is _StreamState.LOST
-        return uniform(*(RETURN_S if is_lost else RECHECK_S))
+        if is_unreachable or self._stream is _StreamState.LOST:
+            return self._return_s()
+        interval_s = uniform(*RECHECK_S)
+        if self._is_early:
+            early_s = max(self._waited_s(), EARLY_S) * uniform(*EARLY_SHARE)
+            interval_s = min(interval_s, early_s)
+        return interval_s
 
     def _take(self, signal: Signal, outstanding: OutstandingRequest) -> bool:
         """Take a signal into account; return whether it is a reason to look immediately."""
@@ -336,7 +347,7 @@ class _Schedule:
 
     def _take_event(self, event: Created, outstanding: OutstandingRequest) -> bool:
         if event.name == layout.progress(outstanding.key):
-            self.show(progress_of(event.metadata))
+            self._show(progress_of(event.metadata))
             return False
         ready = layout.ready(outstanding.key)
         failed = layout.failed(outstanding.key, outstanding.nonce)
@@ -346,10 +357,17 @@ class _Schedule:
         return is_answer
 
     def _postpone_look(self) -> None:
-        """Look within RETURN_S, since other clients have lost their streams too; but a second
-        break must not postpone the look further."""
-        return_at = self._options.clock() + self._options.uniform(*RETURN_S)
+        """Look within RETURN_S; but a second break must not postpone the look further."""
+        return_at = self._options.clock() + self._return_s()
         self._look_at = self._latest_look_at = min(self._latest_look_at, return_at)
+
+    def _return_s(self) -> float:
+        """Return in how many seconds to look if other clients have lost the store too. That look
+        reads no progress, and no early looks follow, so that few requests come at a time."""
+        return_s = self._options.uniform(*RETURN_S)
+        self._is_early = False
+        self._began_at = self._options.clock() + return_s
+        return return_s
 
     def _look_within(self, bounds_s: tuple[float, float]) -> None:
         look_at = self._options.clock() + self._options.uniform(*bounds_s)

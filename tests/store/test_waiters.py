@@ -20,10 +20,12 @@ from dscache.protocol import layout, manifests, subscriptions, wait
 from dscache.protocol.manifests import Live
 from dscache.spec import Spec
 from dscache.store.s3 import Store
+from support import datasets
 from support.countingproxy import CountingProxy
 from support.datasets import MEMBER
 from support.running import wait_until
 
+PHOTOS = Spec.of("photos", "1.0.0", {})  # what support.datasets publishes
 WAITERS = 150
 PATIENCE_S = 60.0
 
@@ -88,6 +90,47 @@ def test_many_keys_in_one_process_share_one_stream_and_are_all_told(
         found = [key.result(PATIENCE_S) for key in waiters.keys]
     assert found == [spec(number).key for number in range(WAITERS)]
     assert sum(asked.listens for asked in proxy.asked) == 1
+
+
+class TestLostEvents:
+    """The server drops events while its pings arrive, so the client does not know that it is deaf.
+
+    The build takes 2 s. At the worst a client looks just before its end, and again after half as
+    long as it has waited then, or after three seconds.
+    """
+
+    BUILD_S = 2.0
+    LATE_S = 5.0
+
+    @pytest.fixture
+    def deaf(self, client_config: Config) -> Iterator[Config]:
+        with CountingProxy(client_config.endpoint, loses_events=True) as proxy:
+            yield client_config._replace(endpoint=proxy.url)
+            assert any(asked.listens for asked in proxy.asked)
+
+    def late_s(self, call: Callable[[], object], store: Store, files: dict[str, bytes]) -> float:
+        """Publish a dataset while `call` waits for it; when the call ended after that."""
+        with ThreadPoolExecutor(1) as pool:
+            done = pool.submit(call)
+            time.sleep(self.BUILD_S)
+            assert not done.done()
+            datasets.publish(store, files)
+            published = time.monotonic()
+            done.result(2 * PATIENCE_S)
+        return time.monotonic() - published
+
+    def test_a_get_of_a_short_build_ends_soon(
+        self, deaf: Config, store: Store, files: dict[str, bytes]
+    ) -> None:
+        client = Client(deaf)
+        assert self.late_s(lambda: client.get(PHOTOS), store, files) < self.LATE_S
+        assert client.get(PHOTOS, build=False).files()
+
+    def test_so_does_waiting_for_the_topic_of_another_process(
+        self, deaf: Config, client_config: Config, store: Store, files: dict[str, bytes]
+    ) -> None:
+        topic = Client(client_config).request(PHOTOS)
+        assert self.late_s(lambda: Client(deaf).wait(topic), store, files) < self.LATE_S
 
 
 def test_awaiting_more_topics_than_asyncio_has_threads(

@@ -28,14 +28,16 @@ class CountingProxy:
     """Listens on a free loopback port; use as a context manager.
 
     `asked` are the requests that reached the store, in order. A connection that the store refuses
-    is closed and counts nothing. Clients send one request at a time on a connection.
+    is closed and counts nothing. Clients send one request at a time on a connection. With
+    `loses_events`, streams of notifications carry their pings only.
     """
 
-    def __init__(self, upstream: str) -> None:
+    def __init__(self, upstream: str, *, loses_events: bool = False) -> None:
         parts = urlsplit(upstream)
         self._upstream = (parts.hostname or "", parts.port or 80)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._loses_events = loses_events
         self.asked: list[Asked] = []
         self.url = ""
 
@@ -80,8 +82,9 @@ class CountingProxy:
         except OSError:
             back.transport.abort()
             return
-        requests = asyncio.ensure_future(self._pass(client, forth, count=True))
-        answers = asyncio.ensure_future(self._pass(server, back, count=False))
+        connection = _Connection(self.asked, self._loses_events)
+        requests = asyncio.ensure_future(connection.requests(client, forth))
+        answers = asyncio.ensure_future(connection.answers(server, back))
         try:
             with contextlib.suppress(asyncio.CancelledError):  # the test is over
                 await asyncio.wait((requests, answers), return_when=asyncio.FIRST_COMPLETED)
@@ -91,14 +94,36 @@ class CountingProxy:
             for writer in (forth, back):
                 writer.transport.abort()
 
-    async def _pass(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, count: bool
-    ) -> None:
+
+class _Connection:
+    """One client's connection to the store; one that listens is used for nothing else."""
+
+    def __init__(self, asked: list[Asked], loses_events: bool) -> None:
+        self._asked, self._loses_events = asked, loses_events
+        self._listens = False
+
+    async def requests(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(_CHUNK_BYTES):
-                head = _HEAD.match(data) if count else None
-                if head is not None:
-                    listens = b"events=" in head[2]
-                    self.asked.append(Asked(time.monotonic(), head[1].decode(), listens))
+                if head := _HEAD.match(data):
+                    self._listens = b"events=" in head[2]
+                    self._asked.append(Asked(time.monotonic(), head[1].decode(), self._listens))
                 writer.write(data)
                 await writer.drain()
+
+    async def answers(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            writer.write(await reader.readuntil(b"\r\n\r\n"))
+            while data := await self._next(reader):
+                writer.write(data)
+                await writer.drain()
+
+    async def _next(self, reader: asyncio.StreamReader) -> bytes:
+        """The next piece of an answer; of a stream whose events are lost, the next ping."""
+        if not (self._listens and self._loses_events):
+            return await reader.read(_CHUNK_BYTES)
+        while True:
+            size = await reader.readuntil(b"\r\n")
+            chunk = await reader.readexactly(int(size, 16) + 2)
+            if b"eventName" not in chunk:
+                return size + chunk

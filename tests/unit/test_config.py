@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import pickle
 import stat
 import tomllib
 from pathlib import Path
@@ -233,3 +234,8 @@ def test_a_limit_of_the_cache(home: Path) -> None:
         path.write_text(f"cache_limit = {value}\n")
         with pytest.raises(ConfigError, match=rf"{path}: cache_limit: .* size"):
             load(home)
+
+
+def test_a_config_can_be_sent_to_another_process(home: Path) -> None:
+    for each in (Config(endpoint="http://store"), load(home, DSCACHE_ENDPOINT="http://store")):
+        assert pickle.loads(pickle.dumps(each)) == each

@@ -153,7 +153,7 @@ def test_every_object_of_a_build_is_on_the_page(page: str) -> None:
 
 
 def test_numbers_of_the_protocol_are_those_of_the_code() -> None:
-    rows = re.findall(r"^\| .* \| ([\d, ]+) \| `([\w.]+)` \|$", PROTOCOL, re.MULTILINE)
+    rows = re.findall(r"^\| .* \| ([\d., ]+) \| `([\w.]+)` \|$", PROTOCOL, re.MULTILINE)
     assert len(rows) == section(PROTOCOL, "Numbers").count("\n| ") - 1 > 0  # without the heading
     for written, where in rows:
         module, _, name = where.rpartition(".")
