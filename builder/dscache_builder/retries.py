@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dscache.errors import IntegrityError, StoreError, StoreUnreachable
+from dscache.protocol.manifests import FailureKind
 
 from .attempt.requests import FailureReason
 
@@ -43,7 +44,7 @@ class Errors:
         """
         if self.count < _limit(error):
             return None
-        kind = "store" if isinstance(error, StoreError) else "builder"
+        kind: FailureKind = "store" if isinstance(error, StoreError) else "builder"
         detail = str(error) or type(error).__name__
         tries = f" ({self.count} attempts in a row)" if self.count > 1 else ""
         return FailureReason(

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from ..errors import IntegrityError, SpecError
+from ..errors import IntegrityError, SpecError, StoreError
 from ..spec import Spec, from_members
 from ..store.objects import Object, Objects
 from . import layout, manifests
@@ -151,7 +151,14 @@ def _read(store: Objects, name: str, kind: type[M]) -> M | None:
 
 
 def _get(store: Objects, name: str, kind: object) -> Object | None:
-    return store.get(name, limit_bytes=MAX_BYTES[kind])
+    """GET an object. One that the store has but does not hand out (encrypted with a key of its
+    writer's, say) is as unreadable as one with a damaged content."""
+    try:
+        return store.get(name, limit_bytes=MAX_BYTES[kind])
+    except StoreError as error:
+        if type(error) is StoreError:  # no subclass: those are about the store or our rights
+            raise IntegrityError(f"{name}: the store does not hand it out: {error}") from error
+        raise
 
 
 def _checked_spec(spec: Spec, key: str, name: str) -> Spec:

@@ -78,7 +78,8 @@ def anything(seed: int, folder: Path) -> Told:
     world.faults = KINDS[chance.choice(list(KINDS))]
     world.faults.switch = chance.choice([0.1, 0.3, 0.6])
     world.bucket.page = chance.choice([1, 2, 1000])
-    world.bucket.final_etag = chance.choice([str, str, other_etag])
+    etags: list[Callable[[str], str]] = [str, str, other_etag]
+    world.bucket.final_etag = chance.choice(etags)
     world.in_any_order = chance.random() < 0.5
     repeatable, fails = chance.random() < 0.5, chance.random() < 0.3
     handler = FakeHandler(

@@ -16,7 +16,7 @@ import pytest
 
 import dscache_builder.attempt.build
 import dscache_builder.attempt.heartbeat
-from dscache.errors import InvalidPart, StoreUnreachable
+from dscache.errors import InvalidPart, StoreError, StoreUnreachable
 from dscache.protocol import layout, manifests, wait
 from dscache.protocol.manifests import Checkpoint, Failure, Live
 from dscache.spec import Spec
@@ -31,6 +31,8 @@ from dscache_builder.failure import HandlerFailure
 from dscache_builder.hosting.messages import ShardBuilt
 from simulation.actors import SHARDS, SPEC, FakeEngine, FakeHandler, FakeSession, HereAndNow
 from simulation.store import Bucket, Fate, SimulatedStore
+
+OTHER = Spec.of("photos", "1.0.0", {"size": 2})
 
 
 class Bench:
@@ -132,6 +134,31 @@ def test_parts_are_kept_for_the_same_lock_only(lock: str, kept: int, bench: Benc
     assert bench.attempt() is Outcome.ANSWERED
     assert bench.handler.shards_built - before == SHARDS - kept
     bench.assert_complete()
+
+
+def test_a_request_that_the_store_does_not_hand_out_harms_only_itself(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is encrypted with its writer's own key, for example: MinIO answers a GET with 400."""
+    get = SimulatedStore.get
+    bad = layout.request(SPEC.key, "0-before-all-others")
+
+    def refuses(self: SimulatedStore, name: str, **limits: Any) -> Any:
+        if name == bad:
+            raise StoreError(f"{name}: the object was stored using server side encryption")
+        return get(self, name, **limits)
+
+    monkeypatch.setattr(SimulatedStore, "get", refuses)
+    bench.store.put(bad, b"secret")
+    bench.ask()
+    assert bench.attempt() is Outcome.ANSWERED
+    bench.assert_complete()
+    bench.store.put(layout.request(OTHER.key, "alone"), b"")
+    bad = layout.request(OTHER.key, "alone")
+    bench.spec = OTHER
+    assert bench.attempt() is Outcome.FAILED
+    assert bench.failure("alone").kind == "request"
+    assert "does not hand it out" in bench.failure("alone").message
 
 
 @pytest.mark.usefixtures("_a_part_per_shard")

@@ -27,7 +27,7 @@ from dscache_builder.attempt.give_up import give_up
 from dscache_builder.attempt.requests import FailureReason
 from dscache_builder.config import BuilderConfig, DatasetSource
 from dscache_builder.daemon import POLL_S, Daemon
-from dscache_builder.hosting.messages import Tick
+from dscache_builder.hosting.messages import ShardBuilt, Tick
 from dscache_builder.raw_watch import RawWatch
 from dscache_builder.retries import MAX_ERRORS, MAX_UNREACHABLE, Errors
 from simulation.actors import SHARDS, SPEC, FakeEngine, FakeHandler, FakeSession, HereAndNow
@@ -278,6 +278,7 @@ def test_errors_are_counted_from_the_last_progress(
 
     def breaks_after_each_shard(self: FakeSession, *rest: Any) -> Iterator[Any]:
         event = next(iter(whole(self, *rest)))
+        assert isinstance(event, ShardBuilt)
         yield event
         yield Tick()  # its part is recorded
         built.append(event.index)
