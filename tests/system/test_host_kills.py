@@ -250,11 +250,11 @@ def test_the_heart_beats_while_a_host_starts_again(
     write_samples(raw, {"a.txt": "hold"})
     release(raw)
     beats: list[float] = []
-    killed_at = 0
+    killed_at: int | None = None  # the number of beats by then
 
     def beat() -> None:
         beats.append(time.monotonic())
-        if killed_at and len(beats) >= killed_at + 3:
+        if killed_at is not None and len(beats) >= killed_at + 3:
             (raw / "hold").unlink(missing_ok=True)
 
     request = request_for("troubles", raw, config=ESTIMATED)
