@@ -48,6 +48,7 @@ class Bucket:
     objects: dict[str, Stored] = field(default_factory=dict)
     uploads: dict[str, Upload] = field(default_factory=dict)
     uploads_begun: int = 0
+    aborted: set[str] = field(default_factory=set)
     final_etag: Callable[[str], str] = str  # of a completed upload; given S3's
     page: int = 1000  # names in one page of a listing
     late: list[Callable[[], object]] = field(default_factory=list)
@@ -180,7 +181,11 @@ class SimulatedStore:
         del self.bucket.uploads[upload_id]
 
     def abort_upload(self, name: str, upload_id: str) -> None:
-        self._write(f"ABORT {name}", lambda: self.bucket.uploads.pop(upload_id, None))
+        self._write(f"ABORT {name}", lambda: self._abort(upload_id))
+
+    def _abort(self, upload_id: str) -> None:
+        self.bucket.uploads.pop(upload_id, None)
+        self.bucket.aborted.add(upload_id)
 
     def _upload(self, upload_id: str) -> Upload:
         if upload_id not in self.bucket.uploads:

@@ -91,6 +91,7 @@ class World:
     trace: list[str] = field(default_factory=list)
     answered: set[tuple[str, float]] = field(default_factory=set)
     failed: set[str] = field(default_factory=set)
+    aliases: dict[str, str] = field(default_factory=dict)
     first_content: dict[str, str] = field(default_factory=dict)
     known_requests: dict[tuple[str, float], int] = field(default_factory=dict)
     opened: dict[str, int] = field(default_factory=dict)
@@ -127,14 +128,14 @@ class World:
             assert current is not None
             self._give_turn(current)
             if current.error is not None:
-                raise current.error
+                raise self._broken(f"{current.name} ended by an error") from current.error
             self._check(current.name)
             self._disturb()
 
     def _give_turn(self, actor: Actor) -> None:
         self.steps += 1
         if self.steps > MAX_STEPS:
-            raise RuleBroken(f"no end after {MAX_STEPS} requests:\n" + "\n".join(self.trace[-60:]))
+            raise self._broken(f"no end after {MAX_STEPS} requests")
         self.bucket.clock += 0.01
         self.turn_over.clear()
         actor.turn.set()
@@ -215,9 +216,10 @@ class World:
             self._check_failures()
             self._check_requests()
         except RuleBroken as broken:
-            raise RuleBroken(
-                f"seed {self.seed}: {broken}\n" + "\n".join(self.trace[-80:])
-            ) from None
+            raise self._broken(str(broken)) from None
+
+    def _broken(self, what: str) -> RuleBroken:
+        return RuleBroken(f"seed {self.seed}: {what}\n" + "\n".join(self.trace[-80:]))
 
     def _check_zips(self) -> None:
         for name, stored in self.bucket.objects.items():
@@ -236,6 +238,8 @@ class World:
                     raise RuleBroken(f"{actor} took {name} from {claim.owner}, who holds it")
                 self._claims[name] = stored, new
             owner = self._claims[name][1]
+            if owner.upload_id in self.bucket.aborted:
+                raise RuleBroken(f"{name} names an upload that was aborted")
             lapsed = self._jumped_at < owner.expires_at < self.bucket.clock
             if self.fair and lapsed and owner.owner == f"{actor}:1":
                 raise RuleBroken(f"{actor} works, and let its claim expire")
@@ -257,6 +261,10 @@ class World:
                 if len(zipped.body) != ready.zip_size:
                     raise RuleBroken(f"{name}: zip_size {ready.zip_size} is {len(zipped.body)}")
             if isinstance(ready, (Live, Alias)):
+                if isinstance(ready, Alias):
+                    self.aliases[name.removeprefix(layout.DATASETS).removesuffix(".ready")] = (
+                        ready.key
+                    )
                 key = name.removeprefix(layout.DATASETS).removesuffix(".ready")
                 self.answered |= {r for r in self._requests() if r[0].startswith(f"{key}.")}
 
@@ -291,6 +299,12 @@ class World:
         unanswered = [r for r in gone if r not in self.answered and r[0] not in self.failed]
         if unanswered:
             raise RuleBroken(f"deleted unanswered: {sorted(unanswered)}")
+        topics = {topic for topic, _ in self.known_requests}
+        for topic, _ in gone:
+            key, _, nonce = topic.rpartition(".")
+            forwarded = key not in self.aliases or f"{self.aliases[key]}.{nonce}" in topics
+            if not forwarded and topic not in self.failed and not nonce.startswith("junk"):
+                raise RuleBroken(f"{topic} was deleted, and not forwarded")
         for request in present:
             self.known_requests.setdefault(request, self.steps)
 

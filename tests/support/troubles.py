@@ -13,6 +13,7 @@ TROUBLES = HandlerPackage(
     """Each sample is a file; the first word of its content says what happens to it."""
     import ctypes
     import os
+    import signal
     import subprocess
     import threading
     import time
@@ -22,6 +23,13 @@ TROUBLES = HandlerPackage(
     from dscache_sdk import DatasetHandler, Sample, Scalar, Text
 
     HOARD = []
+
+
+    def tell(path):
+        """Write this process's id to a file, at once as a whole."""
+        part = path.with_name(f"{path.name}.part")
+        part.write_text(str(os.getpid()))
+        part.replace(path)
 
 
     class Troubles(DatasetHandler, name="troubles"):
@@ -58,6 +66,24 @@ TROUBLES = HandlerPackage(
                 flag.touch()
                 ctypes.string_at(0)
 
+        def kill_self(self, sample):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        def kill_parent(self, sample):
+            os.kill(os.getppid(), signal.SIGKILL)
+            self.hang(sample)
+
+        def hold(self, sample):
+            """Say in a file which process this is, and wait while there is a file `hold`."""
+            tell(Path(self.base_data_path, f"{sample.id}.at"))
+            while Path(self.base_data_path, "hold").exists():
+                time.sleep(0.01)
+
+        def fork_and_hold(self, sample):
+            if Path(self.base_data_path, "hold").exists() and os.fork() == 0:
+                time.sleep(1000)  # a process that keeps all descriptors of the worker
+            self.hold(sample)
+
         def leak(self, sample):
             while True:
                 HOARD.append(bytearray(1 << 24))
@@ -90,11 +116,14 @@ TROUBLES = HandlerPackage(
 
 PLAIN = HandlerPackage(
     name="plain-numbers",
-    handlers={"numbers": "Numbers"},
+    handlers={"numbers": "Numbers", "waiting": "Waiting", "halfway": "Halfway"},
     dependencies=(),
     code='''
     """Knows nothing of the SDK: the four methods, and records framed by hand."""
+    import os
+    import shutil
     import struct
+    import time
     from pathlib import Path
 
     TABLE = []
@@ -147,6 +176,47 @@ PLAIN = HandlerPackage(
 
         def tf_records_mapper(self, files):
             raise NotImplementedError
+
+
+    class Waiting(Numbers):
+        """Waits between its files while there is a file `hold` in the folder `flags`."""
+
+        @staticmethod
+        def config_options():
+            return {"flags": {"type": str}}
+
+        def __init__(self, config, base_data_path):
+            super().__init__(config, base_data_path)
+            self.flags = Path(config["flags"])
+
+        def as_tfrecord(self):
+            assert not list(Path().iterdir()), "the folder is as clean as at the first try"
+            paths = super().as_tfrecord()
+            self.wait()
+            return paths
+
+        def wait(self):
+            part = self.flags / "at.part"
+            part.write_text(str(os.getpid()))
+            part.replace(self.flags / "at")
+            while (self.flags / "hold").exists():
+                time.sleep(0.01)
+
+
+    class Halfway(Waiting):
+        """While there is a file `hold`, it makes more records, and moving the second file waits."""
+
+        def as_tfrecord(self):
+            if not (self.flags / "hold").exists():
+                return super().as_tfrecord()
+            self.count += 1
+            shutil.move = self.move
+            return Numbers.as_tfrecord(self)
+
+        def move(self, path, target):
+            if "val" in Path(path).name:
+                self.wait()
+            os.replace(path, target)
 
 
     START = 1

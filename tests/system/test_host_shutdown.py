@@ -14,30 +14,11 @@ import pytest
 from dscache_builder.hosting.client import HostClient
 from dscache_builder.hosting.messages import HostRequest
 from support.hosting import built
+from support.processes import children, living, members
 from support.running import wait_until
 from support.troubles import write_samples
 
 pytestmark = pytest.mark.system
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process exists and is no zombie."""
-    try:
-        status = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return status.rpartition(")")[2].split()[0] not in "ZX"
-
-
-def members_of(session: int) -> list[int]:
-    """Living processes of a session."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            fields = entry.read_text().rpartition(")")[2].split()
-            if int(fields[3]) == session and fields[0] not in "ZX":
-                found.append(int(entry.parent.name))
-    return found
 
 
 def test_close_leaves_no_process(troubles: Callable[..., HostClient], tmp_path: Path) -> None:
@@ -48,8 +29,8 @@ def test_close_leaves_no_process(troubles: Callable[..., HostClient], tmp_path: 
         while not (pid_file.exists() and pid_file.read_text()):
             next(events)
         sleeper = int(pid_file.read_text())
-        assert is_alive(sleeper)
-    wait_until(lambda: not is_alive(sleeper), "the handler's child is gone")
+        assert living({sleeper})
+    wait_until(lambda: not living({sleeper}), "the handler's child is gone")
 
 
 def test_what_beat_raises_ends_the_call(
@@ -78,7 +59,7 @@ request = HostRequest("troubles", "troubles", {"batch_size": 1}, raw, scratch,
                       scratch / "handler.log", workers=2)
 with HostClient(python, request, heartbeat=lambda: None) as host:
     host.plan()
-    print(host._process.pid, flush=True)
+    print("planned", flush=True)
     for event in host.build([0, 1], lambda: True):
         pass
 """
@@ -93,13 +74,14 @@ def test_a_killed_builder_leaves_no_process(
     command = [sys.executable, "-c", _BUILDER, *map(str, words)]
     with _started(command) as builder:
         assert builder.stdout is not None
-        session = int(builder.stdout.readline())
+        assert builder.stdout.readline()
+        (session,) = children(builder.pid)
         pid_file = raw / "child.pid"
         wait_until(lambda: pid_file.exists() and pid_file.read_text(), "the handler is at work")
-        assert len(members_of(session)) >= 4  # guard, server, workers, the handler's child
+        assert len(members(session)) >= 4  # guard, server, workers, the handler's child
         builder.send_signal(number)
         builder.wait()
-        wait_until(lambda: not members_of(session), "its session is empty")
+        wait_until(lambda: not members(session), "its session is empty")
 
 
 @contextlib.contextmanager

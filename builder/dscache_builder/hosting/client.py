@@ -1,46 +1,50 @@
-"""The builder's side of a handler host: start it, send commands, receive shards, end it."""
+"""The builder's side of a handler host: send commands, receive shards, survive its death."""
 
 from __future__ import annotations
 
-import os
-import select
-import signal
-import subprocess
+import logging
+import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from dscache.protocol.manifests import BadSample
 
-from ..child_environ import handler_environment
 from ..failure import HandlerFailure
-from .host.channel import LineReader, write_line
 from .messages import (
+    SHARDS_FOLDER,
     Advanced,
     Description,
     Event,
     HostRequest,
     PlanSummary,
     PreviewResult,
+    ShardBuilt,
     Tick,
     plan_summary,
     request_document,
     shard_built,
 )
+from .running_host import HEARTBEAT_S, HostKilled, RunningHost, log_tail
 
-HEARTBEAT_S = 0.5
-LOG_TAIL_BYTES = 8 << 10
-CLOSE_S = 10.0
+log = logging.getLogger("dscache_builder")
+
 MAX_PREVIEW_EXAMPLES = 64  # examples on a contact sheet
 PLAN_TRIES = 4  # samples that may kill the host while it plans
-HOST_MAIN = Path(__file__).resolve().parent / "host_main.py"
+RESTART_PAUSES_S = (0.0, 1.0, 5.0)  # before a killed host is started again
+
+T = TypeVar("T")
 
 
 class HostClient:
-    """Runs a handler in a separate process, under its environment's interpreter.
+    """Runs a handler in separate processes, under its environment's interpreter.
+
+    If they are killed from outside, new ones go on where those were, unless that happens too often
+    without a plan or a shard finished in between (`RESTART_PAUSES_S`).
 
     Use it as a context manager. However the builder ends, the kernel and the host's guard ensure
     that no process of the host is left running.
@@ -61,9 +65,15 @@ class HostClient:
         self._python = python
         self._request = request
         self._heartbeat = heartbeat
+        self._heartbeat_at = time.monotonic()
+        self._workers = max(1, request.workers)
         self._avoid: list[str] = []
+        self._killed_on: set[str] = set()
         self._plain = False
         self._features: dict[str, Any] = {}
+        self._plan: PlanSummary | None = None
+        self._finished: dict[str, ShardBuilt] = {}
+        self._restarts = 0
         self._start()
 
     def __enter__(self) -> Self:
@@ -78,38 +88,25 @@ class HostClient:
         self.close()
 
     def _start(self) -> None:
-        request = self._request
-        work = request.scratch / "work"
-        work.mkdir(parents=True, exist_ok=True)
-        request.log.parent.mkdir(parents=True, exist_ok=True)
-        command_read, self._commands = os.pipe()
-        events, event_write = os.pipe()
-        try:
-            with request.log.open("ab") as log:
-                self._process = subprocess.Popen(
-                    [self._python, "-P", "-s", HOST_MAIN, str(command_read), str(event_write)],
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    cwd=work,
-                    env=handler_environment(self._python, work.resolve(), os.environ),
-                    pass_fds=(command_read, event_write),
-                    start_new_session=True,
-                )
-        except OSError as error:
-            os.close(self._commands)
-            os.close(events)
-            raise HandlerFailure(
-                "environment", f"{self._python}: cannot start the interpreter: {error}"
-            ) from error
-        finally:
-            os.close(command_read)
-            os.close(event_write)
-        self._closed = False
-        self._reader = LineReader(events)
-        self._arrived: deque[dict[str, Any]] = deque()
-        self._heartbeat_at = time.monotonic()
-        self._send(request_document(request, self._avoid))
+        document = request_document(
+            self._request,
+            workers=self._workers,
+            avoid=self._avoid,
+            bad_samples=sum(len(shard.bad) for shard in self._finished.values()),
+            examples_done=sum(shard.records for shard in self._finished.values()),
+        )
+        self._host = RunningHost(self._python, self._request, document, self._beat)
+        self._has_planned = False
+
+    def close(self) -> None:
+        """Kill the host's process group, and wait until all of its processes have ended."""
+        self._host.close()
+
+    def log_tail(self) -> str:
+        """The end of the handler's output, up to 8 KiB."""
+        return log_tail(self._request.log)
+
+    # -- commands
 
     def options(self) -> dict[str, Any]:
         """Import the handler and return its options, whatever the config is.
@@ -117,12 +114,13 @@ class HostClient:
         That is a JSON Schema, for a plain handler the result of `config_options()`. Raises
         HandlerFailure of kind `environment` if the environment has no such handler.
         """
-        options: dict[str, Any] = self._ask({"do": "options"}, "options")["options"]
+        answer = self._surviving(lambda: self._ask({"do": "options"}, "options"))
+        options: dict[str, Any] = answer["options"]
         return options
 
     def describe(self) -> Description:
         """Check the config, and describe it and the features."""
-        answer = self._ask({"do": "describe"}, "described")
+        answer = self._surviving(lambda: self._ask({"do": "describe"}, "described"))
         self._plain = answer["plain"]
         self._features = answer["features"]
         return Description(self._plain, answer["config"], self._features)
@@ -133,51 +131,74 @@ class HostClient:
         Planning may make the first samples to estimate sizes. A sample that kills the process is
         skipped here; the build reports it.
         """
-        while True:
-            try:
-                return plan_summary(self._ask({"do": "plan"}, "planned"))
-            except HandlerFailure as failure:
-                died_on_sample = failure.kind in ("worker-killed", "time-limit") and failure.sample
-                if not died_on_sample or len(self._avoid) + 1 >= PLAN_TRIES:
-                    raise
-                self._avoid.append(failure.sample)
-                self.close()
-                self._start()
+        self._plan = self._surviving(self._make_plan)
+        self._restarts = 0
+        return self._plan
 
     def features(self) -> dict[str, Any]:
         """The features.json document; for a plain handler {} until it has run."""
         if not self._features and not self._plain:
-            self._features = self._ask({"do": "features"}, "features")["features"]
+            answer = self._surviving(lambda: self._ask({"do": "features"}, "features"))
+            self._features = answer["features"]
         return self._features
 
     def build(self, indices: Iterable[int], may_start: Callable[[], bool]) -> Iterator[Event]:
         """Build these shards of the plan in all workers, started in the given order.
 
         A shard is started only while `may_start()` is true. An event is yielded at least once a
-        second. A plain handler ignores `indices`: it runs once, and all of its files are yielded,
-        under TFDS names.
+        second, except while a killed host starts again. A plain handler ignores `indices`: it runs
+        once, and then all of its files are yielded, under TFDS names.
         """
-        pending = deque([0] if self._plain else indices)
+        missing = dict.fromkeys([0] if self._plain else indices)
+        while missing:
+            try:
+                for event in self._events(deque(missing), may_start):
+                    if isinstance(event, ShardBuilt):
+                        missing.pop(event.index, None)
+                        self._finished[event.name] = event
+                        self._restarts = 0
+                    yield event
+                return
+            except HostKilled as death:
+                self._restart(death)
+
+    def _events(self, pending: deque[int], may_start: Callable[[], bool]) -> Iterator[Event]:
+        """The events of the current host.
+
+        Files of a plain handler are kept back until it is done: if it is killed, all of them are
+        made again, and those of two runs might not fit together.
+        """
+        self._catch_up()
+        kept_back: list[ShardBuilt] = []
         running = 0
         while pending or running:
-            while pending and running < self._request.workers and may_start():
-                self._send({"do": "build", "index": pending.popleft()})
+            while pending and running < self._workers and may_start():
+                self._host.send({"do": "build", "index": pending.popleft()})
                 running += 1
-            message = self._next(HEARTBEAT_S)
+            message = self._host.receive(HEARTBEAT_S)
             if message is None:
                 yield Tick()
             elif message["event"] == "done":
                 running -= 1
             elif message["event"] == "advanced":
                 yield Advanced(message["done"])
+            elif message["event"] == "workers":
+                self._workers = message["workers"]
+                log.warning("%s: %s", self._request.dataset_name, message["message"])
             elif message["event"] == "built":
                 self._features = message.get("features") or self._features
-                yield shard_built(message, self._request.scratch)
+                shard = shard_built(message, self._request.scratch)
+                if self._plain:
+                    kept_back.append(shard)
+                else:
+                    yield shard
+        yield from kept_back
 
     def preview(self, count: int, to: Path) -> str:
         """Write a contact sheet (PNG) of the first `count` examples; return a line of statistics.
 
-        For a plain handler it shows the first records, so call it after `build`.
+        For a plain handler it shows the first records, so call it after `build`. A preview that
+        dies is not tried again.
         """
         return self._previewed(to, samples=None, examples=count).line
 
@@ -192,89 +213,105 @@ class HostClient:
         target = str(to.absolute())
         command = {"do": "preview", "samples": samples, "examples": examples, "to": target}
         answer = self._ask(command, "previewed")
-        self._wait_for("done")
+        self._host.wait_for("done")
         failed = [BadSample(**sample) for sample in answer["failed"]]
         return PreviewResult(answer["line"], answer["seconds"], failed)
 
-    def close(self) -> None:
-        """Kill the host's process group, and wait until all of its processes have ended."""
-        if self._closed:
-            return
-        self._closed = True
-        # The kernel does not reuse the group's id before its leader is waited for, which happens
-        # only here: no other group can be hit.
-        os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-        self._drain()
-        os.close(self._commands)
-        os.close(self._reader.fd)
-
-    def _drain(self) -> None:
-        """Wait for the end of the event pipe, which every process of the host holds open."""
-        deadline = time.monotonic() + CLOSE_S
-        while not self._reader.ended and (left := deadline - time.monotonic()) > 0:
-            if select.select([self._reader.fd], [], [], left)[0]:
-                self._reader.read()
-
-    def _send(self, message: dict[str, Any]) -> None:
-        try:
-            write_line(self._commands, message)
-        except BrokenPipeError:
-            while True:  # the host has ended: raise the last failure that it reported
-                self._next(HEARTBEAT_S)
-
     def _ask(self, command: dict[str, Any], answer: str) -> dict[str, Any]:
-        self._send(command)
-        return self._wait_for(answer)
+        self._host.send(command)
+        return self._host.wait_for(answer)
 
-    def _wait_for(self, event: str) -> dict[str, Any]:
+    # -- plans
+
+    def _make_plan(self) -> PlanSummary:
         while True:
-            message = self._next(HEARTBEAT_S)
-            if message is not None and message["event"] == event:
-                return message
+            try:
+                plan = plan_summary(self._ask({"do": "plan"}, "planned"))
+            except HandlerFailure as failure:
+                if not self._should_avoid(failure):
+                    raise
+                self._avoid.append(failure.sample)
+                self._start_again()
+            else:
+                self._has_planned = True
+                return plan
 
-    def _next(self, timeout_s: float) -> dict[str, Any] | None:
-        """The next message, None if there was none within the timeout. Raises reported failures."""
-        if not self._arrived and select.select([self._reader.fd], [], [], timeout_s)[0]:
-            self._arrived.extend(self._reader.read())
-        self._heartbeat_when_due()
-        if self._arrived:
-            message = self._arrived.popleft()
-            if message["event"] == "failure":
-                raise self._failure(message)
-            return message
-        if self._reader.ended:
-            raise self._failure(self._death())
-        return None
+    def _should_avoid(self, failure: HandlerFailure) -> bool:
+        """Whether to plan without this sample: it crashed, or was killed on for a second time."""
+        sample = failure.sample
+        if failure.kind not in ("worker-killed", "time-limit") or not sample:
+            return False
+        if isinstance(failure, HostKilled) and sample not in self._killed_on:
+            self._killed_on.add(sample)
+            return False
+        return len(self._avoid) + 1 < PLAN_TRIES
 
-    def _heartbeat_when_due(self) -> None:
+    def _catch_up(self) -> None:
+        """Bring a new host to where the one before was. Raises HandlerFailure for another plan."""
+        if self._plan is None or self._has_planned:
+            return
+        plan = self._make_plan()
+        if plan.digest == self._plan.digest:
+            return
+        changed = plan.raw_revision != self._plan.raw_revision
+        cause = "the raw data has changed" if changed else "the handler has planned other shards"
+        raise HandlerFailure(
+            "raw-data" if changed else "handler",
+            "the handler's host was killed, and a new one cannot go on with the shards that are "
+            f"missing: {cause} meanwhile; request the dataset again",
+        )
+
+    # -- deaths
+
+    def _surviving(self, action: Callable[[], T]) -> T:
+        while True:
+            try:
+                return action()
+            except HostKilled as death:
+                self._restart(death)
+
+    def _restart(self, death: HostKilled) -> None:
+        """Start the host again after a pause. Raises HandlerFailure after too many deaths."""
+        if self._restarts == len(RESTART_PAUSES_S):
+            raise HandlerFailure(
+                death.kind,
+                f"{death.message} ({self._restarts + 1} times in a row, with neither a plan nor a "
+                "shard finished in between)",
+                death.sample,
+                death.traceback,
+                death.log_tail,
+            ) from death
+        text = f"{death.message}; starting it again"
+        if self._restarts and self._workers > 1:  # it may be memory that is short
+            self._workers //= 2
+            text += f" with fewer workers: {self._workers}"
+        pause_s = RESTART_PAUSES_S[self._restarts]
+        self._restarts += 1
+        log.warning("%s: %s", self._request.dataset_name, text)
+        with self._request.log.open("a") as file:
+            file.write(f"{text}\n")
+        self._pause(pause_s)
+        self._start_again()
+
+    def _pause(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            self._beat()
+            time.sleep(min(left, HEARTBEAT_S))
+
+    def _start_again(self) -> None:
+        """Start a new host, in folders with nothing but the shards that were reported."""
+        self._host.close(self._beat)
+        shutil.rmtree(self._request.scratch / "work", ignore_errors=True)
+        shards = self._request.scratch / SHARDS_FOLDER
+        for path in [] if shards.is_symlink() else shards.glob("*"):
+            if path.name not in self._finished:
+                with suppress(OSError):
+                    path.unlink()
+        self._start()
+
+    def _beat(self) -> None:
         now = time.monotonic()
         if now - self._heartbeat_at >= HEARTBEAT_S:
             self._heartbeat_at = now
             self._heartbeat()
-
-    def _death(self) -> dict[str, Any]:
-        ending = os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
-        died = ending is not None and ending.si_code != os.CLD_EXITED
-        kind = "signal" if died else "exit code"
-        status = ending.si_status if ending is not None else "?"
-        message = f"the handler's host ended with {kind} {status}; see the log"
-        return {"kind": "worker-killed", "message": message}
-
-    def _failure(self, event: dict[str, Any]) -> HandlerFailure:
-        return HandlerFailure(
-            event["kind"],
-            event["message"],
-            event.get("sample", ""),
-            event.get("traceback", ""),
-            self.log_tail(),
-        )
-
-    def log_tail(self) -> str:
-        """The end of the handler's output, up to 8 KiB."""
-        try:
-            with self._request.log.open("rb") as file:
-                file.seek(max(0, os.fstat(file.fileno()).st_size - LOG_TAIL_BYTES))
-                return file.read().decode("utf-8", "replace")
-        except FileNotFoundError:
-            return ""

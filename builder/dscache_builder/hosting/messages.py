@@ -152,17 +152,29 @@ def plan_summary(message: dict[str, Any]) -> PlanSummary:
     )
 
 
-def request_document(request: HostRequest, avoid: list[str]) -> dict[str, Any]:
-    """Encode a request for the host; `avoid` lists samples that killed it while planning."""
+def request_document(
+    request: HostRequest, *, workers: int, avoid: list[str], bad_samples: int, examples_done: int
+) -> dict[str, Any]:
+    """Encode a request for a host.
+
+    Args:
+        request: what to run.
+        workers: number of processes, at most those of the request.
+        avoid: samples that killed an earlier host while it planned.
+        bad_samples: those of the shards that earlier hosts finished.
+        examples_done: examples of the shards that earlier hosts finished.
+    """
     return {
         "entry_point": request.entry_point,
         "dataset_name": request.dataset_name,
         "config": request.config,
         "raw": str(request.raw.absolute()),
         "scratch": str(request.scratch.absolute()),
-        "workers": max(1, request.workers),
+        "workers": workers,
         "memory_bytes": request.memory_bytes,
         "sample_seconds": request.sample_seconds,
         "max_bad_samples": request.max_bad_samples,
         "avoid": avoid,
+        "bad_samples": bad_samples,
+        "examples_done": examples_done,
     }

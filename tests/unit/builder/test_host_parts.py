@@ -21,7 +21,9 @@ from dscache_builder.hosting.host.deaths import (
     after_death,
     allowed_bad,
     describe_death,
+    fewer_workers,
     too_many_bad,
+    was_killed,
 )
 from dscache_builder.hosting.host.failures import HostFailure, failure_event, is_out_of_memory
 from dscache_builder.hosting.host.plan_subsets import mixed_samples, only_samples, without
@@ -52,6 +54,27 @@ ENVIRONMENT = Path("/e/bin/python")
 )
 def test_what_follows_from_deaths(deaths: list[str], tries: int, verdict: str) -> None:
     assert after_death(deaths, tries) == verdict
+
+
+@pytest.mark.parametrize(
+    ("ending", "overdue", "killed"),
+    [
+        (Ending(9, 0, 0), False, True),
+        (Ending(15, 0, 0), False, True),
+        (Ending(9, 0, 0), True, False),
+        (Ending(11, 0, 0), False, False),
+        (Ending(0, EXIT_OUT_OF_MEMORY, 0), False, False),
+    ],
+)
+def test_a_kill_comes_from_outside(ending: Ending, overdue: bool, killed: bool) -> None:
+    assert was_killed(ending, overdue) is killed
+
+
+@pytest.mark.parametrize(
+    ("limit", "running", "left"), [(8, 8, 4), (8, 3, 1), (4, 7, 2), (2, 2, 1), (1, 3, 1)]
+)
+def test_half_of_the_workers_go_on(limit: int, running: int, left: int) -> None:
+    assert fewer_workers(limit, running) == left
 
 
 @pytest.mark.parametrize(

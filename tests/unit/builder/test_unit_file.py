@@ -64,6 +64,11 @@ def test_it_has_time_to_release_its_claims(service: configparser.SectionProxy) -
     assert program.GRACE_S > RELEASE_S
 
 
+def test_it_survives_a_worker_that_the_kernel_kills(service: configparser.SectionProxy) -> None:
+    """systemd's default, `stop`, would end the builder for any process of the service."""
+    assert service["OOMPolicy"] == "continue"
+
+
 def test_it_says_when_it_is_ready_and_that_it_lives(service: configparser.SectionProxy) -> None:
     assert service["Type"] == "notify"
     assert seconds(service["WatchdogSec"]) >= 60

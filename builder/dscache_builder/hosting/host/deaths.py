@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from typing import Literal
 
 from .process import EXIT_OUT_OF_MEMORY, Ending
 
 MAX_DEATHS = 4  # of one shard, on different samples: then the cause is not a sample
+KILLS = (signal.SIGKILL, signal.SIGTERM)  # by the kernel without memory, daemons like it, people
 
 Decision = Literal["again", "leave-out", "give-up"]
 
@@ -30,6 +32,16 @@ def after_death(deaths: Sequence[str], tries: int) -> Decision:
     if not last and deaths.count("") >= tries:
         return "give-up"
     return "give-up" if len(deaths) >= MAX_DEATHS else "again"
+
+
+def was_killed(ending: Ending, overdue: bool) -> bool:
+    """Whether a process was killed from outside, and not for its time limit."""
+    return ending.signal in KILLS and not overdue
+
+
+def fewer_workers(limit: int, running: int) -> int:
+    """How many workers go on after one of the `running` was killed, at most `limit` before."""
+    return max(1, min(limit, running) // 2)
 
 
 def allowed_bad(max_bad_samples: int | float, samples: int) -> int:

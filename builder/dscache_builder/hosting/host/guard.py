@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 from .channel import LineReader, write_line
 from .current_sample import CurrentSample, SampleStatus
-from .deaths import describe_death
+from .deaths import describe_death, was_killed
 from .process import EXIT_OUT_OF_MEMORY, Ending, die_with_parent, kill, no_core_files, reap
 
 POLL_MS = 250
@@ -38,8 +38,10 @@ def main(argv: Sequence[str]) -> NoReturn:
     if child == 0:
         die_with_parent(guard)
         _serve(lambda service: service.start(request, commands, events, current))
-    _watch(child, builder, commands.fd, events, current, request)
-    os.killpg(0, signal.SIGKILL)
+    try:
+        _watch(child, builder, commands.fd, events, current, request)
+    finally:
+        os.killpg(0, signal.SIGKILL)
     raise SystemExit(1)
 
 
@@ -83,9 +85,8 @@ def _watch(
             kill(child)
         ending = reap(child, block=overdue)
         if ending is not None:
-            if ending.signal or ending.code:
-                os.write(events, b"\n")  # the child may have died within a line
-                write_line(events, _death_event(ending, status, overdue, request))
+            os.write(events, b"\n")  # the child may have died within a line
+            write_line(events, _death_event(ending, status, overdue, request))
             return
 
 
@@ -96,4 +97,7 @@ def _death_event(
     kind, message = describe_death(
         ending, sample, overdue, request.get("sample_seconds"), request.get("memory_bytes")
     )
-    return {"event": "failure", "kind": kind, "message": message, "sample": sample, "died": True}
+    killed = was_killed(ending, overdue)
+    return {
+        "event": "failure", "kind": kind, "message": message, "sample": sample, "killed": killed,
+    }  # fmt: skip

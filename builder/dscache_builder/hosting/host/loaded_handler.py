@@ -25,7 +25,8 @@ from .raw_revision import raw_revision
 class HostSettings(msgspec.Struct, kw_only=True):
     """The builder's request; sizes in bytes, times in s.
 
-    `avoid` lists samples that killed a host while it was planning.
+    `avoid` lists samples that killed a host while it was planning; `bad_samples` and
+    `examples_done` are those of the shards that earlier hosts of this build finished.
     """
 
     entry_point: str
@@ -38,6 +39,8 @@ class HostSettings(msgspec.Struct, kw_only=True):
     sample_seconds: float | None = None
     max_bad_samples: int | float = 0
     avoid: list[str] = []
+    bad_samples: int = 0
+    examples_done: int = 0
 
     @property
     def shards_dir(self) -> Path:

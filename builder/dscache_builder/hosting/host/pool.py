@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from .assignment import Assignment
 from .channel import LineReader, write_line
 from .current_sample import CurrentSample
-from .deaths import after_death, describe_death, too_many_bad
+from .deaths import after_death, describe_death, fewer_workers, too_many_bad, was_killed
 from .loaded_handler import LoadedHandler
 from .process import die_with_parent, kill, note, reap
 from .shard_worker import ShardWorker
@@ -31,6 +31,7 @@ class Worker:
         self.current = current
         self.assignment: Assignment | None = None
         self.overdue = False
+        self.retired = False
 
     def close(self) -> None:
         """Release the descriptors and memory of a worker that has ended."""
@@ -56,8 +57,9 @@ class Pool:
         self._workers: dict[int, Worker] = {}
         self._queued: deque[Assignment] = deque()
         self._bad: dict[str, set[str]] = {}
-        self._finished_examples = 0
-        self._reported = (0, 0.0)
+        self._limit = loaded.settings.workers
+        self._finished_examples = loaded.settings.examples_done
+        self._reported = (self._finished_examples, 0.0)
         self._failed = False
 
     def add(self, assignment: Assignment) -> None:
@@ -84,17 +86,26 @@ class Pool:
         self._report_progress(now)
 
     def _start_queued(self) -> None:
+        self._retire_surplus()
         while self._queued and not self._failed:
             worker = self._free_worker()
             if worker is None:
                 return
             self._give(worker, self._queued.popleft())
 
+    def _retire_surplus(self) -> None:
+        """End idle workers above the limit."""
+        staying = [worker for worker in self._workers.values() if not worker.retired]
+        idle = [worker for worker in staying if worker.assignment is None]
+        for worker in idle[: max(0, len(staying) - self._limit)]:
+            worker.retired = True
+            kill(worker.pid)
+
     def _free_worker(self) -> Worker | None:
         for worker in self._workers.values():
-            if worker.assignment is None:
+            if worker.assignment is None and not worker.retired:
                 return worker
-        if len(self._workers) < self._loaded.settings.workers:
+        if len(self._workers) < self._limit:
             return self._fork()
         return None
 
@@ -160,7 +171,7 @@ class Pool:
         if assignment.command["do"] == "preview":
             return
         self._bad[assignment.name] = {*assignment.bad, *assignment.left_out}
-        bad = sum(map(len, self._bad.values()))
+        bad = self._loaded.settings.bad_samples + sum(map(len, self._bad.values()))
         if bad > self._allowed_bad:
             self._fail(
                 assignment,
@@ -190,14 +201,31 @@ class Pool:
             ending, sample, worker.overdue, settings.sample_seconds, settings.memory_bytes
         )
         note(f"{assignment.name}: {message}")
-        self._after_death(assignment, sample, kind, message)
+        killed = was_killed(ending, worker.overdue)
+        if killed and self._workers:
+            self._go_on_with_fewer(message)
+            self._queued.appendleft(assignment)
+            return
+        self._after_death(assignment, sample, kind, message, killed)
 
-    def _after_death(self, assignment: Assignment, sample: str, kind: str, message: str) -> None:
+    def _go_on_with_fewer(self, message: str) -> None:
+        """Memory may be short, and the sample of the worker that the kernel chose blameless.
+
+        A kill counts against a sample only if its worker was the only one.
+        """
+        self._limit = fewer_workers(self._limit, running=len(self._workers) + 1)
+        text = f"{message}; going on with fewer workers: {self._limit}"
+        note(text)
+        self._emit({"event": "workers", "workers": self._limit, "message": text})
+
+    def _after_death(
+        self, assignment: Assignment, sample: str, kind: str, message: str, killed: bool
+    ) -> None:
         assignment.deaths.append(sample)
         decision = after_death(assignment.deaths, assignment.tries)
         if decision == "give-up":
             failure = {"event": "failure", "kind": kind, "message": message, "sample": sample}
-            self._fail(assignment, failure)
+            self._fail(assignment, {**failure, "killed": killed})
             return
         if decision == "leave-out":
             assignment.leave_out(sample, message)
