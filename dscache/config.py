@@ -143,9 +143,10 @@ def load(
     if project is not None:
         _check_project(project, merged, sources, user.parent)
     origin = {setting: source.name for setting, source in sources.items()}
-    merged["home"] = _expanded(merged.get("home") or default_home(env), origin.get("home", "$HOME"))
+    home = merged.get("home") or default_home(env)
+    merged["home"] = _expanded(home, f"{origin.get('home', '$HOME')}: home")
     merged["shared_homes"] = tuple(
-        _expanded(path, origin["shared_homes"])
+        _expanded(path, f"{origin['shared_homes']}: shared_homes")
         for path in str(merged.get("shared_homes", "")).split(os.pathsep)
         if path
     )

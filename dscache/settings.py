@@ -51,7 +51,8 @@ def _problem(name: str, value: str) -> str | None:
         return None if form.fullmatch(value) else f"{wanted}, got {value[:_SHOWN]!r}"
     if name in ("home", "shared_homes"):  # any bytes, as names of files may have
         return None if _is_file_name(value) else f"not a path: {value[:_SHOWN]!r}"
-    return None if value.isprintable() else f"expected printable text, got {value[:_SHOWN]!r}"
+    text = value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return None if text.isprintable() else f"expected printable text, got {value[:_SHOWN]!r}"
 
 
 def _characters(value: str, wanted: str) -> str:
@@ -63,8 +64,10 @@ def _characters(value: str, wanted: str) -> str:
 def _problem_of_url(value: str) -> str | None:
     if "@" in value:  # not shown: a password may stand before it
         return "holds a user name or a password; write those as access_key and secret_key"
+    if "?" in value or "#" in value:
+        return f"{re.split('[?#]', value)[0][:_SHOWN]!r} has something behind '?' or '#'"
     match = _URL.fullmatch(value)
-    if match is None or "?" in value or "#" in value:
+    if match is None:
         return f"{value[:_SHOWN]!r} {HOW_TO_WRITE_A_URL}"
     if match["port"] and not 0 < int(match["port"]) <= MAX_PORT:
         return f"{value[:_SHOWN]!r}: a port is a number from 1 to {MAX_PORT}"

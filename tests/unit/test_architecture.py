@@ -33,13 +33,14 @@ DISTRIBUTIONS = {
 # One row for each room (a package, or a module that is a room of its own): the rooms it may import.
 FOUNDATION = {
     "errors", "units", "files", "terminal", "trust", "canonical", "spec", "reference",
-    "credentials", "settings", "config",
+    "credentials", "settings", "config", "logformat",
 }  # fmt: skip
 CLIENT_ROOMS = {
     "errors": set[str](),
     "units": {"errors"},
     "files": set[str](),
     "terminal": set[str](),
+    "logformat": {"terminal"},
     "canonical": {"errors"},
     "spec": {"canonical", "errors"},
     "reference": {"canonical", "errors", "spec"},
