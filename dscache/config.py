@@ -16,12 +16,14 @@ Settings outside `[profiles]` apply to every profile. Nothing is read at import.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from .credentials import CHAIN, SECRETS, Owner, Source, withheld
 from .errors import ConfigError, UnknownProfile, UsageError
 from .files import PRIVATE, write_file
+from .settings import check_setting
 
 ENVIRONMENT = {
     "endpoint": ("DSCACHE_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
@@ -38,8 +40,7 @@ ENVIRONMENT = {
     "console": ("DSCACHE_CONSOLE",),
 }
 
-_SECRETS = ("access_key", "secret_key", "session_token")
-_ENDPOINTS = ("endpoint", "public_endpoint")
+MAX_FILE_BYTES = 64 << 10
 
 
 class Config(NamedTuple):
@@ -49,8 +50,7 @@ class Config(NamedTuple):
         endpoint: URL of the store.
         bucket: name of the bucket.
         region: the region in signatures.
-        access_key, secret_key, session_token: credentials; without an access key, botocore looks
-            for credentials on this machine.
+        access_key, secret_key, session_token: credentials.
         public_endpoint: the endpoint in presigned URLs; `endpoint` if empty.
         home: directory of the local cache.
         shared_homes: caches of other users, searched first and never written to.
@@ -58,6 +58,8 @@ class Config(NamedTuple):
         client_name: name of this client, for people to read.
         console: URL of the store's web console.
         profile: name of the profile the settings came from.
+        aws_sdk: whether the AWS SDK may look for credentials on this machine if there is no access
+            key. `load` decides that by who has chosen the endpoint.
         origin: source of each setting, for messages; not compared.
     """
 
@@ -74,10 +76,11 @@ class Config(NamedTuple):
     client_name: str = ""
     console: str = ""
     profile: str = ""
+    aws_sdk: bool = True
     origin: Mapping[str, str] = {}
 
     def __repr__(self) -> str:
-        hidden = (*_SECRETS, "origin")
+        hidden = (*SECRETS, "origin")
         shown = [f"{name}={getattr(self, name)!r}" for name in self._fields if name not in hidden]
         return f"Config({', '.join(shown)})"
 
@@ -91,18 +94,22 @@ class Config(NamedTuple):
         return hash(self[:-1])
 
     def require_endpoint(self) -> str:
-        """Return the endpoint without a trailing slash. Raises ConfigError if it is missing."""
+        """Return the endpoint without a trailing slash. Raises ConfigError if there is none."""
         if not self.endpoint:
             raise ConfigError(
                 "no endpoint is configured; run `dscache up` for a local store, "
                 "or set DSCACHE_ENDPOINT or `endpoint` in a profile (see the README)"
             )
-        if not self.endpoint.startswith(("http://", "https://")):
-            raise ConfigError(
-                f"endpoint {self.endpoint!r} (from {self.origin.get('endpoint', 'the caller')}) "
-                "is not a URL; expected http://host:port or https://host"
-            )
+        check_setting("endpoint", self.endpoint, self.origin.get("endpoint", "the caller"))
         return self.endpoint.rstrip("/")
+
+    def require_public_endpoint(self) -> str:
+        """Return the endpoint of presigned URLs, without a trailing slash. Raises ConfigError."""
+        if not self.public_endpoint:
+            return self.require_endpoint()
+        source = self.origin.get("public_endpoint", "the caller")
+        check_setting("public_endpoint", self.public_endpoint, source)
+        return self.public_endpoint.rstrip("/")
 
 
 def load(
@@ -114,40 +121,45 @@ def load(
 ) -> Config:
     """Merge all sources into a Config. Raises ConfigError naming the source and the setting."""
     env = os.environ if environ is None else environ
-    project = project_file(cwd or _cwd())
-    files = [path for path in (user_file(env), project) if path]
-    documents = [(str(path), _read(path)) for path in files]
+    user, project = user_file(env), project_file(cwd or _cwd())
+    owners = {Owner.USER: user, Owner.PROJECT: project}
+    files = {owner: path for owner, path in owners.items() if path}
+    documents = [(owner, str(path), read_settings(path)) for owner, path in files.items()]
     name, selected_by = _profile_name(profile, env, documents)
     merged: dict[str, Any] = {}
-    origin: dict[str, str] = {}
-    for source, document in documents:
-        profiles = document.get("profiles", {})
+    sources: dict[str, Source] = {}
+    for owner, file, document in documents:
         plain = {k: v for k, v in document.items() if k not in ("profiles", "profile")}
-        _merge(merged, origin, plain, source)
-        _merge(merged, origin, profiles.get(name, {}), f"{source} [profiles.{name}]")
-    if name and not any(name in document.get("profiles", {}) for _, document in documents):
-        message = f"profile {name!r} ({selected_by}) is in none of: {_files(files)}"
+        _merge(merged, sources, plain, Source(owner, file))
+        of_profile = document.get("profiles", {}).get(name, {})
+        _merge(merged, sources, of_profile, Source(owner, f"{file} [profiles.{name}]"))
+    if name and not any(name in document.get("profiles", {}) for _, _, document in documents):
+        message = f"profile {name!r} ({selected_by}) is in none of: {_names(files.values())}"
         raise UnknownProfile(message, profile=name)
-    for setting, variables in ENVIRONMENT.items():
-        variable = next((variable for variable in variables if env.get(variable)), None)
-        if variable and not (variable.startswith("AWS_") and setting in merged):
-            _merge(merged, origin, {setting: env[variable]}, f"${variable}")
+    _merge_variables(merged, sources, env)
     given = {k: v for k, v in (overrides or {}).items() if v is not None}
-    _merge(merged, origin, given, "the command line")
+    _merge(merged, sources, given, Source(Owner.CALLER, "the command line"))
     if project is not None:
-        _check_project(project, origin, user_file(env).parent)
-    merged["home"] = Path(merged.get("home") or default_home(env)).expanduser()
-    merged["shared_homes"] = _paths(merged.get("shared_homes", ""))
+        _check_project(project, merged, sources, user.parent)
+    origin = {setting: source.name for setting, source in sources.items()}
+    home = merged.get("home") or default_home(env)
+    merged["home"] = _expanded(home, f"{origin.get('home', '$HOME')}: home")
+    merged["shared_homes"] = tuple(
+        _expanded(path, f"{origin['shared_homes']}: shared_homes")
+        for path in str(merged.get("shared_homes", "")).split(os.pathsep)
+        if path
+    )
     merged["cache_limit"] = _size(merged.get("cache_limit", ""), origin.get("cache_limit", ""))
-    return Config(profile=name, origin=origin, **merged)
+    aws_sdk = not merged.get("access_key")  # _check_project has refused what it may not get
+    return Config(profile=name, aws_sdk=aws_sdk, origin=origin, **merged)
 
 
 def user_file(environ: Mapping[str, str]) -> Path:
     """Return `$DSCACHE_CONFIG`, or `dscache/config.toml` in `$XDG_CONFIG_HOME` or `~/.config`."""
     if environ.get("DSCACHE_CONFIG"):
-        return Path(environ["DSCACHE_CONFIG"]).expanduser()
-    base = environ.get("XDG_CONFIG_HOME") or str(
-        Path(environ.get("HOME", "~")).expanduser() / ".config"
+        return _expanded(environ["DSCACHE_CONFIG"], "$DSCACHE_CONFIG")
+    base = (
+        environ.get("XDG_CONFIG_HOME") or _expanded(environ.get("HOME", "~"), "$HOME") / ".config"
     )
     return Path(base) / "dscache" / "config.toml"
 
@@ -160,9 +172,7 @@ def project_file(cwd: Path | None) -> Path | None:
 
 def default_home(environ: Mapping[str, str]) -> Path:
     """Return `$XDG_CACHE_HOME/dscache`, or `~/.cache/dscache`."""
-    base = environ.get("XDG_CACHE_HOME") or str(
-        Path(environ.get("HOME", "~")).expanduser() / ".cache"
-    )
+    base = environ.get("XDG_CACHE_HOME") or _expanded(environ.get("HOME", "~"), "$HOME") / ".cache"
     return Path(base) / "dscache"
 
 
@@ -171,7 +181,7 @@ def write_profile(path: Path, name: str, settings: Mapping[str, str]) -> None:
 
     It becomes the default profile if there is none yet. Comments in the file are lost.
     """
-    document = _read(path)
+    document = read_settings(path)
     document.setdefault("profile", name)
     document.setdefault("profiles", {})[name] = dict(settings)
     _write(path, document)
@@ -181,7 +191,7 @@ def remove_profile(path: Path, name: str) -> None:
     """Remove profile `name` from the user file; neither needs to exist."""
     if not path.is_file():
         return
-    document = _read(path)
+    document = read_settings(path)
     document.get("profiles", {}).pop(name, None)
     if document.get("profile") == name:
         del document["profile"]
@@ -189,29 +199,26 @@ def remove_profile(path: Path, name: str) -> None:
 
 
 def _profile_name(
-    flag: str | None, env: Mapping[str, str], documents: list[tuple[str, dict[str, Any]]]
+    flag: str | None, env: Mapping[str, str], documents: list[tuple[Owner, str, dict[str, Any]]]
 ) -> tuple[str, str]:
     if flag:
         return flag, "from --profile"
     if env.get("DSCACHE_PROFILE"):
         return env["DSCACHE_PROFILE"], "from $DSCACHE_PROFILE"
     named = [
-        (document["profile"], source) for source, document in documents if "profile" in document
+        (document["profile"], file) for _, file, document in documents if "profile" in document
     ]
     return (str(named[-1][0]), f"from {named[-1][1]}") if named else ("", "")
 
 
-def _check_project(project: Path, origin: Mapping[str, str], user_folder: Path) -> None:
-    """Raise ConfigError when a project file would have credentials sent to where it says.
-
-    It comes with a repository, and anybody may have written it. Its endpoint is used only with
-    credentials that stand in the same file or in DSCACHE_* variables, or if the user trusts it.
-    """
-    endpoints = [name for name in _ENDPOINTS if origin.get(name, "").startswith(str(project))]
+def _check_project(
+    project: Path, merged: Mapping[str, Any], sources: Mapping[str, Source], user_folder: Path
+) -> None:
+    """Raise ConfigError when a project file would have credentials sent to where it says."""
     owner = project.stat().st_uid
     foreign = owner not in (os.getuid(), 0)
-    theirs = [name for name in _SECRETS[:2] if not _may_be_sent(origin.get(name, ""), project)]
-    if not foreign and not (endpoints and theirs):
+    kept = withheld(merged, sources)
+    if not foreign and not kept:
         return
     from .trust import is_trusted
 
@@ -222,45 +229,59 @@ def _check_project(project: Path, origin: Mapping[str, str], user_folder: Path) 
             f"{project}: belongs to another user (id {owner}); if you want it to be used, run "
             f"`dscache trust {project}`"
         )
-    sources = ", ".join(sorted({origin.get(name) or "this machine" for name in theirs}))
+    places = {item.source if item.credential == CHAIN else f"{item.source} ({item.credential})"
+              for item in kept}  # fmt: skip
     raise ConfigError(
-        f"{project}: names the {endpoints[0]}, but the credentials come from {sources}; if they "
-        f"may be sent there, run `dscache trust {project}`, or put the endpoint into a profile of "
-        "your own"
+        f"{project}: names the {kept[0].endpoint}, but the credentials come from "
+        f"{_names(sorted(places))}; if they may be sent there, run `dscache trust {project}`, or "
+        "put the endpoint into a profile of your own"
     )
 
 
-def _may_be_sent(source: str, project: Path) -> bool:
-    return source.startswith((str(project), "$DSCACHE_", "the command line"))
+def _merge_variables(
+    merged: dict[str, Any], sources: dict[str, Source], env: Mapping[str, str]
+) -> None:
+    for setting, variables in ENVIRONMENT.items():
+        variable = next((variable for variable in variables if env.get(variable)), None)
+        if variable is None:
+            continue
+        owner = Owner.AWS if variable.startswith("AWS_") else Owner.DSCACHE
+        if owner is Owner.DSCACHE or setting not in merged:
+            _merge(merged, sources, {setting: env[variable]}, Source(owner, f"${variable}"))
 
 
 def _merge(
-    merged: dict[str, Any], origin: dict[str, str], settings: Mapping[str, Any], source: str
+    merged: dict[str, Any], sources: dict[str, Source], settings: Mapping[str, Any], source: Source
 ) -> None:
-    known = set(Config._fields) - {"profile", "origin"}
     for name, value in settings.items():
-        if name not in known:
-            raise ConfigError(
-                f"{source}: unknown setting {name!r}; known are {', '.join(sorted(known))}"
-            )
+        if name not in ENVIRONMENT:
+            known = ", ".join(sorted(ENVIRONMENT))
+            raise ConfigError(f"{source.name}: unknown setting {name[:80]!r}; known are {known}")
         if name == "shared_homes" and _is_list_of_strings(value):
             value = os.pathsep.join(value)
         if name == "cache_limit" and type(value) is int:
             value = str(value)
         if not isinstance(value, (str, Path)):
             kind = 'a size like "200GB", or bytes' if name == "cache_limit" else "a string"
-            got = type(value).__name__ if name in _SECRETS else repr(value)
-            raise ConfigError(f"{source}: {name}: expected {kind}, got {got}")
+            is_plain = isinstance(value, (bool, int, float)) and name not in SECRETS
+            got = repr(value) if is_plain else type(value).__name__
+            raise ConfigError(f"{source.name}: {name}: expected {kind}, got {got}")
+        check_setting(name, str(value), source.name)
         merged[name] = value
-        origin[name] = source
+        sources[name] = source
 
 
 def _is_list_of_strings(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
-def _paths(text: str) -> tuple[Path, ...]:
-    return tuple(Path(path).expanduser() for path in str(text).split(os.pathsep) if path)
+def _expanded(path: str | Path, source: str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise ConfigError(
+            f"{source}: {str(path)[:80]!r}: this user has no home directory; write the whole path"
+        ) from None
 
 
 def _size(text: str, source: str) -> int | None:
@@ -288,20 +309,39 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """Return the content of a TOML file, {} if it does not exist. Raises ConfigError."""
+def read_toml(path: Path, *, limit_bytes: int = MAX_FILE_BYTES) -> dict[str, Any] | None:
+    """Return the content of a TOML file, or None if there is no such file. Raises ConfigError."""
     try:
-        text = path.read_text()
+        with path.open("rb") as file:
+            content = file.read(limit_bytes + 1)
     except (FileNotFoundError, NotADirectoryError):
-        return {}
-    except (OSError, UnicodeDecodeError) as error:
+        return None
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
+    if len(content) > limit_bytes:
+        raise ConfigError(f"{path}: larger than the {limit_bytes >> 10} KiB that settings need")
     import tomllib  # not at the top: a cache hit without a file does not need it
 
     try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        return tomllib.loads(content.decode())
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: not TOML of settings: nested too deeply") from None
+    except ValueError as error:  # TOMLDecodeError, or a number of more digits than Python converts
         raise ConfigError(f"{path}: not TOML: {error}") from None
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Return a file of settings, {} if it does not exist, with tables where they belong."""
+    document = read_toml(path) or {}
+    profiles = document.get("profiles", {})
+    tables = [profiles, *profiles.values()] if isinstance(profiles, dict) else [profiles]
+    if not all(isinstance(table, dict) for table in tables):
+        raise ConfigError(f"{path}: profiles: expected tables [profiles.<name>]")
+    if not isinstance(document.get("profile", ""), str):
+        raise ConfigError(f"{path}: profile: expected the name of a profile")
+    return document
 
 
 def _write(path: Path, document: Mapping[str, Any]) -> None:
@@ -310,5 +350,5 @@ def _write(path: Path, document: Mapping[str, Any]) -> None:
     write_file(path, tomli_w.dumps(document).encode(), mode=PRIVATE)  # it holds secrets
 
 
-def _files(paths: list[Path]) -> str:
-    return ", ".join(str(path) for path in paths)
+def _names(places: Iterable[object]) -> str:
+    return ", ".join(str(place) for place in places)

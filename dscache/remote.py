@@ -75,9 +75,9 @@ class Remote:
     def name(self) -> str:
         """The client's name, for people to read: the configured name, or `user@host`."""
         if self.config.client_name:
-            return self.config.client_name
+            return _as_text(self.config.client_name)
         try:
-            return f"{getpass.getuser()}@{socket.gethostname()}"
+            return _as_text(f"{getpass.getuser()}@{socket.gethostname()}")
         except (OSError, KeyError):  # a container's user without a name
             return socket.gethostname()
 
@@ -269,3 +269,8 @@ def build_failed(failure: Failure, *, earlier: bool = False) -> BuildFailed:
     message = f"the build {when}: {failure.kind}: {failure.message}{sample}{remedy}"
     details = "\n".join(part.rstrip() for part in (failure.traceback, failure.log_tail) if part)
     return BuildFailed(message, kind=failure.kind, details=details)
+
+
+def _as_text(name: str) -> str:
+    """The name with bytes that are not UTF-8 spelled out: variables may hold any bytes."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -1,8 +1,11 @@
-"""Text of others on somebody's terminal."""
+"""What is printed: text of others made harmless, secrets hidden, paths exactly as they are."""
 
 from __future__ import annotations
 
+import io
+import os
 import re
+import sys
 
 # Control characters but line feed and tab; and what turns the direction of text around.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
@@ -15,3 +18,45 @@ def printable(text: str) -> str:
     escape sequences could hide or forge lines, or worse, depending on the terminal.
     """
     return _CONTROL.sub(lambda match: ascii(match[0])[1:-1], text)
+
+
+HIDDEN = "…"
+# Whatever follows in a line, the signed parameters of a URL, and names and passwords in a URL.
+_SIGNED = re.compile(
+    r"""(?ix)
+    (?: (?P<header> AWS4-HMAC-SHA256 | Invalid\ header\ value
+          | ["']?\b(?:authorization|x-amz-security-token)["']?\ *[:,=] ) .*
+      | (?P<parameter> \b(?:X-Amz-Credential|X-Amz-Security-Token|X-Amz-Signature|Signature) = )
+        [^&\s'"]*
+      | (?P<scheme> :// ) [^\s'"]*@ )
+    """
+)
+
+
+def redacted(text: str) -> str:
+    """Return the text without signatures, session tokens, and the passwords of URLs.
+
+    No message of dscache has any. This is for those of other libraries, and for tracebacks.
+    """
+    return _SIGNED.sub(_without_secret, text)
+
+
+def _without_secret(match: re.Match[str]) -> str:
+    if match["scheme"]:
+        return f"{match['scheme']}{HIDDEN}@"
+    return f"{match['header'] or match['parameter']}{HIDDEN}"
+
+
+def show_any_text() -> None:
+    """Let standard output spell out what its encoding lacks. Standard error always does."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def print_path(path: str | os.PathLike[str]) -> None:
+    """Print a path on standard output, byte for byte, whatever the locale: scripts read it."""
+    if sys.stdout is None:  # closed by the parent
+        return
+    sys.stdout.flush()
+    sys.stdout.buffer.write(os.fsencode(path) + b"\n")
+    sys.stdout.buffer.flush()

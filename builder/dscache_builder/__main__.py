@@ -9,17 +9,20 @@ import signal
 import socket
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
 from dscache.errors import EXIT_INTERRUPTED, DscacheError
-from dscache.terminal import printable
+from dscache.logformat import SafeFormatter
+from dscache.terminal import printable, redacted, show_any_text
 
 from . import __version__
 from . import config as configuration
 
 log = logging.getLogger("dscache_builder")
 
+MAX_MESSAGE = 300  # characters
 EPILOG = (
     "Exit codes: 0 ok, 2 configuration, 3 a build failed (--once), 6 access denied, 7 no store, "
     "8 a shard differs (verify)."
@@ -37,32 +40,22 @@ EPILOG = (
 @click.pass_context
 def cli(context: click.Context, path: Path, check_config: bool, once: bool, verbose: bool) -> None:
     """Build the datasets that are requested in a bucket, beside the raw data."""
+    if verbose or context.invoked_subcommand is None:
+        _log_to_stderr(verbose=verbose)
     if context.invoked_subcommand is not None:
         return
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=logging.DEBUG if verbose else logging.INFO,
-        format="%(asctime)s %(levelname)s %(message)s",
-    )
-    for handler in logging.getLogger().handlers:
-        handler.setFormatter(_Printable(handler.formatter))
-    for noisy in ("botocore", "boto3", "urllib3", "filelock", "watchdog"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
     config = configuration.load(path)
     if configuration.is_secret_exposed(path, config):
         log.warning("%s: every user here can read its secret_key; chmod o= %s", path, path)
     context.exit(serve(config, check_only=check_config, once=once))
 
 
-class _Printable(logging.Formatter):
-    """Formats as another formatter does, and spells control characters of others' text out."""
-
-    def __init__(self, inner: logging.Formatter | None) -> None:
-        super().__init__()
-        self._inner = inner or logging.Formatter()
-
-    def format(self, record: logging.LogRecord) -> str:
-        return printable(self._inner.format(record))
+def _log_to_stderr(*, verbose: bool) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(SafeFormatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.DEBUG if verbose else logging.INFO)
+    for noisy in ("botocore", "boto3", "urllib3", "filelock", "watchdog"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
 def serve(config: configuration.BuilderConfig, *, check_only: bool, once: bool) -> int:
@@ -113,6 +106,7 @@ def main() -> None:
 
     cli.add_command(try_command)
     cli.add_command(verify_command)
+    show_any_text()
     try:
         sys.exit(cli.main(standalone_mode=False))
     except click.exceptions.Abort:
@@ -123,6 +117,22 @@ def main() -> None:
     except DscacheError as error:
         click.echo(printable(f"dscache-builder: {error}"), err=True)
         sys.exit(error.exit_code)
+    except Exception as error:  # noqa: BLE001  the edge: whatever it is, it is one line
+        _exit_unexpected(error)
+
+
+def _exit_unexpected(error: Exception) -> NoReturn:
+    """Print an error that nobody expected, and exit with 1.
+
+    The daemon's log always says where it arose, since it may not happen again; that of a command
+    does so with -v.
+    """
+    if logging.getLogger().handlers:
+        log.error("unexpected error", exc_info=error)
+    text = redacted(f"{type(error).__name__}: {error}".partition("\n")[0][:MAX_MESSAGE])
+    hint = "-v before the command shows where it happened; please report it"
+    click.echo(printable(f"dscache-builder: unexpected error: {text} ({hint})"), err=True)
+    sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -20,20 +20,24 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from dscache.config import Config
+from dscache.config import ENVIRONMENT, Config, read_toml
+from dscache.credentials import SECRETS
 from dscache.errors import ConfigError
+from dscache.settings import check_setting
 from dscache.spec import DATASET_NAME
 
 DAY_S = 86_400.0
 KEEP_DAYS = 14.0
+MAX_FILE_BYTES = 4 << 20
 MIN_SCRATCH_BYTES = 256 << 20
+MAX_NUMBER = 2**62  # more bytes than any disk has
+FROM_VARIABLES = {"endpoint": ("DSCACHE_ENDPOINT",), **{n: ENVIRONMENT[n] for n in SECRETS}}
 RENAMED = {"sweep_s": "reconcile_s"}
 _PASSWORD = re.compile(r"https?://[^/\s]*@|://[^/@\s]*:[^/@\s]*@")
 
@@ -85,34 +89,28 @@ class BuilderConfig(msgspec.Struct, forbid_unknown_fields=True):
     name: str = ""
 
     def store_config(self, environ: Mapping[str, str]) -> Config:
-        """The store section as a client configuration, completed from environment variables."""
-        section = self.store
-        get = environ.get
-        return Config(
-            endpoint=section.endpoint or get("DSCACHE_ENDPOINT", ""),
-            bucket=section.bucket,
-            region=section.region,
-            access_key=section.access_key
-            or get("DSCACHE_ACCESS_KEY", get("AWS_ACCESS_KEY_ID", "")),
-            secret_key=section.secret_key
-            or get("DSCACHE_SECRET_KEY", get("AWS_SECRET_ACCESS_KEY", "")),
-            session_token=section.session_token or get("AWS_SESSION_TOKEN", ""),
-            origin={"endpoint": "[store] of builder.toml"},
-        )
+        """The store section as a client configuration, completed from environment variables.
+
+        Raises ConfigError, which names the setting and where it stands.
+        """
+        settings = {name: getattr(self.store, name) for name in StoreSection.__struct_fields__}
+        origin = dict.fromkeys(settings, "[store] of builder.toml")
+        for name, variables in FROM_VARIABLES.items():
+            variable = next((variable for variable in variables if environ.get(variable)), None)
+            if variable and not settings[name]:
+                settings[name], origin[name] = environ[variable], f"${variable}"
+        for name, value in settings.items():
+            check_setting(name, value, origin[name])
+        return Config(**settings, origin=origin)
 
 
 def load(path: Path) -> BuilderConfig:
     """Read and check builder.toml. Raises ConfigError, which names the file and the setting."""
-    try:
-        document = tomllib.loads(path.read_text())
-    except FileNotFoundError:
+    document = read_toml(path, limit_bytes=MAX_FILE_BYTES)
+    if document is None:
         raise ConfigError(
             f"{path}: no such file; write one (docs/operations.md), or let `dscache up` create one"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: not TOML: {error}") from None
+        )
     return _checked(document, path)
 
 
@@ -127,20 +125,23 @@ def _checked(document: dict[str, Any], path: Path) -> BuilderConfig:
             raise ConfigError(f"{path}: {before} has been renamed: write {now} instead")
     try:
         config = msgspec.convert(document, BuilderConfig, dec_hook=_path)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, RecursionError) as error:
         raise ConfigError(f"{path}: {error}") from None
     base = path.resolve().parent
-    config.state = _absolute(config.state, base)
+    config.state = _absolute(config.state, base, f"{path}: state")
     config.scratch = (
-        _absolute(config.scratch, base) if config.scratch != Path() else config.state / "scratch"
+        _absolute(config.scratch, base, f"{path}: scratch")
+        if config.scratch != Path()
+        else config.state / "scratch"
     )
     config.workers = config.workers or len(os.sched_getaffinity(0))
     config.find_links = [
-        link if "://" in link else str(_absolute(Path(link), base)) for link in config.find_links
+        link if "://" in link else str(_absolute(Path(link), base, f"{path}: find_links"))
+        for link in config.find_links
     ]
     _check_numbers(config, path)
     for name, source in config.datasets.items():
-        source.raw = _absolute(source.raw, base)
+        source.raw = _absolute(source.raw, base, f"{path}: [datasets.{name}]: raw")
         _check_source(f"{path}: [datasets.{name}]", name, source)
     return config
 
@@ -153,8 +154,10 @@ def _check_numbers(config: BuilderConfig, path: Path) -> None:
         ("reconcile_s", 1),
         ("environments_keep_days", 1),
     ):
-        if getattr(config, name) < least:
-            raise ConfigError(f"{path}: {name}: {getattr(config, name)} is less than {least}")
+        if not least <= getattr(config, name) <= MAX_NUMBER:  # false for nan
+            raise ConfigError(
+                f"{path}: {name}: {getattr(config, name)} is not from {least} to {MAX_NUMBER}"
+            )
     if not config.datasets:
         raise ConfigError(f"{path}: no [datasets.<name>] section, so there is nothing to build")
 
@@ -162,13 +165,16 @@ def _check_numbers(config: BuilderConfig, path: Path) -> None:
 def _check_source(where: str, name: str, source: DatasetSource) -> None:
     if not DATASET_NAME.fullmatch(name):
         raise ConfigError(f"{where}: not a dataset_name (lower-case letters, digits, '-')")
-    if source.max_bad_samples < 0 or (
-        isinstance(source.max_bad_samples, float) and source.max_bad_samples > 1
-    ):
+    most = 1 if isinstance(source.max_bad_samples, float) else MAX_NUMBER
+    if not 0 <= source.max_bad_samples <= most:
         raise ConfigError(
             f"{where}: max_bad_samples: {source.max_bad_samples} is neither a number of samples "
             "(such as 10) nor a fraction of them (such as 0.01)"
         )
+    for setting in ("memory_bytes", "sample_seconds"):
+        limit = getattr(source, setting)
+        if limit is not None and not 0 < limit <= MAX_NUMBER:
+            raise ConfigError(f"{where}: {setting}: {limit} is not from 1 to {MAX_NUMBER}")
     if _PASSWORD.search(source.source):
         raise ConfigError(
             f"{where}: source contains a password, but sources are written into the bucket; "
@@ -178,11 +184,14 @@ def _check_source(where: str, name: str, source: DatasetSource) -> None:
         raise ConfigError(f"{where}: source and handler must not be empty")
 
 
-def _absolute(path: Path, base: Path) -> Path:
-    return (base / path.expanduser()).resolve()
+def _absolute(path: Path, base: Path, where: str) -> Path:
+    try:
+        return (base / path.expanduser()).resolve()
+    except (RuntimeError, ValueError, OSError) as error:  # ~nobody, a NUL, a name that is too long
+        raise ConfigError(f"{where}: {str(path)[:200]!r} is not a path: {error}") from None
 
 
 def _path(kind: type, value: Any) -> Any:
     if kind is Path and isinstance(value, str):
         return Path(value)
-    raise NotImplementedError(f"cannot make a {kind.__name__} of {value!r}")
+    raise TypeError(f"Expected `str`, got `{type(value).__name__}`")

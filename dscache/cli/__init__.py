@@ -20,8 +20,10 @@ def main() -> None:
     gc.set_threshold(GC_THRESHOLD)
     path = _hit(sys.argv[1:])
     if path is not None:
+        from ..terminal import print_path
+
         try:
-            print(path, flush=True)  # noqa: T201  click is not imported
+            print_path(path)
         except OSError as error:
             from .group import exit_with
 
@@ -42,7 +44,6 @@ def _hit(arguments: list[str]) -> Path | None:
         return None
     from .. import canonical, config
     from ..cache.cache import Cache
-    from ..errors import DscacheError
 
     name = arguments[1]
     try:
@@ -54,7 +55,7 @@ def _hit(arguments: list[str]) -> Path | None:
             return None
         settings = config.load()
         path = Cache(settings.home, shared=settings.shared_homes).find(key)
-    except (DscacheError, OSError):
+    except Exception:  # noqa: BLE001  the command meets it again, and reports it
         return None
     return path and path.absolute()
 

@@ -10,6 +10,7 @@ import click
 
 from ..canonical import split_key
 from ..errors import NotCached, UsageError
+from ..terminal import print_path
 from ..units import format_bytes, format_count
 from .common import App, common, echo
 from .ls import line
@@ -208,7 +209,7 @@ def preview(app: App, config: str, output: Path | None) -> None:
     if app.json:
         app.print_json({"path": str(target)})
     else:
-        click.echo(str(target))
+        print_path(target)
 
 
 @click.command()

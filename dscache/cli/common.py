@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..config import Config
 
 F = TypeVar("F", bound=Callable[..., Any])
+VERBOSE_HELP = "Log requests, retries and waits, and where an unexpected error arose."
 
 
 def echo(text: str, *, err: bool = False, nl: bool = True) -> None:
@@ -62,7 +63,7 @@ def common(command: F) -> F:
     @click.option("--profile", metavar="NAME", help="Profile of the configuration file.")
     @click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
     @click.option("-q", "--quiet", is_flag=True, help="No progress and no messages.")
-    @click.option("-v", "--verbose", is_flag=True, help="Log requests, retries and waits.")
+    @click.option("-v", "--verbose", is_flag=True, help=VERBOSE_HELP)
     @functools.wraps(command)
     def wrapped(
         *args: Any, profile: str | None, as_json: bool, quiet: bool, verbose: bool, **kwargs: Any
@@ -74,14 +75,21 @@ def common(command: F) -> F:
     return wrapped  # type: ignore[return-value]  # click's decorators keep the callable
 
 
+def log_if_verbose(ctx: click.Context, param: click.Parameter, verbose: bool) -> None:  # noqa: ARG001 - click's signature
+    """Start the log of -v, for commands that have no `common` options."""
+    if verbose:
+        _log_to_stderr()
+
+
 def _log_to_stderr() -> None:
     """Print the log of `dscache`, and of no other library, on standard error."""
     import logging
 
+    from ..logformat import SafeFormatter
+
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        logging.Formatter("%(asctime)s.%(msecs)03d %(name)s: %(message)s", "%H:%M:%S")
-    )
+    format_ = "%(asctime)s.%(msecs)03d %(name)s: %(message)s"
+    handler.setFormatter(SafeFormatter(format_, "%H:%M:%S"))
     logger = logging.getLogger("dscache")
     logger.handlers = [handler]  # replaces that of an earlier command in this process
     logger.setLevel(logging.DEBUG)

@@ -13,7 +13,8 @@ import click
 
 from ..errors import EXIT_INTERRUPTED, UsageError
 from ..protocol.priority import DEFAULT_PRIORITY, MAX_PRIORITY, MIN_PRIORITY
-from .common import App, common
+from ..terminal import print_path
+from .common import App, common, echo
 from .progress import Display
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def get(app: App, config: str, **options: Any) -> None:
     if app.json:
         app.print_json({"key": dataset.key, "path": str(dataset.path), "info": dataset.info})
     else:
-        click.echo(str(dataset.path))
+        print_path(dataset.path)
 
 
 @click.command()
@@ -138,7 +139,7 @@ def run(app: App, config: str, command: tuple[str, ...], **options: Any) -> int:
         try:
             _exec(argv)
         except OSError as error:
-            click.echo(f"dscache: cannot run {argv[0]!r}: {error.strerror}", err=True)
+            echo(f"dscache: cannot run {argv[0]!r}: {error.strerror}", err=True)
             return COULD_NOT_START
 
 

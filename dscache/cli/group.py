@@ -12,6 +12,7 @@ import click
 
 from .. import __version__
 from ..errors import EXIT_INTERRUPTED, BuildFailed, DscacheError
+from ..terminal import redacted, show_any_text
 from .common import echo
 
 # command: its module
@@ -35,6 +36,8 @@ COMMANDS = {
     "trust": "trust",
     "admin": "admin",
 }
+
+MAX_MESSAGE = 300  # characters
 
 EPILOG = (
     "Exit codes: 0 success, 1 unexpected error, 2 usage or configuration, 3 build failed, "
@@ -80,6 +83,7 @@ def cli() -> None:
 
 def run() -> None:
     """Run a command. An error is one line on standard error, and its class sets the exit code."""
+    show_any_text()
     try:
         result = cli.main(prog_name="dscache", standalone_mode=False)
         sys.exit(result if isinstance(result, int) else 0)
@@ -99,6 +103,22 @@ def run() -> None:
         sys.exit(error.exit_code)
     except OSError as error:
         exit_with(error)
+    except Exception as error:  # noqa: BLE001  the edge: whatever it is, it is one line
+        exit_unexpected(error)
+
+
+def exit_unexpected(error: Exception) -> NoReturn:
+    """Print an error that nobody expected, and exit with 1; the log of -v says where it arose."""
+    import logging  # not at the top: a cached dataset is handed out without it
+
+    logging.getLogger("dscache").debug("unexpected error", exc_info=error)
+    first_line = str(error).partition("\n")[0][:MAX_MESSAGE]
+    echo(
+        f"dscache: unexpected error: {type(error).__name__}: {redacted(first_line)} "
+        "(-v shows where it happened; please report it)",
+        err=True,
+    )
+    sys.exit(1)
 
 
 def exit_with(error: OSError) -> NoReturn:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .common import VERBOSE_HELP, echo, log_if_verbose
+
 if TYPE_CHECKING:
     from ..devstack.stack import StackReport
 
@@ -19,6 +21,9 @@ DIRECTORY = click.option(
     help="Directory for data, credentials and logs.  [default: $XDG_STATE_HOME/dscache/stack]",
 )
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
+VERBOSE = click.option(
+    "-v", "--verbose", is_flag=True, expose_value=False, callback=log_if_verbose, help=VERBOSE_HELP
+)
 
 
 @click.command("up")
@@ -38,6 +43,7 @@ AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON on st
     help="Profile to write to the configuration file.",
 )
 @AS_JSON
+@VERBOSE
 def up(
     directory: Path | None, no_builder: bool, raw: tuple[str, ...], profile: str, as_json: bool
 ) -> None:
@@ -57,7 +63,7 @@ def up(
         builder=not no_builder,
         raw=builderfile.parse_raw(raw),
     )
-    report = stack.up(options, os.environ, lambda line: click.echo(line, err=True))
+    report = stack.up(options, os.environ, lambda line: echo(line, err=True))
     if as_json:
         click.echo(json.dumps(_report_json(report), indent=2))
     else:
@@ -69,6 +75,7 @@ def up(
 @DIRECTORY
 @click.option("--delete", is_flag=True, help="Also delete the data and the profile.")
 @AS_JSON
+@VERBOSE
 def down(directory: Path | None, delete: bool, as_json: bool) -> None:
     """Stop what `dscache up` started.
 

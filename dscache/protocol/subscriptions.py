@@ -155,7 +155,7 @@ _lock = threading.Lock()
 
 def subscriptions_of(config: Config) -> Subscriptions:
     """Return this process's subscriptions for the endpoint, bucket and user of a configuration."""
-    user = (config.access_key, config.secret_key, config.session_token)
+    user = (config.access_key, config.secret_key, config.session_token, str(config.aws_sdk))
     with _lock:
         return _by_bucket.setdefault(
             (config.require_endpoint(), config.bucket, config.region, *user), Subscriptions(config)

@@ -180,6 +180,8 @@ class Store:
         return self._boto.get()
 
     def _connect(self) -> Any:
+        if not (self.config.access_key or self.config.aws_sdk):
+            raise s3errors.no_credentials(self.config)
         with mapped_errors("", self.config):
             return _client(self.config, self.config.require_endpoint())
 

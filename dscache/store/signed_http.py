@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlencode
 
 import urllib3
 
 from ..config import Config
-from ..errors import ConfigError, ObjectTooLarge, StoreUnreachable
+from ..errors import ObjectTooLarge, StoreUnreachable
 from ..units import format_bytes
 from . import s3errors
 from .forks import PerProcess
@@ -73,7 +73,8 @@ class SignedHttp:
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self._config = config
-        self._endpoint = _checked_endpoint(config.require_endpoint(), config)
+        self._endpoint = config.require_endpoint()
+        self._public = config.require_public_endpoint()
         self._sleep, self._uniform = sleep, uniform
         self._credentials = PerProcess(_credentials)
         self._pool = PerProcess(_pool)
@@ -133,8 +134,8 @@ class SignedHttp:
 
         Sends nothing. The URL carries a signature: never log it.
         """
-        public = self._config.public_endpoint.rstrip("/") if method == "GET" else ""
-        url = _url(self._config, public or self._endpoint, name, query or {})
+        base = self._public if method == "GET" else self._endpoint
+        url = _url(self._config, base, name, query or {})
         region = self._config.region
         return presigned(self._keys(), region, method, url, expires_s=expires_s, at=time.time())
 
@@ -177,10 +178,15 @@ class SignedHttp:
         return Response(response.status, lowered, _body(response, name, limit_bytes))
 
     def _keys(self) -> Keys:
-        """Return the configured credentials, or those that botocore finds on this machine."""
+        """Return the configured credentials, or those that botocore finds on this machine.
+
+        Raises AccessDenied if there are none that may be sent to the endpoint.
+        """
         config = self._config
         if config.access_key:
             return Keys(config.access_key, config.secret_key, config.session_token or None)
+        if not config.aws_sdk:
+            raise s3errors.no_credentials(config)
         frozen = self._botocore_credentials()
         return Keys(frozen.access_key, frozen.secret_key, frozen.token)
 
@@ -238,16 +244,6 @@ def ms_since(started: float) -> float:
 def _request_line(method: str, name: str, query: Mapping[str, str]) -> str:
     """Name a request in the log. Not by its URL, which may be signed."""
     return f"{method} {name}" if name else f"{method} ?prefix={query.get('prefix', '')}"
-
-
-def _checked_endpoint(endpoint: str, config: Config) -> str:
-    """Return the endpoint if its port is valid. Raises ConfigError."""
-    try:
-        _ = urlsplit(endpoint).port
-    except ValueError as error:
-        origin = config.origin.get("endpoint", "the caller")
-        raise ConfigError(f"endpoint {endpoint!r} (from {origin}): {error}") from None
-    return endpoint
 
 
 def _url(config: Config, base: str, name: str, query: Mapping[str, str]) -> str:

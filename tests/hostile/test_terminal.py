@@ -13,7 +13,7 @@ from dscache.protocol import layout, manifests
 from dscache.protocol.manifests import BadSample, Failure, Progress, Request
 from dscache.spec import Spec
 from dscache.store.s3 import Store
-from dscache.terminal import printable
+from dscache.terminal import printable, redacted
 from support.datasets import described, random_files
 from support.running import dscache
 
@@ -94,3 +94,35 @@ def test_text_and_its_lines_stay_as_they_are() -> None:
     text = "größe\t1\n写真 🐈"
     assert printable(text) == text
     assert printable("\x1b[0m\r\x9f\u202e") == "\\x1b[0m\\r\\x9f\\u202e"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Invalid header value b'AWS4-HMAC-SHA256 Credential=k/20260101, Signature=s3cr3t'",
+        "AWS4-HMAC-SHA256 Credential=k/x, SignedHeaders=host, Signature=s3cr3t",
+        "Invalid header value b's3cr3t\\n'",
+        "{'authorization': 'AWS4 s3cr3t', 'x-amz-security-token': 's3cr3t'}",
+        "Authorization: Basic s3cr3t",
+        "X-Amz-Security-Token: s3cr3t",
+        "http://h/b?X-Amz-Signature=s3cr3t&X-Amz-Security-Token=s3cr3t",
+        "http://user:s3cr3t@h/", "http://user:s3cr3t/@h", "https://s3cr3t@h: refused",
+    ],
+)  # fmt: skip
+def test_what_is_secret_is_hidden(text: str) -> None:
+    hidden = redacted(f"before\n{text}\nbehind")
+    assert "s3cr3t" not in hidden
+    assert hidden.startswith("before\n") and hidden.endswith("\nbehind")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "http://h:9000/bucket/key?prefix=x",
+        "mail a@b.org, Signature of x",
+        "session_token: expected a string, got int",
+        "GET datasets/k.ready: 404 in 3 ms",
+    ],
+)
+def test_what_is_not_secret_stays(text: str) -> None:
+    assert redacted(text) == text

@@ -5,7 +5,6 @@ source of one function, so a change of that function that it no longer fits is n
 """
 
 from __future__ import annotations
-
 import __future__
 
 import inspect

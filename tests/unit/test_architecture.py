@@ -32,18 +32,22 @@ DISTRIBUTIONS = {
 
 # One row for each room (a package, or a module that is a room of its own): the rooms it may import.
 FOUNDATION = {
-    "errors", "units", "files", "terminal", "trust", "canonical", "spec", "reference", "config",
+    "errors", "units", "files", "terminal", "trust", "canonical", "spec", "reference",
+    "credentials", "settings", "config", "logformat",
 }  # fmt: skip
 CLIENT_ROOMS = {
     "errors": set[str](),
     "units": {"errors"},
     "files": set[str](),
     "terminal": set[str](),
+    "logformat": {"terminal"},
     "canonical": {"errors"},
     "spec": {"canonical", "errors"},
     "reference": {"canonical", "errors", "spec"},
     "trust": {"errors", "files"},
-    "config": {"errors", "files", "trust", "units"},
+    "credentials": set[str](),
+    "settings": {"errors"},
+    "config": {"credentials", "errors", "files", "settings", "trust", "units"},
     "store": {"config", "errors", "units"},
     "protocol": {*FOUNDATION, "store"},
     "folder": {*FOUNDATION, "protocol"},

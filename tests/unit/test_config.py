@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import pickle
+import pwd
 import stat
 import tomllib
 from pathlib import Path
@@ -209,7 +210,7 @@ def test_a_file_in_a_folder_that_is_closed(home: Path, monkeypatch: pytest.Monke
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
     monkeypatch.setattr(Path, "stat", refuse)
-    monkeypatch.setattr(Path, "read_text", refuse)
+    monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(ConfigError, match=r"config\.toml: cannot be read: .*Permission denied"):
         load(home)
 
@@ -239,3 +240,54 @@ def test_a_limit_of_the_cache(home: Path) -> None:
 def test_a_config_can_be_sent_to_another_process(home: Path) -> None:
     for each in (Config(endpoint="http://store"), load(home, DSCACHE_ENDPOINT="http://store")):
         assert pickle.loads(pickle.dumps(each)) == each
+
+
+USABLE = {
+    "endpoint": ["http://h", "https://store.example.org/", "http://10.0.0.1:65535", "HTTP://H:1",
+                 "http://[::1]:9000", "https://proxy.example.org/s3/", "http://minio_1:9000"],
+    "public_endpoint": ["https://a.b.c.:443"],
+    "console": ["https://console.example.org/browser/dscache"],
+    "bucket": ["dscache", "My_bucket.2", "b"],
+    "region": ["us-east-1", "everywhere"],
+    "access_key": ["AKIA+/=,:x"],
+    "secret_key": ["a b", "schlüssel", "+/=%"],
+    "session_token": ["FwoGZXIvYXdzE+/=="],
+    "client_name": ["Жанна @ lab", "写真"],
+    "home": ["/a b/ü", "/x\udcff"],
+    "shared_homes": ["/x:/y"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(n, v) for n, values in USABLE.items() for v in values]
+)
+def test_values_that_settings_may_have(name: str, value: str, home: Path) -> None:
+    loaded = load(home, **{f"DSCACHE_{name.upper()}": value})
+    assert loaded.origin[name] == f"$DSCACHE_{name.upper()}"
+
+
+def test_a_config_made_by_hand_is_checked_before_it_is_used() -> None:
+    for endpoint in ("http://user:s3cr3t@h", "http://[::1", "h:1", "http://h:99999"):
+        for made in (Config(endpoint=endpoint), Config("http://h", public_endpoint=endpoint)):
+            with pytest.raises(ConfigError, match=r"the caller: (public_)?endpoint") as refused:
+                made.require_public_endpoint() if made.public_endpoint else made.require_endpoint()
+            assert "s3cr3t" not in str(refused.value)
+    assert Config("http://h/").require_public_endpoint() == "http://h"
+    assert Config("http://h", public_endpoint="http://p/").require_public_endpoint() == "http://p"
+
+
+def test_a_user_without_a_home_directory(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody(_: object) -> object:
+        raise KeyError("no such user")
+
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    monkeypatch.delenv("HOME")
+    with pytest.raises(ConfigError, match=r"\$HOME: '~': .*no home directory"):
+        config.load(environ={}, cwd=home)
+
+
+@pytest.mark.parametrize("setting", ["aws_sdk", "profile", "origin"])
+def test_what_is_no_setting(setting: str, home: Path) -> None:
+    write_user_file(home, f'[profiles.a]\n{setting} = "x"\n')
+    with pytest.raises(ConfigError, match=f"unknown setting '{setting}'"):
+        load(home, profile="a")

@@ -148,7 +148,7 @@ def test_a_process_ends_though_a_store_hangs_that_it_waited_for(
 
 @pytest.mark.parametrize("port", ["99999", "9000x"])
 def test_an_endpoint_whose_port_is_none(port: str) -> None:
-    with pytest.raises(ConfigError, match=rf"endpoint 'http://127.0.0.1:{port}' .*[Pp]ort"):
+    with pytest.raises(ConfigError, match=rf"endpoint: 'http://127.0.0.1:{port}'.*port"):
         SignedHttp(CONFIG._replace(endpoint=f"http://127.0.0.1:{port}"))
 
 
