@@ -46,6 +46,9 @@ class HostSession:
     def build(self, indices: Iterable[int], may_start: Callable[[], bool]) -> Iterator[Event]:
         return self.host.build(indices, may_start)
 
+    def raw_changes(self, exact: str) -> str:
+        return self.host.raw_changes(exact)
+
     def features(self) -> dict[str, Any]:
         return self.host.features()
 

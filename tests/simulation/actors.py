@@ -44,6 +44,7 @@ class FakeHandler:
     broken: list[HandlerFailure] = field(default_factory=list)
     takes_s: int = 0  # seconds per shard; a heartbeat follows each
     passes: Callable[[], object] = lambda: None  # a second passes
+    raw_changes: str = ""
     opened: int = 0
     shards_built: int = 0
 
@@ -87,6 +88,10 @@ class FakeSession:
                 1,
                 [],
             )
+
+    def raw_changes(self, exact: str) -> str:
+        assert exact == ""
+        return self.handler.raw_changes
 
     def features(self) -> dict[str, Any]:
         return {}

@@ -13,8 +13,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from dscache.protocol.manifests import BadSample
-
 from ..child_environ import handler_environment
 from ..failure import HandlerFailure
 from .host.channel import LineReader, write_line
@@ -26,6 +24,8 @@ from .messages import (
     PlanSummary,
     PreviewResult,
     Tick,
+    bad_sample,
+    changes_text,
     plan_summary,
     request_document,
     shard_built,
@@ -150,6 +150,14 @@ class HostClient:
             self._features = self._ask({"do": "features"}, "features")["features"]
         return self._features
 
+    def raw_changes(self, exact: str) -> str:
+        """What of the raw data has changed since it was planned; "" if nothing has.
+
+        With `exact`, a revision, all of the raw data counts, otherwise what the samples and the
+        handler declare.
+        """
+        return changes_text(self._ask({"do": "raw-changes", "exact": exact}, "raw-changes"))
+
     def build(self, indices: Iterable[int], may_start: Callable[[], bool]) -> Iterator[Event]:
         """Build these shards of the plan in all workers, started in the given order.
 
@@ -193,7 +201,7 @@ class HostClient:
         command = {"do": "preview", "samples": samples, "examples": examples, "to": target}
         answer = self._ask(command, "previewed")
         self._wait_for("done")
-        failed = [BadSample(**sample) for sample in answer["failed"]]
+        failed = [bad_sample(sample) for sample in answer["failed"]]
         return PreviewResult(answer["line"], answer["seconds"], failed)
 
     def close(self) -> None:
