@@ -96,9 +96,9 @@ class Dataset(Examples):
         `splits`: number of records per split of the whole dataset; `held`: the same for the files
         in this folder (fewer in a partial copy); `bytes`: size of these files; `features`: as in
         features.json; `raw_revision`: revision of the raw data; `bad_samples`: the samples that
-        were skipped, each with `sample` and `error` (the first 1,000; then "");
-        `more_bad_samples`: number of others that are not listed; `repeatable`: whether a rebuild gives the same
-        bytes; `built_at`: Unix time.
+        were skipped, each with `sample` and `error` (only the first 1,000 have one);
+        `more_bad_samples`: number of skipped samples that are not listed; `repeatable`: whether a
+        rebuild gives the same bytes; `built_at`: Unix time.
         """
         live = self._live
         members = [member for member in live.members if member.name in self._held]

@@ -27,6 +27,7 @@ from dscache_sdk import tfds
 from ..engine import Heartbeat, Session
 from ..failure import HandlerFailure, RawDataChanged
 from ..hosting.messages import Advanced, PlanSummary, ShardBuilt
+from ..scratch import remove_file
 from . import zip_writer
 from .bad_samples import listed
 from .claim import NO_UPLOAD, Claim
@@ -206,6 +207,7 @@ class Build:
         return self._unreleased_bytes < self.scratch_bytes or not self._in_flight
 
     def _shard_built(self, event: ShardBuilt) -> ShardRecord:
+        _check_is_there(event)
         if event.size >= MAX_PART_BYTES:
             raise HandlerFailure(
                 "handler",
@@ -279,7 +281,7 @@ class Build:
             )
         )
         for shard in part.shards:
-            shard.path.unlink(missing_ok=True)
+            remove_file(shard.path)
             self._unreleased_bytes -= shard.record.size
 
     def _upload_last(self, tail: bytes) -> None:
@@ -351,6 +353,16 @@ class Build:
         )
         seals = self.claim.value.seals + 1
         self.claim.write(parts=list(self._parts), seal=seal, seals=seals, takeovers=0)
+
+
+def _check_is_there(event: ShardBuilt) -> None:
+    """The file of a shard is where the host has put it, and nothing else."""
+    if event.path.parent.is_symlink() or event.path.is_symlink() or not event.path.is_file():
+        raise HandlerFailure(
+            "handler",
+            f"shard {event.name} is gone, or a link lies in its place: the handler has changed "
+            "files outside of its working folder",
+        )
 
 
 def _check_all_built(plan: PlanSummary, built: int) -> None:

@@ -15,6 +15,7 @@ from typing import Any, Self
 
 from ..child_environ import handler_environment
 from ..failure import HandlerFailure
+from ..scratch import end_of_file
 from .host.channel import LineReader, write_line
 from .messages import (
     Advanced,
@@ -280,9 +281,4 @@ class HostClient:
 
     def log_tail(self) -> str:
         """The end of the handler's output, up to 8 KiB."""
-        try:
-            with self._request.log.open("rb") as file:
-                file.seek(max(0, os.fstat(file.fileno()).st_size - LOG_TAIL_BYTES))
-                return file.read().decode("utf-8", "replace")
-        except FileNotFoundError:
-            return ""
+        return end_of_file(self._request.log, LOG_TAIL_BYTES)

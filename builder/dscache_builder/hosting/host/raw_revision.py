@@ -62,8 +62,7 @@ def below(names: Iterable[str], declared: set[str]) -> list[str]:
     return [
         name
         for name in names
-        if name in declared
-        or any(str(folder) in declared for folder in PurePosixPath(name).parents)
+        if not declared.isdisjoint((name, *map(str, PurePosixPath(name).parents)))
     ]
 
 
