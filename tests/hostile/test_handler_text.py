@@ -1,4 +1,4 @@
-"""Whatever a handler says, or does to its scratch folder: its request is answered with a failure."""
+"""Whatever a handler says, or does to its scratch folder: its requests are answered."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 import dscache
-from dscache import Dataset
 from dscache.config import Config
 from dscache.protocol import layout, markers
 from dscache.protocol.manifests import MAX_BYTES, Failure
@@ -17,7 +16,7 @@ from dscache.spec import Spec
 from dscache.store.s3 import Store
 from dscache_builder.attempt.bad_samples import LISTED, WITH_TEXT
 from support.counting import write_numbers
-from support.running import Builder, wait_until
+from support.running import Builder
 
 pytestmark = [pytest.mark.store, pytest.mark.system]
 NewBuilder = Callable[..., Builder]
@@ -72,7 +71,8 @@ def test_ten_megabytes_of_text(
     failure = failure_of(client_config, spec)
     assert failure.kind == "handler"
     assert "ValueError: EEE" in str(failure)
-    sizes = [entry.size for entry in store.entries(layout.failures_of(spec.key))]
+    resolved, _ = markers.resolve(store, spec)
+    sizes = [entry.size for entry in store.entries(layout.failures_of(resolved.key))]
     assert len(sizes) == 1
     assert sizes[0] < MAX_BYTES[Failure] // 8
     assert len(builder.text()) < 100_000
@@ -116,9 +116,9 @@ def test_bad_samples_with_long_errors(
 ) -> None:
     """89 MB of errors: the marker can be read, and the dataset too."""
     builder = unruly(max_bad_samples=100)
-    spec = Spec.of("unruly", "1.0.0", {"samples": 89, "error_chars": 1_000_000})
+    spec = Spec.of("unruly", "1.0.0", {"missing": 89, "error_chars": 1_000_000})
     client = dscache.Client(client_config)
-    dataset = Dataset(client.wait(client.request(spec), timeout_s=120.0).path)
+    dataset = client.get(client.wait(client.request(spec), timeout_s=120.0))
     assert [example["text"] for example in dataset] == ["0"]
     assert len(dataset.info["bad_samples"]) == 89
     assert all("BBB" in bad["error"] for bad in dataset.info["bad_samples"])
@@ -130,14 +130,14 @@ def test_more_bad_samples_than_can_be_listed(
 ) -> None:
     count = LISTED + 500
     builder = unruly(max_bad_samples=count)
-    spec = Spec.of("unruly", "1.0.0", {"samples": count, "error_chars": 5, "batch_size": 4_000})
+    spec = Spec.of("unruly", "1.0.0", {"missing": count, "error_chars": 5, "batch_size": 4_000})
     client = dscache.Client(client_config)
-    info = Dataset(client.wait(client.request(spec), timeout_s=240.0).path).info
+    info = client.get(client.wait(client.request(spec), timeout_s=240.0)).info
     assert len(info["bad_samples"]) == LISTED
     assert info["more_bad_samples"] == 500
     assert sum(bad["error"] != "" for bad in info["bad_samples"]) == WITH_TEXT
-    wait_until(
-        lambda: not (markers.read_checkpoint(store, spec.key)[0] or pytest.fail("gone")).owner,
-        "the claim is released",
-    )
     assert builder.stop() == 0
+    resolved, _ = markers.resolve(store, spec)
+    checkpoint, _ = markers.read_checkpoint(store, resolved.key)
+    assert checkpoint is not None
+    assert not checkpoint.owner

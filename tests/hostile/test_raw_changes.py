@@ -11,7 +11,7 @@ import pytest
 import dscache
 from dscache import Dataset
 from dscache.config import Config
-from dscache.protocol import layout, markers
+from dscache.protocol import markers
 from dscache.spec import Spec
 from dscache.store.s3 import Store
 from dscache_builder.hosting.host.raw_revision import raw_revision
@@ -47,7 +47,7 @@ def change_while_building(
     wait_until((raw.parent / "begun").exists, "loading has begun")
     change()
     (raw.parent / "go").touch()
-    return Dataset(client.wait(topic, timeout_s=90.0).path)
+    return client.get(client.wait(topic, timeout_s=90.0))
 
 
 def texts(dataset: Dataset) -> list[str]:
@@ -68,8 +68,9 @@ def test_a_pinned_revision_is_never_published_with_other_bytes(
         change_while_building(client_config, pinned, raw, lambda: write(raw, "changed"))
     assert failed.value.kind == "raw-data"
     assert "the raw data changed during the build (4 files: 000.txt, " in builder.text()
-    assert store.get(layout.ready(pinned.key)) is None
-    checkpoint, _ = markers.read_checkpoint(store, pinned.key)
+    resolved, ready = markers.resolve(store, pinned)
+    assert ready is None
+    checkpoint, _ = markers.read_checkpoint(store, resolved.key)
     assert checkpoint is not None
     assert not checkpoint.upload_id
 
@@ -85,7 +86,7 @@ def test_data_that_is_restored_with_its_old_times_makes_no_mixture(
         path.write_text(str(number))
         os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     client = dscache.Client(client_config)
-    dataset = Dataset(client.wait(client.request(pinned, retry=True), timeout_s=90.0).path)
+    dataset = client.get(client.wait(client.request(pinned), timeout_s=90.0))
     assert texts(dataset) == ["0", "1", "2", "3"]
 
 

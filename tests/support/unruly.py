@@ -51,7 +51,7 @@ UNRULY = HandlerPackage(
     class Unruly(DatasetHandler, name="unruly"):
         class Options(msgspec.Struct, kw_only=True):
             does: str = "nothing"
-            samples: int = 0
+            missing: int = 0
             error_chars: int = 0
             waits: bool = False
             batch_size: int = 1000
@@ -62,7 +62,7 @@ UNRULY = HandlerPackage(
             RAW.append(self.raw.root)
             for name in self.raw.files("*.txt"):
                 yield Sample(name)
-            for number in range(self.options.samples):
+            for number in range(self.options.missing):
                 yield Sample(f"missing-{number:06d}")
 
         def load(self, sample):
