@@ -194,6 +194,7 @@ class Build:
         built: dict[int, ShardRecord] = {}
         for event in self.session.build(range(first, len(plan.shards)), self._may_start):
             if isinstance(event, ShardBuilt):
+                _check_is_there(event)
                 built[event.index] = self._shard_built(event)
             elif isinstance(event, Advanced):
                 self.counts.advanced = event.examples_done
@@ -207,7 +208,6 @@ class Build:
         return self._unreleased_bytes < self.scratch_bytes or not self._in_flight
 
     def _shard_built(self, event: ShardBuilt) -> ShardRecord:
-        _check_is_there(event)
         if event.size >= MAX_PART_BYTES:
             raise HandlerFailure(
                 "handler",
