@@ -214,7 +214,7 @@ def test_raw_data_that_changes_costs_the_upload_and_is_built_again(bench: Bench)
     assert bench.attempt() is Outcome.ANSWERED
     bench.assert_complete()
     assert bench.handler.shards_built == 3 * SHARDS
-    aborts = [label for label in bench.requests if label.startswith("abort")]
+    aborts = [label for label in bench.requests if label.startswith("ABORT ")]
     assert len(aborts) == 2
 
 
