@@ -19,7 +19,7 @@ from dscache_sdk.plain import is_plain, load_handler
 from dscache_sdk.plan import Plan
 
 from .failures import HostFailure, traceback_text
-from .raw_revision import below, changed_files, raw_revision, write_listing
+from .raw_revision import below, changed_files, facts_of, raw_revision, write_listing
 
 NAMED_CHANGES = 5  # of all files that changed
 
@@ -153,7 +153,7 @@ class LoadedHandler:
         """Digest of sizes and times of the declared files, which may lie behind links."""
         digest = hashlib.sha256()
         for name in self._declared():
-            digest.update(f"{name}\0{self.handler.raw.stat(name)}\n".encode("utf-8", "replace"))
+            digest.update(facts_of(self.settings.raw, name))
         return digest.hexdigest()
 
     def _plain_summary(self, revision: str) -> dict[str, Any]:

@@ -57,6 +57,15 @@ def _records(listing: Path) -> Iterator[bytes]:
             yield file.read(int(length))
 
 
+def facts_of(root: str, name: str) -> bytes:
+    """Size and time of what a sample declares, which need not be a file. Links are followed."""
+    try:
+        status = os.stat(f"{root}/{name}")  # noqa: PTH116 - ten times as fast as a Path
+    except (OSError, ValueError):
+        return b"none\n"
+    return b"%d %d\n" % (status.st_size, status.st_mtime_ns)
+
+
 def below(names: Iterable[str], declared: set[str]) -> list[str]:
     """Those of the names that are declared, or lie in a folder that is."""
     return [
