@@ -224,7 +224,12 @@ def test_raw_data_that_never_rests_fails_and_leaves_nothing(
 ) -> None:
     bench = Bench(tmp_path, Spec.of("photos", "1.0.0", {}, revision))
     asked: list[str] = []
-    bench.handler.raw_changes = lambda exact: asked.append(exact) or "1 file: a.png"
+
+    def changes(exact: str) -> str:
+        asked.append(exact)
+        return "1 file: a.png"
+
+    bench.handler.raw_changes = changes
     nonce = bench.ask()
     assert bench.attempt() is Outcome.FAILED
     assert set(asked) == {exact}
