@@ -63,7 +63,7 @@ def summary(live: Live) -> dict[str, Any]:
         "zip": live.zip_key,
         "built_at": live.timings.finished_at,
         "build_s": live.timings.build_s,
-        "bad_samples": len(live.bad_samples),
+        "bad_samples": live.samples_left_out,
         "raw_revision": live.raw_revision,
     }
 

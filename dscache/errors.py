@@ -19,6 +19,7 @@ DscacheError                 exit code 1
 ├── NoSpace                            1   not enough space on the local disk
 └── IntegrityError                     8   data differs from its ready marker
     ├── ObjectTooLarge                 8   an object is larger than its kind may be
+    ├── NotWritable                    8   an object is not written: nobody could read it
     └── DatasetReplaced                8   the zip was replaced or deleted during a download
 """
 
@@ -132,6 +133,10 @@ class IntegrityError(DscacheError):
 
 class ObjectTooLarge(IntegrityError):
     """An object in the bucket is larger than an object of its kind may be."""
+
+
+class NotWritable(IntegrityError):
+    """An object is not written, because nobody could read it again."""
 
 
 class DatasetReplaced(IntegrityError):

@@ -35,6 +35,13 @@ class Session(Protocol):
     def build(self, indices: Iterable[int], may_start: Callable[[], bool]) -> Iterator[Event]:
         """Build these shards; yields an event at least once a second."""
 
+    def raw_changes(self, exact: str) -> str:
+        """What of the raw data has changed since `plan`; "" if nothing has.
+
+        With `exact`, a revision, all of the raw data counts, otherwise what the samples and the
+        handler declare.
+        """
+
     def features(self) -> dict[str, Any]:
         """The features.json document; for plain handlers after the first shard."""
 

@@ -7,6 +7,8 @@ import re
 from dscache.errors import DscacheError
 from dscache.protocol.manifests import FailureKind
 
+from .foreign import LOG_BYTES, MESSAGE_BYTES, SAMPLE_BYTES, TRACEBACK_BYTES, fit
+
 _NETWORK = re.compile(
     r"error sending request|connection (refused|reset|closed)|operation timed out|timeout was|"
     r"dns error|could not resolve host|temporary failure in name|network is unreachable|"
@@ -17,6 +19,8 @@ _NETWORK = re.compile(
 
 class HandlerFailure(DscacheError):
     """A handler failed, for a reason that the failures of its requests state.
+
+    Its text comes from handlers and tools, so it is made fit here (`foreign.fit`).
 
     Attributes:
         kind: the failure class of `dscache.protocol.manifests.Failure`.
@@ -36,17 +40,30 @@ class HandlerFailure(DscacheError):
         traceback: str = "",
         log_tail: str = "",
     ) -> None:
-        super().__init__(message)
+        self.message = fit(message, MESSAGE_BYTES)
+        super().__init__(self.message)
         self.kind: FailureKind = kind
-        self.message = message
-        self.sample = sample
-        self.traceback = traceback
-        self.log_tail = log_tail
+        self.sample = fit(sample, SAMPLE_BYTES)
+        self.traceback = fit(traceback, TRACEBACK_BYTES)
+        self.log_tail = fit(log_tail, LOG_BYTES)
 
     @property
     def transient(self) -> bool:
         """Whether a retry may succeed: the build is retried before the failure counts."""
         return self.kind in ("disk", "store")
+
+
+class RawDataChanged(HandlerFailure):
+    """The raw data changed while shards were made from it. `what` names the files."""
+
+    transient = True
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            "raw-data",
+            f"the raw data changed during the build ({what}); request it again when the raw data "
+            "is complete",
+        )
 
 
 class EnvironmentFailed(HandlerFailure):

@@ -23,7 +23,7 @@ from .environments.sources import parse_source
 from .failure import EnvironmentFailed, HandlerFailure
 from .hosting.client import HostClient
 from .hosting.messages import Event, HostRequest, PlanSummary
-from .scratch import scratch_folder
+from .scratch import end_of_file, scratch_folder
 
 log = logging.getLogger("dscache_builder")
 
@@ -46,6 +46,9 @@ class HostSession:
     def build(self, indices: Iterable[int], may_start: Callable[[], bool]) -> Iterator[Event]:
         return self.host.build(indices, may_start)
 
+    def raw_changes(self, exact: str) -> str:
+        return self.host.raw_changes(exact)
+
     def features(self) -> dict[str, Any]:
         return self.host.features()
 
@@ -53,9 +56,7 @@ class HostSession:
         return self.host.preview(count, to)
 
     def log_tail(self) -> str:
-        with self.log.open("rb") as file:
-            file.seek(max(0, self.log.stat().st_size - LOG_TAIL_BYTES))
-            return file.read().decode("utf-8", "replace")
+        return end_of_file(self.log, LOG_TAIL_BYTES)
 
 
 class _Running(NamedTuple):

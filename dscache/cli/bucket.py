@@ -72,6 +72,7 @@ def show(app: App, config: str) -> None:
         **summary(live),
         "features": live.features,
         "bad_samples": [{"sample": bad.sample, "error": bad.error} for bad in live.bad_samples],
+        "more_bad_samples": live.more_bad_samples,
         "members": [member.name for member in live.members],
         "lock_digest": live.lock_digest,
     }
@@ -85,7 +86,9 @@ def show(app: App, config: str) -> None:
     echo(f"  built      in {live.timings.build_s:g} s by {live.builder or 'unknown'}")
     echo(f"  object     {live.zip_key} ({format_bytes(live.zip_size)})")
     for bad in live.bad_samples:
-        echo(f"  left out   {bad.sample}: {bad.error}")
+        echo(f"  left out   {bad.sample}{': ' if bad.error else ''}{bad.error}")
+    if live.more_bad_samples:
+        echo(f"  left out   {live.more_bad_samples} more that are not listed")
 
 
 @click.command()

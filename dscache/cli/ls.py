@@ -61,7 +61,7 @@ def line(live: Live, local: bool) -> str:
     """Return the line that describes one dataset."""
     examples = sum(live.splits.values())
     cached = "  here" if local else ""
-    bad = f"  {len(live.bad_samples)} left out" if live.bad_samples else ""
+    bad = f"  {live.samples_left_out} left out" if live.samples_left_out else ""
     return (
         f"{live.spec.key}  {examples:>8} examples  {format_bytes(live.zip_size):>10}  "
         f"{format_age(time.time() - live.timings.finished_at)}{bad}{cached}"

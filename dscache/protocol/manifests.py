@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
-from ..errors import IntegrityError
+from ..errors import IntegrityError, NotWritable
 from ..spec import Spec
+from ..units import format_bytes
 from .priority import DEFAULT_PRIORITY, MAX_PRIORITY, MIN_PRIORITY
 
 SCHEMA = 1
@@ -81,7 +82,7 @@ class Live(Manifest, kw_only=True, tag="live", tag_field="state"):
 
     `repeatable`: whether another build of the same spec from the same raw data should give the same
     bytes. It is false for plain handlers, which get no random numbers from the SDK, and when a bad
-    sample is not repeatable.
+    sample is not repeatable. `more_bad_samples` counts those that are not in `bad_samples`.
     """
 
     spec: Spec
@@ -96,6 +97,7 @@ class Live(Manifest, kw_only=True, tag="live", tag_field="state"):
     lock_digest: str = ""
     timings: Timings = Timings()
     bad_samples: list[BadSample] = []
+    more_bad_samples: int = 0
     repeatable: bool = True
     builder: str = ""
 
@@ -103,6 +105,11 @@ class Live(Manifest, kw_only=True, tag="live", tag_field="state"):
     def shards(self) -> list[Member]:
         """The members that hold records, in plan order."""
         return [member for member in self.members if member.split]
+
+    @property
+    def samples_left_out(self) -> int:
+        """How many bad samples there are, with those that are only counted."""
+        return len(self.bad_samples) + self.more_bad_samples
 
     @property
     def splits(self) -> dict[str, int]:
@@ -176,6 +183,7 @@ class ShardRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     records: int
     split: str
     bad_samples: list[BadSample] = []
+    more_bad_samples: int = 0
 
 
 class PartRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -196,6 +204,7 @@ class Seal(msgspec.Struct, kw_only=True, omit_defaults=True):
     members: list[Member]
     features: dict[str, Any] = {}
     bad_samples: list[BadSample] = []
+    more_bad_samples: int = 0
     raw_revision: str = ""
     lock_digest: str = ""
     timings: Timings = Timings()
@@ -299,10 +308,27 @@ _lock = threading.Lock()
 _decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
 
 
-def encode(manifest: Manifest) -> bytes:
-    """Encode as indented JSON, since people read it in the console; `schema` comes first."""
+def encode(manifest: Manifest, *, spare_bytes: int = 0) -> bytes:
+    """Encode as indented JSON, since people read it in the console; `schema` comes first.
+
+    Raises NotWritable for what could not be read again: more bytes than the limit of the kind less
+    `spare_bytes`, or text that is not Unicode.
+    """
+    kind = type(manifest)
     document = {"schema": manifest.schema, **msgspec.to_builtins(manifest)}
-    return msgspec.json.format(msgspec.json.encode(document), indent=1)
+    try:
+        body = msgspec.json.format(msgspec.json.encode(document), indent=1)
+    except UnicodeEncodeError as error:
+        raise NotWritable(
+            f"a {kind.__name__} cannot be written: it contains text that is not Unicode: {error}"
+        ) from None
+    limit = MAX_BYTES[Ready if issubclass(kind, Ready) else kind] - spare_bytes
+    if len(body) > limit:
+        raise NotWritable(
+            f"a {kind.__name__} of {format_bytes(len(body))} cannot be written: nobody would read "
+            f"more than {format_bytes(limit)}"
+        )
+    return body
 
 
 def decode(body: bytes, kind: type[M], *, where: str) -> M:

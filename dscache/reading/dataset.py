@@ -96,8 +96,9 @@ class Dataset(Examples):
         `splits`: number of records per split of the whole dataset; `held`: the same for the files
         in this folder (fewer in a partial copy); `bytes`: size of these files; `features`: as in
         features.json; `raw_revision`: revision of the raw data; `bad_samples`: the samples that
-        were skipped, each with `sample` and `error`; `repeatable`: whether a rebuild gives the same
-        bytes; `built_at`: Unix time.
+        were skipped, each with `sample` and `error` (only the first 1,000 have one);
+        `more_bad_samples`: number of skipped samples that are not listed; `repeatable`: whether a
+        rebuild gives the same bytes; `built_at`: Unix time.
         """
         live = self._live
         members = [member for member in live.members if member.name in self._held]
@@ -112,6 +113,7 @@ class Dataset(Examples):
             "features": live.features,
             "raw_revision": live.raw_revision,
             "bad_samples": [{"sample": bad.sample, "error": bad.error} for bad in live.bad_samples],
+            "more_bad_samples": live.more_bad_samples,
             "repeatable": live.repeatable,
             "built_at": live.timings.finished_at,
         }

@@ -44,6 +44,7 @@ class FakeHandler:
     broken: list[HandlerFailure] = field(default_factory=list)
     takes_s: int = 0  # seconds per shard; a heartbeat follows each
     passes: Callable[[], object] = lambda: None  # a second passes
+    raw_changes: Callable[[str], str] = lambda exact: ""
     opened: int = 0
     shards_built: int = 0
 
@@ -87,6 +88,9 @@ class FakeSession:
                 1,
                 [],
             )
+
+    def raw_changes(self, exact: str) -> str:
+        return self.handler.raw_changes(exact)
 
     def features(self) -> dict[str, Any]:
         return {}

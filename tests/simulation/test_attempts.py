@@ -206,6 +206,52 @@ def test_a_shard_that_was_not_built_is_noticed(
     assert layout.ready(SPEC.key) not in bench.bucket.objects
 
 
+def test_raw_data_that_changes_costs_the_upload_and_is_built_again(bench: Bench) -> None:
+    """Nothing that was built from other raw data is kept: it may come back with its old times."""
+    changes = iter(["1 file: a.png", "1 file: a.png", ""])
+    bench.handler.raw_changes = lambda _: next(changes)
+    bench.ask()
+    assert bench.attempt() is Outcome.ANSWERED
+    bench.assert_complete()
+    assert bench.handler.shards_built == 3 * SHARDS
+    aborts = [label for label in bench.requests if label.startswith("ABORT ")]
+    assert len(aborts) == 2
+
+
+@pytest.mark.parametrize(("revision", "exact"), [(None, ""), ("raw", "raw")])
+def test_raw_data_that_never_rests_fails_and_leaves_nothing(
+    revision: str | None, exact: str, tmp_path: Path
+) -> None:
+    bench = Bench(tmp_path, Spec.of("photos", "1.0.0", {}, revision))
+    asked: list[str] = []
+
+    def changes(exact: str) -> str:
+        asked.append(exact)
+        return "1 file: a.png"
+
+    bench.handler.raw_changes = changes
+    nonce = bench.ask()
+    assert bench.attempt() is Outcome.FAILED
+    assert set(asked) == {exact}
+    failure = bench.failure(nonce)
+    assert failure.kind == "raw-data"
+    assert "changed during the build (1 file: a.png)" in failure.message
+    assert not bench.checkpoint().upload_id
+
+
+def test_a_dataset_whose_description_is_too_large_fails(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is written that nobody could read: that key would be dead for ever."""
+    monkeypatch.setattr(FakeSession, "features", lambda _: {"x": "y" * (64 << 20)})
+    nonce = bench.ask()
+    assert bench.attempt() is Outcome.FAILED
+    failure = bench.failure(nonce)
+    assert failure.kind == "handler"
+    assert "a Checkpoint of 64.0 MiB cannot be written" in failure.message
+    assert bench.checkpoint().owner == ""
+
+
 def test_a_store_that_is_gone_ends_an_attempt_during_the_preview_too(bench: Bench) -> None:
     """The answers of a preview that was broken off would be taken for those of the build."""
 

@@ -24,13 +24,22 @@ from support.greedy import GREEDY
 from support.packages import own_wheels
 from support.running import Builder, idle, write_builder_toml
 from support.troubles import PLAIN, TROUBLES, write_samples
+from support.unruly import UNRULY
 
 
 @pytest.fixture(scope="session")
 def wheelhouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Wheels of the SDK, of our handlers, and of the handler packages for tests."""
     folder = own_wheels(tmp_path_factory.mktemp("wheelhouse"))
-    for package in (counting(), counting("2.0.0", factor=100), TROUBLES, PLAIN, GREEDY, DEADLY):
+    for package in (
+        counting(),
+        counting("2.0.0", factor=100),
+        TROUBLES,
+        PLAIN,
+        GREEDY,
+        DEADLY,
+        UNRULY,
+    ):
         package.wheel(tmp_path_factory.mktemp(package.name), folder)
     return folder
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -69,20 +68,6 @@ def test_photos_shards_are_what_they_are_said_to_be(
             assert shard.digest == blake3.blake3(content).hexdigest()
             assert shard.records == len(list(read_records(shard.path))) == planned.examples
             assert shard.bad == []
-
-
-def test_photos_are_described_within_half_a_second(
-    pythons: Callable[[str], Path], photographs: Path, request_for: Callable[..., HostRequest]
-) -> None:
-    python = pythons("dataset-handlers")
-    taken = []
-    for _ in range(3):
-        request = request_for("photos", photographs, config=PHOTOS)
-        started = time.monotonic()
-        with HostClient(python, request, heartbeat=idle) as host:
-            host.describe()
-            taken.append(time.monotonic() - started)
-    assert min(taken) < 0.5
 
 
 def test_one_worker_and_two_write_the_same_bytes(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from contextlib import ExitStack
 
-from dscache.errors import IntegrityError, NoSuchUpload, StoreError, StoreFull
+from dscache.errors import IntegrityError, NoSuchUpload, NotWritable, StoreError, StoreFull
 from dscache.protocol import markers
 from dscache.protocol.manifests import Alias, Live, Request, Retired
 from dscache.spec import Spec
@@ -201,7 +201,7 @@ class Attempt:
             except NoRequests:
                 self.claim.release(keep=True)
                 return Outcome.ANSWERED
-            except (HandlerFailure, StoreFull) as error:
+            except (HandlerFailure, StoreFull, NotWritable, OSError) as error:
                 failure = _as_failure(error)
                 pause_s = next(pauses, 0.0)
                 if not failure.transient or not pause_s:
@@ -316,8 +316,22 @@ class Attempt:
         return Outcome.CANCELLED
 
 
-def _as_failure(error: HandlerFailure | StoreFull) -> HandlerFailure:
-    return error if isinstance(error, HandlerFailure) else HandlerFailure("store", str(error))
+def _as_failure(error: HandlerFailure | StoreFull | NotWritable | OSError) -> HandlerFailure:
+    if isinstance(error, HandlerFailure):
+        return error
+    if isinstance(error, NotWritable):
+        return HandlerFailure(
+            "handler",
+            f"the dataset cannot be described: {error}; make fewer shards (option batch_size), "
+            "fewer or smaller features, or fewer bad samples",
+        )
+    if isinstance(error, OSError):
+        return HandlerFailure(
+            "disk",
+            f"the builder cannot use the files of this build: {error}; does the handler delete or "
+            "replace files outside of its working folder?",
+        )
+    return HandlerFailure("store", str(error))
 
 
 def _reason_of(failure: HandlerFailure) -> FailureReason:

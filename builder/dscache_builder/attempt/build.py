@@ -25,9 +25,11 @@ from dscache.store.upload import body_size
 from dscache_sdk import tfds
 
 from ..engine import Heartbeat, Session
-from ..failure import HandlerFailure
+from ..failure import HandlerFailure, RawDataChanged
 from ..hosting.messages import Advanced, PlanSummary, ShardBuilt
+from ..scratch import remove_file
 from . import zip_writer
+from .bad_samples import listed
 from .claim import NO_UPLOAD, Claim
 from .parts import (
     MAX_PART_BYTES,
@@ -95,12 +97,13 @@ class Build:
         """
         started = time.monotonic()
         self._resumable = plan.resumable
-        _check_revision(self.session.resolved, plan)
+        self._check_revision(plan)
         self._resume(plan)
         kept = [shard for part in self._parts for shard in part.shards]
         self._count_kept(plan, kept)
         built = self._build(plan, kept)
         _check_all_built(plan, len(kept) + len(built))
+        self._check_raw_data(plan)
         members, tail = self._tail([*kept, *built])
         self._upload_last(tail)
         bad = [bad for shard in (*kept, *built) for bad in shard.bad_samples]
@@ -139,6 +142,13 @@ class Build:
         """Digest of what the bytes of a part depend on: the plan, and the code that follows it."""
         return hashlib.sha256(f"{plan.digest} {self.session.lock_digest}".encode()).hexdigest()
 
+    def _drop_upload(self) -> None:
+        """Forget what was built from other raw data, which may come back with its old times."""
+        upload_id = self.claim.value.upload_id
+        if upload_id:
+            self.claim.forget_upload()
+            self.store.abort_upload(self._zip_key, upload_id)
+
     @property
     def _zip_key(self) -> str:
         return layout.archive(self.claim.key, self.claim.value.generation)
@@ -149,7 +159,32 @@ class Build:
         self.counts.shards_done = len(kept)
         self.counts.kept = sum(shard.records for shard in kept)
         self.counts.bytes = sum(shard.size for shard in kept)
-        self.counts.bad = sum(len(shard.bad_samples) for shard in kept)
+        self.counts.bad = sum(len(shard.bad_samples) + shard.more_bad_samples for shard in kept)
+
+    # -- the raw data
+
+    def _check_revision(self, plan: PlanSummary) -> None:
+        """A spec that pins the raw data is built from exactly that data."""
+        pinned = self.session.resolved.dataset_revision
+        if pinned is not None and pinned != plan.raw_revision:
+            self._drop_upload()
+            raise HandlerFailure(
+                "raw-data",
+                f"dataset_revision pins the raw data to revision {pinned!r}, but it is now at "
+                f"{plan.raw_revision!r}; restore the old raw data, or leave dataset_revision out "
+                "to build from the current one",
+            )
+
+    def _check_raw_data(self, plan: PlanSummary) -> None:
+        """All shards were made from the raw data that was planned.
+
+        Of a plain handler nobody knows which files it has read, so all of them count.
+        """
+        all_count = self.session.resolved.dataset_revision is not None or not plan.resumable
+        changes = self.session.raw_changes(plan.raw_revision if all_count else "")
+        if changes:
+            self._drop_upload()
+            raise RawDataChanged(changes)
 
     # -- shards
 
@@ -159,6 +194,7 @@ class Build:
         built: dict[int, ShardRecord] = {}
         for event in self.session.build(range(first, len(plan.shards)), self._may_start):
             if isinstance(event, ShardBuilt):
+                _check_is_there(event)
                 built[event.index] = self._shard_built(event)
             elif isinstance(event, Advanced):
                 self.counts.advanced = event.examples_done
@@ -178,6 +214,7 @@ class Build:
                 f"shard {event.name} has {event.size / 2**30:.1f} GiB, but a shard must be under "
                 "5 GiB: write more and smaller files (option batch_size)",
             )
+        bad = listed(event.bad, before=self.counts.bad)
         record = ShardRecord(
             name=event.name,
             size=event.size,
@@ -185,7 +222,8 @@ class Build:
             digest=event.digest,
             records=event.records,
             split=event.split,
-            bad_samples=list(event.bad),
+            bad_samples=bad,
+            more_bad_samples=len(event.bad) - len(bad),
         )
         self.counts.bytes += event.size
         self.counts.shards_done += 1
@@ -243,7 +281,7 @@ class Build:
             )
         )
         for shard in part.shards:
-            shard.path.unlink(missing_ok=True)
+            remove_file(shard.path)
             self._unreleased_bytes -= shard.record.size
 
     def _upload_last(self, tail: bytes) -> None:
@@ -307,6 +345,7 @@ class Build:
             members=members,
             features=self.session.features(),
             bad_samples=bad,
+            more_bad_samples=self.counts.bad - len(bad),
             raw_revision=plan.raw_revision,
             lock_digest=self.session.lock_digest,
             timings=timings,
@@ -316,15 +355,13 @@ class Build:
         self.claim.write(parts=list(self._parts), seal=seal, seals=seals, takeovers=0)
 
 
-def _check_revision(spec: Spec, plan: PlanSummary) -> None:
-    """A spec that pins the raw data is built from exactly that data."""
-    pinned = spec.dataset_revision
-    if pinned is not None and pinned != plan.raw_revision:
+def _check_is_there(event: ShardBuilt) -> None:
+    """The file of a shard is where the host has put it, and nothing else."""
+    if event.path.parent.is_symlink() or event.path.is_symlink() or not event.path.is_file():
         raise HandlerFailure(
-            "raw-data",
-            f"dataset_revision pins the raw data to revision {pinned!r}, but it is now at "
-            f"{plan.raw_revision!r}; restore the old raw data, or leave dataset_revision out to "
-            "build from the current one",
+            "handler",
+            f"shard {event.name} is gone, or a link lies in its place: the handler has changed "
+            "files outside of its working folder",
         )
 
 

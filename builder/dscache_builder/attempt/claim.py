@@ -19,6 +19,7 @@ from dscache.store.objects import Objects
 
 CLAIM_TTL_S = 60.0
 RENEW_S = CLAIM_TTL_S / 4
+SPARE_BYTES = 64 << 10  # of the largest checkpoint, so that its claim can be renewed and released
 
 
 class ClaimLost(Exception):
@@ -112,7 +113,8 @@ class Claim:
             },
         )
         name = layout.claim(self.key)
-        body = manifests.encode(value)
+        grows = not changes.keys().isdisjoint(("parts", "seal"))
+        body = manifests.encode(value, spare_bytes=SPARE_BYTES if grows else 0)
         self._etag = registers.write(self._store, name, body, if_match=if_match)
         self.value = value
 

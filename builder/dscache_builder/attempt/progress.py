@@ -18,9 +18,11 @@ from dscache.protocol import layout, manifests
 from dscache.protocol.buildlog import BuildLog, continued
 from dscache.protocol.manifests import Progress
 from dscache.store.objects import Objects
+from dscache.terminal import printable
 from dscache.units import format_bytes
 
 from ..failure import HandlerFailure
+from ..foreign import fit
 
 if TYPE_CHECKING:
     from ..engine import Session
@@ -32,6 +34,7 @@ INTERVAL_S = 1.0
 LOG_INTERVAL_S = 5.0
 EXPIRES_S = 30.0
 PREVIEW_EXAMPLES = 16
+STATISTICS_BYTES = 1_000  # headers of an object have 2 KB
 
 
 class Reporter:
@@ -142,7 +145,7 @@ class BucketReporter(Reporter):
                         layout.preview(self._key),
                         image.read_bytes(),
                         "image/png",
-                        {"statistics": statistics},
+                        {"statistics": fit(printable(statistics), STATISTICS_BYTES)},
                     )
             except HandlerFailure as error:  # not what a heartbeat raises: that ends the attempt
                 # the same error will end the build, which reports it with its sample

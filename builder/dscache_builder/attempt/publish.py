@@ -145,6 +145,7 @@ def publish(
         lock_digest=seal.lock_digest,
         timings=msgspec.structs.replace(seal.timings, finished_at=store.now()),
         bad_samples=seal.bad_samples,
+        more_bad_samples=seal.more_bad_samples,
         repeatable=seal.repeatable,
         builder=builder,
     )

@@ -18,6 +18,8 @@ from dscache.protocol.manifests import Cancel, Failure, FailureKind
 from dscache.spec import Spec
 from dscache.store.objects import Objects
 
+from ..foreign import LOG_BYTES, MESSAGE_BYTES, SAMPLE_BYTES, TRACEBACK_BYTES, fit
+
 LOG_TAIL_CHARS = 16_000
 
 
@@ -77,13 +79,13 @@ def put_failures(
     for nonce in sorted(nonces):
         failure = Failure(
             kind=reason.kind,
-            message=reason.message,
+            message=fit(reason.message, MESSAGE_BYTES),
             nonce=nonce,
             failed_at=store.now(),
             builder=builder,
-            sample=reason.sample,
-            traceback=reason.traceback,
-            log_tail=reason.log_tail[-LOG_TAIL_CHARS:],
+            sample=fit(reason.sample, SAMPLE_BYTES),
+            traceback=fit(reason.traceback, TRACEBACK_BYTES),
+            log_tail=fit(reason.log_tail[-LOG_TAIL_CHARS:], LOG_BYTES),
         )
         try:
             store.put(layout.failed(key, nonce), manifests.encode(failure), if_none_match=True)

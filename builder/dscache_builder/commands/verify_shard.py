@@ -182,7 +182,7 @@ def _difference(live: Live, stored: Member, built: ShardBuilt | None) -> str:
             f"the same code and raw data now give other shards ({name} instead of "
             f"{stored.name}): the handler lists its samples differently each time"
         )
-    left_out = _other_samples_left_out(live.bad_samples, built.bad)
+    left_out = "" if live.more_bad_samples else _other_samples_left_out(live.bad_samples, built.bad)
     if left_out:
         return left_out
     diff = "the same number of records" if built.records == stored.records else (

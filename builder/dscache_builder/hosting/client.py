@@ -12,9 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from dscache.protocol.manifests import BadSample
-
 from ..failure import HandlerFailure
+from ..scratch import append_line
 from .messages import (
     SHARDS_FOLDER,
     Advanced,
@@ -25,6 +24,8 @@ from .messages import (
     PreviewResult,
     ShardBuilt,
     Tick,
+    bad_sample,
+    changes_text,
     plan_summary,
     request_document,
     shard_built,
@@ -142,6 +143,19 @@ class HostClient:
             self._features = answer["features"]
         return self._features
 
+    def raw_changes(self, exact: str) -> str:
+        """What of the raw data has changed since it was planned; "" if nothing has.
+
+        With `exact`, a revision, all of the raw data counts, otherwise what the samples and the
+        handler declare.
+        """
+
+        def ask() -> dict[str, Any]:
+            self._catch_up()
+            return self._ask({"do": "raw-changes", "exact": exact}, "raw-changes")
+
+        return changes_text(self._surviving(ask))
+
     def build(self, indices: Iterable[int], may_start: Callable[[], bool]) -> Iterator[Event]:
         """Build these shards of the plan in all workers, started in the given order.
 
@@ -214,7 +228,7 @@ class HostClient:
         command = {"do": "preview", "samples": samples, "examples": examples, "to": target}
         answer = self._ask(command, "previewed")
         self._host.wait_for("done")
-        failed = [BadSample(**sample) for sample in answer["failed"]]
+        failed = [bad_sample(sample) for sample in answer["failed"]]
         return PreviewResult(answer["line"], answer["seconds"], failed)
 
     def _ask(self, command: dict[str, Any], answer: str) -> dict[str, Any]:
@@ -288,8 +302,7 @@ class HostClient:
         pause_s = RESTART_PAUSES_S[self._restarts]
         self._restarts += 1
         log.warning("%s: %s", self._request.dataset_name, text)
-        with self._request.log.open("a") as file:
-            file.write(f"{text}\n")
+        append_line(self._request.log, text)
         self._pause(pause_s)
         self._start_again()
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dscache.protocol.manifests import BadSample
 
+from ..failure import HandlerFailure
+from ..foreign import BAD_ERROR_BYTES, BAD_TRACEBACK_BYTES, SAMPLE_BYTES, fit
+
 SHARDS_FOLDER = "shards"  # in the scratch folder; `host` names it too
+_SHARD_NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.+-]{0,254}")
 
 
 def _cores() -> int:
@@ -130,26 +135,48 @@ def shard_built(message: dict[str, Any], scratch: Path) -> ShardBuilt:
     """Decode the host's message about a built shard.
 
     The shard's path follows from its name. The host is not asked for it: the builder deletes the
-    file later. Raises ValueError for a name that is not a plain file name.
+    file later. Raises HandlerFailure for a name that is not a plain file name.
     """
     names = ("index", "name", "split", "size", "crc32", "digest", "records")
+    for name in ("name", "split", "digest"):
+        if not _SHARD_NAME.fullmatch(message[name]):
+            raise HandlerFailure("handler", f"a shard's {name} is {message[name]!r}")
     path = scratch / SHARDS_FOLDER / message["name"]
-    if path.name != message["name"]:
-        raise ValueError(f"{message['name']!r} is not a file name")
-    bad = [BadSample(**sample) for sample in message["bad"]]
+    bad = [bad_sample(sample) for sample in message["bad"]]
     return ShardBuilt(path=path, bad=bad, **{name: message[name] for name in names})
+
+
+def bad_sample(message: dict[str, Any]) -> BadSample:
+    """Decode a bad sample; its text is made fit."""
+    return BadSample(
+        sample=fit(message["sample"], SAMPLE_BYTES),
+        error=fit(message["error"], BAD_ERROR_BYTES),
+        traceback=fit(message.get("traceback", ""), BAD_TRACEBACK_BYTES),
+        repeatable=message.get("repeatable", True),
+    )
 
 
 def plan_summary(message: dict[str, Any]) -> PlanSummary:
     """Decode the host's message about the plan."""
     shards = [PlannedShard(*shard) for shard in message["shards"]]
     return PlanSummary(
-        message["digest"],
+        fit(message["digest"], SAMPLE_BYTES),
         message["examples"],
         shards,
-        message["raw_revision"],
+        fit(message["raw_revision"], SAMPLE_BYTES),
         message["resumable"],
     )
+
+
+def changes_text(message: dict[str, Any]) -> str:
+    """Decode the host's message about changes of the raw data: "" or what has changed."""
+    if message["same"]:
+        return ""
+    names, files = message["changed"], message["files"]
+    if not names:
+        return "it has another revision, or a file that a link leads to has changed"
+    more = ", …" if files > len(names) else ""
+    return f"{files} file{'s' * (files != 1)}: {', '.join(names)}{more}"
 
 
 def request_document(

@@ -14,6 +14,7 @@ from typing import Any
 
 from ..child_environ import handler_environment
 from ..failure import HandlerFailure
+from ..scratch import end_of_file, opened_log
 from .host.channel import LineReader, write_line
 from .host.process import signal_name
 from .messages import HostRequest
@@ -59,7 +60,7 @@ class RunningHost:
         command_read, self._commands = os.pipe()
         events, event_write = os.pipe()
         try:
-            with self._log.open("ab") as log:
+            with opened_log(self._log) as log:
                 self._process = subprocess.Popen(
                     [python, "-P", "-s", HOST_MAIN, str(command_read), str(event_write)],
                     stdin=subprocess.DEVNULL,
@@ -176,9 +177,4 @@ class RunningHost:
 
 def log_tail(log: Path) -> str:
     """The end of the handler's output, up to 8 KiB."""
-    try:
-        with log.open("rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - LOG_TAIL_BYTES))
-            return file.read().decode("utf-8", "replace")
-    except FileNotFoundError:
-        return ""
+    return end_of_file(log, LOG_TAIL_BYTES)

@@ -11,6 +11,7 @@ from dscache_sdk.errors import OptionsError, RawDataError, SampleError
 
 HOST_FOLDER = str(Path(__file__).resolve().parent)
 TRACEBACK_CHARS = 16_000
+MESSAGE_CHARS = 16_000  # the builder cuts further; this only spares the pipe
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -38,8 +39,8 @@ def failure_event(error: BaseException) -> dict[str, Any]:
     return {
         "event": "failure",
         "kind": kind,
-        "message": message,
-        "sample": sample,
+        "message": message[:MESSAGE_CHARS],
+        "sample": sample[:MESSAGE_CHARS],
         "traceback": trace[-TRACEBACK_CHARS:],
     }
 

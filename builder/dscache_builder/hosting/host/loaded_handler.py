@@ -7,7 +7,7 @@ import json
 import os
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -19,7 +19,9 @@ from dscache_sdk.plain import is_plain, load_handler
 from dscache_sdk.plan import Plan
 
 from .failures import HostFailure, traceback_text
-from .raw_revision import raw_revision
+from .raw_revision import below, changed_files, facts_of, raw_revision, write_listing
+
+NAMED_CHANGES = 5  # of all files that changed
 
 
 class HostSettings(msgspec.Struct, kw_only=True):
@@ -48,12 +50,20 @@ class HostSettings(msgspec.Struct, kw_only=True):
         return Path(self.scratch) / "shards"
 
 
+class Baseline(NamedTuple):
+    """The raw data as it was planned: its revision, and a digest of the declared files' facts."""
+
+    revision: str
+    facts: str
+
+
 class LoadedHandler:
     """Loads the handler once, and describes and plans it."""
 
     def __init__(self, settings: HostSettings) -> None:
         self.settings = settings
         self.plan: Plan | None = None
+        self.baseline = Baseline("", "")
         self.cls = _load(settings.entry_point)
         self.plain = is_plain(self.cls)
 
@@ -91,11 +101,13 @@ class LoadedHandler:
 
     def summary(self) -> dict[str, Any]:
         """Plan (once), and return the shards with their numbers of samples and examples."""
-        revision = raw_revision(Path(self.settings.raw))
         if self.plain:
-            return self._plain_summary(revision)
+            self.baseline = Baseline(self._listed_revision(), "")
+            return self._plain_summary(self.baseline.revision)
         if self.plan is None:
+            revision = self._listed_revision()
             self.plan = self.handler.plan(self.settings.dataset_name)
+            self.baseline = Baseline(revision, self._facts())
         shards = [
             [shard.index, shard.name, shard.split, len(shard.samples), shard.examples]
             for shard in self.plan.shards
@@ -104,9 +116,48 @@ class LoadedHandler:
             "digest": self.plan.digest,
             "examples": self.plan.examples,
             "shards": shards,
-            "raw_revision": revision,
+            "raw_revision": self.baseline.revision,
             "resumable": True,
         }
+
+    def raw_changes(self, exact: str) -> dict[str, Any]:
+        """Whether the raw data is still as it was planned, and names of files that are not.
+
+        With `exact`, a revision, it is all of the raw data; otherwise what the samples and the
+        handler declare.
+        """
+        raw = Path(self.settings.raw)
+        try:
+            revision = raw_revision(raw)
+            same, changed = revision == exact, list[str]()
+            if revision != self.baseline.revision:
+                changed = changed_files(raw, self._listing)
+            if not exact:
+                changed = below(changed, set(self._declared()))
+                same = not changed and self._facts() == self.baseline.facts
+        except OSError as error:  # files come and go while they are listed
+            same, changed = False, [str(error)]
+        return {"same": same, "files": len(changed), "changed": changed[:NAMED_CHANGES]}
+
+    @property
+    def _listing(self) -> Path:
+        return Path(self.settings.scratch) / "raw-files"
+
+    def _listed_revision(self) -> str:
+        return write_listing(Path(self.settings.raw), self._listing)
+
+    def _declared(self) -> list[str]:
+        """Names of the raw files that a handler's plan depends on."""
+        samples = self.plan.samples if self.plan is not None else []
+        own = [name for sample in samples for name in (sample.id, *sample.files)]
+        return own + sorted(self.handler.shared_files())
+
+    def _facts(self) -> str:
+        """Digest of sizes and times of the declared files, which may lie behind links."""
+        digest = hashlib.sha256()
+        for name in self._declared():
+            digest.update(facts_of(self.settings.raw, name))
+        return digest.hexdigest()
 
     def _plain_summary(self, revision: str) -> dict[str, Any]:
         if not Path(self.settings.raw).is_dir():

@@ -42,11 +42,11 @@ def start(
 def resume(state: str, commands: LineReader, events: int) -> None:
     """Continue in a new process image, with the plan that the previous one saved to a file."""
     with Path(state).open("rb") as file:
-        settings, plan = pickle.load(file)
+        settings, plan, baseline = pickle.load(file)
     service = Service(settings, commands, events, CurrentSample())
     service.resumed = True
     try:
-        service.loaded().plan = plan
+        service.loaded().plan, service.loaded().baseline = plan, baseline
         deque(service.loaded().handler.samples(), maxlen=0)  # for attributes that it sets
         service.answer({"do": "plan"})
     except (Exception, SystemExit) as error:  # noqa: BLE001  # edge to the handler's code
@@ -107,6 +107,8 @@ class Service:
             self._plan()
         elif name == "features":
             self.emit({"event": "features", "features": self.loaded().features()})
+        elif name == "raw-changes":
+            self.emit({"event": "raw-changes", **self.loaded().raw_changes(command["exact"])})
         elif name == "build":
             self.pool().add(self._assignment(command["index"]))
         elif name == "preview":
@@ -142,7 +144,7 @@ class Service:
         note(f"planning left {thread_count()} threads: loading the handler again before forking")
         state = Path(self.settings.scratch) / "host-state"
         with state.open("wb") as file:
-            pickle.dump((self.settings, self.loaded().plan), file)
+            pickle.dump((self.settings, self.loaded().plan, self.loaded().baseline), file)
         descriptors = [self._commands.fd, self._events]
         for fd in descriptors:
             os.set_inheritable(fd, True)

@@ -93,8 +93,7 @@ class ShardWorker:
     def _bad(self, error: SampleError) -> None:
         if is_out_of_memory(error) or is_disk_full(error):
             raise error  # a fault of the machine: the next sample would fail as well
-        event = {"event": "bad", "sample": error.sample_id, "error": str(error)}
-        self._emit({**event, "traceback": failure_event(error)["traceback"]})
+        self._emit({"event": "bad", **_bad_sample(error)})
 
     def _built(
         self, index: int, split: str, path: Path, records: int, sums: Checksums, **more: Any
@@ -173,9 +172,7 @@ class ShardWorker:
         def failed(error: SampleError) -> None:
             if is_out_of_memory(error) or is_disk_full(error):
                 raise error
-            bad.append(
-                {"sample": error.sample_id, "error": str(error), "traceback": error.traceback}
-            )
+            bad.append(_bad_sample(error))
 
         with suppress(FileNotFoundError):
             self._preview_file.unlink()
@@ -193,3 +190,8 @@ class ShardWorker:
         self._current.rest()
         pairs = itertools.pairwise(begun)
         return {sample: after - at for (sample, at), (_, after) in pairs}, bad
+
+
+def _bad_sample(error: SampleError) -> dict[str, str]:
+    event = failure_event(error)
+    return {"sample": error.sample_id, "error": event["message"], "traceback": event["traceback"]}
