@@ -16,6 +16,7 @@ Settings outside `[profiles]` apply to every profile. Nothing is read at import.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -41,6 +42,9 @@ ENVIRONMENT = {
 
 _SECRETS = ("access_key", "secret_key", "session_token")
 _ENDPOINTS = ("endpoint", "public_endpoint")
+_SENT = (*_ENDPOINTS, "bucket", "region", "access_key", "session_token")  # in URLs and headers
+_VISIBLE = re.compile(r"[!-~]*")
+MAX_FILE_BYTES = 64 << 10
 
 
 class Config(NamedTuple):
@@ -117,15 +121,15 @@ def load(
     env = os.environ if environ is None else environ
     project = project_file(cwd or _cwd())
     files = [path for path in (user_file(env), project) if path]
-    documents = [(str(path), _read(path)) for path in files]
+    documents = [(str(path), read_settings(path)) for path in files]
     name, selected_by = _profile_name(profile, env, documents)
     merged: dict[str, Any] = {}
     origin: dict[str, str] = {}
     for source, document in documents:
-        profiles = document.get("profiles", {})
         plain = {k: v for k, v in document.items() if k not in ("profiles", "profile")}
         _merge(merged, origin, plain, source)
-        _merge(merged, origin, profiles.get(name, {}), f"{source} [profiles.{name}]")
+        of_profile = document.get("profiles", {}).get(name, {})
+        _merge(merged, origin, of_profile, f"{source} [profiles.{name}]")
     if name and not any(name in document.get("profiles", {}) for _, document in documents):
         message = f"profile {name!r} ({selected_by}) is in none of: {_files(files)}"
         raise UnknownProfile(message, profile=name)
@@ -137,8 +141,12 @@ def load(
     _merge(merged, origin, given, "the command line")
     if project is not None:
         _check_project(project, origin, user_file(env).parent)
-    merged["home"] = Path(merged.get("home") or default_home(env)).expanduser()
-    merged["shared_homes"] = _paths(merged.get("shared_homes", ""))
+    merged["home"] = _expanded(merged.get("home") or default_home(env), origin.get("home", "$HOME"))
+    merged["shared_homes"] = tuple(
+        _expanded(path, origin["shared_homes"])
+        for path in str(merged.get("shared_homes", "")).split(os.pathsep)
+        if path
+    )
     merged["cache_limit"] = _size(merged.get("cache_limit", ""), origin.get("cache_limit", ""))
     return Config(profile=name, origin=origin, **merged)
 
@@ -146,10 +154,8 @@ def load(
 def user_file(environ: Mapping[str, str]) -> Path:
     """Return `$DSCACHE_CONFIG`, or `dscache/config.toml` in `$XDG_CONFIG_HOME` or `~/.config`."""
     if environ.get("DSCACHE_CONFIG"):
-        return Path(environ["DSCACHE_CONFIG"]).expanduser()
-    base = environ.get("XDG_CONFIG_HOME") or str(
-        Path(environ.get("HOME", "~")).expanduser() / ".config"
-    )
+        return _expanded(environ["DSCACHE_CONFIG"], "$DSCACHE_CONFIG")
+    base = environ.get("XDG_CONFIG_HOME") or _user_home(environ) / ".config"
     return Path(base) / "dscache" / "config.toml"
 
 
@@ -161,9 +167,7 @@ def project_file(cwd: Path | None) -> Path | None:
 
 def default_home(environ: Mapping[str, str]) -> Path:
     """Return `$XDG_CACHE_HOME/dscache`, or `~/.cache/dscache`."""
-    base = environ.get("XDG_CACHE_HOME") or str(
-        Path(environ.get("HOME", "~")).expanduser() / ".cache"
-    )
+    base = environ.get("XDG_CACHE_HOME") or _user_home(environ) / ".cache"
     return Path(base) / "dscache"
 
 
@@ -172,7 +176,7 @@ def write_profile(path: Path, name: str, settings: Mapping[str, str]) -> None:
 
     It becomes the default profile if there is none yet. Comments in the file are lost.
     """
-    document = _read(path)
+    document = read_settings(path)
     document.setdefault("profile", name)
     document.setdefault("profiles", {})[name] = dict(settings)
     _write(path, document)
@@ -182,7 +186,7 @@ def remove_profile(path: Path, name: str) -> None:
     """Remove profile `name` from the user file; neither needs to exist."""
     if not path.is_file():
         return
-    document = _read(path)
+    document = read_settings(path)
     document.get("profiles", {}).pop(name, None)
     if document.get("profile") == name:
         del document["profile"]
@@ -242,7 +246,7 @@ def _merge(
     for name, value in settings.items():
         if name not in known:
             raise ConfigError(
-                f"{source}: unknown setting {name!r}; known are {', '.join(sorted(known))}"
+                f"{source}: unknown setting {name[:80]!r}; known are {', '.join(sorted(known))}"
             )
         if name == "shared_homes" and _is_list_of_strings(value):
             value = os.pathsep.join(value)
@@ -250,8 +254,9 @@ def _merge(
             value = str(value)
         if not isinstance(value, (str, Path)):
             kind = 'a size like "200GB", or bytes' if name == "cache_limit" else "a string"
-            got = type(value).__name__ if name in _SECRETS else repr(value)
+            got = type(value).__name__ if name in _SECRETS else _shown(value)
             raise ConfigError(f"{source}: {name}: expected {kind}, got {got}")
+        check_setting(name, str(value), source)
         merged[name] = value
         origin[name] = source
 
@@ -260,8 +265,45 @@ def _is_list_of_strings(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
-def _paths(text: str) -> tuple[Path, ...]:
-    return tuple(Path(path).expanduser() for path in str(text).split(os.pathsep) if path)
+def _shown(value: Any) -> str:
+    try:
+        return repr(value)[:80]
+    except RecursionError:  # a.a.a.a… = 1 is a table in a table in a table …
+        return type(value).__name__
+
+
+def check_setting(name: str, value: str, source: str) -> None:
+    """Raise ConfigError if a setting holds characters that it cannot be used with."""
+    if name in _SENT:
+        usable = _VISIBLE.fullmatch(value) is not None
+    elif name in ("home", "shared_homes"):  # any bytes, as the system's variables may have
+        usable = "\0" not in value and _is_file_name(value)
+    else:
+        usable = value.isprintable()
+    if not usable:
+        wanted = "printable ASCII without spaces" if name in _SENT else "printable text"
+        raise ConfigError(f"{source}: {name}: holds characters that are not allowed: use {wanted}")
+
+
+def _is_file_name(path: str) -> bool:
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _user_home(environ: Mapping[str, str]) -> Path:
+    return _expanded(environ.get("HOME", "~"), "$HOME")
+
+
+def _expanded(path: str | Path, source: str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise ConfigError(
+            f"{source}: {str(path)[:80]!r}: this user has no home directory; write the whole path"
+        ) from None
 
 
 def _size(text: str, source: str) -> int | None:
@@ -289,20 +331,39 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """Return the content of a TOML file, {} if it does not exist. Raises ConfigError."""
+def read_toml(path: Path, *, limit_bytes: int = MAX_FILE_BYTES) -> dict[str, Any] | None:
+    """Return the content of a TOML file, or None if there is no such file. Raises ConfigError."""
     try:
-        text = path.read_text()
+        with path.open("rb") as file:
+            content = file.read(limit_bytes + 1)
     except (FileNotFoundError, NotADirectoryError):
-        return {}
-    except (OSError, UnicodeDecodeError) as error:
+        return None
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
+    if len(content) > limit_bytes:
+        raise ConfigError(f"{path}: larger than the {limit_bytes >> 10} KiB that settings need")
     import tomllib  # not at the top: a cache hit without a file does not need it
 
     try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        return tomllib.loads(content.decode())
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: not TOML of settings: nested too deeply") from None
+    except ValueError as error:  # TOMLDecodeError, or a number of more digits than Python converts
         raise ConfigError(f"{path}: not TOML: {error}") from None
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Return a file of settings, {} if it does not exist, with tables where they belong."""
+    document = read_toml(path) or {}
+    profiles = document.get("profiles", {})
+    tables = [profiles, *profiles.values()] if isinstance(profiles, dict) else [profiles]
+    if not all(isinstance(table, dict) for table in tables):
+        raise ConfigError(f"{path}: profiles: expected tables [profiles.<name>]")
+    if not isinstance(document.get("profile", ""), str):
+        raise ConfigError(f"{path}: profile: expected the name of a profile")
+    return document
 
 
 def _write(path: Path, document: Mapping[str, Any]) -> None:

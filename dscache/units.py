@@ -7,7 +7,8 @@ import re
 from .errors import UsageError
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
-_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgtp]?)(i?)b?\s*", re.IGNORECASE)
+_SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kmgtp]?)(i?)b?\s*", re.IGNORECASE)
+_MAX_BYTES = 2**63
 
 
 def format_bytes(size: int) -> str:
@@ -40,6 +41,9 @@ def parse_bytes(text: str) -> int:
     """
     match = _SIZE.fullmatch(text)
     if match is None:
-        raise UsageError(f"{text!r} is not a size; write for example 500M, 200GB or 1.5TiB")
+        raise UsageError(f"{text[:80]!r} is not a size; write for example 500M, 200GB or 1.5TiB")
     power = " kmgtp".index(match[2].lower() or " ")
-    return int(float(match[1]) * 1024**power)
+    size = float(match[1]) * 1024**power
+    if size >= _MAX_BYTES:
+        raise UsageError(f"{text[:80]!r} is more than any disk holds")
+    return int(size)

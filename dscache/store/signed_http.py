@@ -73,7 +73,9 @@ class SignedHttp:
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self._config = config
-        self._endpoint = _checked_endpoint(config.require_endpoint(), config)
+        self._endpoint = _checked_endpoint("endpoint", config.require_endpoint(), config)
+        public = config.public_endpoint.rstrip("/")
+        self._public = _checked_endpoint("public_endpoint", public, config)
         self._sleep, self._uniform = sleep, uniform
         self._credentials = PerProcess(_credentials)
         self._pool = PerProcess(_pool)
@@ -133,7 +135,7 @@ class SignedHttp:
 
         Sends nothing. The URL carries a signature: never log it.
         """
-        public = self._config.public_endpoint.rstrip("/") if method == "GET" else ""
+        public = self._public if method == "GET" else ""
         url = _url(self._config, public or self._endpoint, name, query or {})
         region = self._config.region
         return presigned(self._keys(), region, method, url, expires_s=expires_s, at=time.time())
@@ -240,13 +242,13 @@ def _request_line(method: str, name: str, query: Mapping[str, str]) -> str:
     return f"{method} {name}" if name else f"{method} ?prefix={query.get('prefix', '')}"
 
 
-def _checked_endpoint(endpoint: str, config: Config) -> str:
+def _checked_endpoint(setting: str, endpoint: str, config: Config) -> str:
     """Return the endpoint if its port is valid. Raises ConfigError."""
     try:
         _ = urlsplit(endpoint).port
     except ValueError as error:
-        origin = config.origin.get("endpoint", "the caller")
-        raise ConfigError(f"endpoint {endpoint!r} (from {origin}): {error}") from None
+        origin = config.origin.get(setting, "the caller")
+        raise ConfigError(f"{setting} {endpoint!r} (from {origin}): {error}") from None
     return endpoint
 
 

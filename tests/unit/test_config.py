@@ -208,7 +208,7 @@ def test_a_file_in_a_folder_that_is_closed(home: Path, monkeypatch: pytest.Monke
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
     monkeypatch.setattr(Path, "stat", refuse)
-    monkeypatch.setattr(Path, "read_text", refuse)
+    monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(ConfigError, match=r"config\.toml: cannot be read: .*Permission denied"):
         load(home)
 
