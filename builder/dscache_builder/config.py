@@ -20,19 +20,21 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from dscache.config import Config
+from dscache.config import Config, check_setting, read_toml
 from dscache.errors import ConfigError
 from dscache.spec import DATASET_NAME
 
 DAY_S = 86_400.0
 KEEP_DAYS = 14.0
+MAX_FILE_BYTES = 4 << 20
+MAX_PROCESSES = 4096
+MAX_NUMBER = 2**53
 MIN_SCRATCH_BYTES = 256 << 20
 RENAMED = {"sweep_s": "reconcile_s"}
 _PASSWORD = re.compile(r"https?://[^/\s]*@|://[^/@\s]*:[^/@\s]*@")
@@ -85,10 +87,13 @@ class BuilderConfig(msgspec.Struct, forbid_unknown_fields=True):
     name: str = ""
 
     def store_config(self, environ: Mapping[str, str]) -> Config:
-        """The store section as a client configuration, completed from environment variables."""
+        """The store section as a client configuration, completed from environment variables.
+
+        Raises ConfigError.
+        """
         section = self.store
         get = environ.get
-        return Config(
+        config = Config(
             endpoint=section.endpoint or get("DSCACHE_ENDPOINT", ""),
             bucket=section.bucket,
             region=section.region,
@@ -99,20 +104,20 @@ class BuilderConfig(msgspec.Struct, forbid_unknown_fields=True):
             session_token=section.session_token or get("AWS_SESSION_TOKEN", ""),
             origin={"endpoint": "[store] of builder.toml"},
         )
+        for name in StoreSection.__struct_fields__:
+            check_setting(
+                name, getattr(config, name), "[store] of builder.toml, or the environment"
+            )
+        return config
 
 
 def load(path: Path) -> BuilderConfig:
     """Read and check builder.toml. Raises ConfigError, which names the file and the setting."""
-    try:
-        document = tomllib.loads(path.read_text())
-    except FileNotFoundError:
+    document = read_toml(path, limit_bytes=MAX_FILE_BYTES)
+    if document is None:
         raise ConfigError(
             f"{path}: no such file; write one (docs/operations.md), or let `dscache up` create one"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: not TOML: {error}") from None
+        )
     return _checked(document, path)
 
 
@@ -127,7 +132,7 @@ def _checked(document: dict[str, Any], path: Path) -> BuilderConfig:
             raise ConfigError(f"{path}: {before} has been renamed: write {now} instead")
     try:
         config = msgspec.convert(document, BuilderConfig, dec_hook=_path)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, RecursionError) as error:
         raise ConfigError(f"{path}: {error}") from None
     base = path.resolve().parent
     config.state = _absolute(config.state, base)
@@ -146,29 +151,36 @@ def _checked(document: dict[str, Any], path: Path) -> BuilderConfig:
 
 
 def _check_numbers(config: BuilderConfig, path: Path) -> None:
-    for name, least in (
-        ("workers", 1),
-        ("max_builds", 1),
-        ("scratch_bytes", MIN_SCRATCH_BYTES),
-        ("reconcile_s", 1),
-        ("environments_keep_days", 1),
+    for name, least, most in (
+        ("workers", 1, MAX_PROCESSES),
+        ("max_builds", 1, MAX_PROCESSES),
+        ("scratch_bytes", MIN_SCRATCH_BYTES, MAX_NUMBER),
+        ("reconcile_s", 1, DAY_S),
+        ("environments_keep_days", 1, MAX_NUMBER),
     ):
-        if getattr(config, name) < least:
-            raise ConfigError(f"{path}: {name}: {getattr(config, name)} is less than {least}")
+        _check_range(f"{path}: {name}", getattr(config, name), least, most)
     if not config.datasets:
         raise ConfigError(f"{path}: no [datasets.<name>] section, so there is nothing to build")
+
+
+def _check_range(where: str, value: float, least: float, most: float) -> None:
+    if value < least:
+        raise ConfigError(f"{where}: {value} is less than {least}")
+    if not value <= most:  # nan is neither
+        raise ConfigError(f"{where}: {value} is more than {most:g}")
 
 
 def _check_source(where: str, name: str, source: DatasetSource) -> None:
     if not DATASET_NAME.fullmatch(name):
         raise ConfigError(f"{where}: not a dataset_name (lower-case letters, digits, '-')")
-    if source.max_bad_samples < 0 or (
-        isinstance(source.max_bad_samples, float) and source.max_bad_samples > 1
-    ):
+    most = 1 if isinstance(source.max_bad_samples, float) else MAX_NUMBER
+    if not 0 <= source.max_bad_samples <= most:
         raise ConfigError(
             f"{where}: max_bad_samples: {source.max_bad_samples} is neither a number of samples "
             "(such as 10) nor a fraction of them (such as 0.01)"
         )
+    _check_range(f"{where}: memory_bytes", source.memory_bytes or 1, 1, MAX_NUMBER)
+    _check_range(f"{where}: sample_seconds", source.sample_seconds or 1, 0, MAX_NUMBER)
     if _PASSWORD.search(source.source):
         raise ConfigError(
             f"{where}: source contains a password, but sources are written into the bucket; "
@@ -179,10 +191,13 @@ def _check_source(where: str, name: str, source: DatasetSource) -> None:
 
 
 def _absolute(path: Path, base: Path) -> Path:
-    return (base / path.expanduser()).resolve()
+    try:
+        return (base / path.expanduser()).resolve()
+    except (RuntimeError, ValueError, OSError) as error:  # ~nobody, a NUL, a name that is too long
+        raise ConfigError(f"builder.toml: {str(path)[:200]!r} is not a path: {error}") from None
 
 
 def _path(kind: type, value: Any) -> Any:
     if kind is Path and isinstance(value, str):
         return Path(value)
-    raise NotImplementedError(f"cannot make a {kind.__name__} of {value!r}")
+    raise TypeError(f"Expected `str`, got `{type(value).__name__}`")

@@ -11,26 +11,35 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
-
-from dscache.protocol.manifests import BadSample
+from typing import Any, Self, TypeVar
 
 from ..child_environ import handler_environment
 from ..failure import HandlerFailure
 from .host.channel import LineReader, write_line
 from .messages import (
     Advanced,
+    Built,
+    Described,
     Description,
+    Done,
     Event,
+    Failed,
+    Features,
     HostRequest,
+    Message,
+    Planned,
     PlanSummary,
+    Previewed,
     PreviewResult,
+    Progressed,
     Tick,
+    parse_messages,
     plan_summary,
     request_document,
     shard_built,
 )
 
+Answer = TypeVar("Answer", Described, Planned, Features, Previewed, Done)
 HEARTBEAT_S = 0.5
 LOG_TAIL_BYTES = 8 << 10
 CLOSE_S = 10.0
@@ -107,16 +116,16 @@ class HostClient:
             os.close(event_write)
         self._closed = False
         self._reader = LineReader(events)
-        self._arrived: deque[dict[str, Any]] = deque()
+        self._arrived: deque[Message] = deque()
         self._heartbeat_at = time.monotonic()
         self._send(request_document(request, self._avoid))
 
     def describe(self) -> Description:
         """Import the handler, check the config, and describe options and features."""
-        answer = self._ask({"do": "describe"}, "described")
-        self._plain = answer["plain"]
-        self._features = answer["features"]
-        return Description(self._plain, answer["options"], answer["config"], self._features)
+        answer = self._ask({"do": "describe"}, Described)
+        self._plain = answer.plain
+        self._features = answer.features
+        return Description(self._plain, answer.options, answer.config, self._features)
 
     def plan(self) -> PlanSummary:
         """List the samples and divide them into shards.
@@ -126,7 +135,7 @@ class HostClient:
         """
         while True:
             try:
-                return plan_summary(self._ask({"do": "plan"}, "planned"))
+                return plan_summary(self._ask({"do": "plan"}, Planned))
             except HandlerFailure as failure:
                 died_on_sample = failure.kind in ("worker-killed", "time-limit") and failure.sample
                 if not died_on_sample or len(self._avoid) + 1 >= PLAN_TRIES:
@@ -138,7 +147,7 @@ class HostClient:
     def features(self) -> dict[str, Any]:
         """The features.json document; for a plain handler {} until it has run."""
         if not self._features and not self._plain:
-            self._features = self._ask({"do": "features"}, "features")["features"]
+            self._features = self._ask({"do": "features"}, Features).features
         return self._features
 
     def build(self, indices: Iterable[int], may_start: Callable[[], bool]) -> Iterator[Event]:
@@ -157,12 +166,12 @@ class HostClient:
             message = self._next(HEARTBEAT_S)
             if message is None:
                 yield Tick()
-            elif message["event"] == "done":
+            elif isinstance(message, Done):
                 running -= 1
-            elif message["event"] == "advanced":
-                yield Advanced(message["done"])
-            elif message["event"] == "built":
-                self._features = message.get("features") or self._features
+            elif isinstance(message, Progressed):
+                yield Advanced(message.done)
+            elif isinstance(message, Built):
+                self._features = message.features or self._features
                 yield shard_built(message, self._request.scratch)
 
     def preview(self, count: int, to: Path) -> str:
@@ -182,10 +191,9 @@ class HostClient:
     def _previewed(self, to: Path, samples: int | None, examples: int) -> PreviewResult:
         target = str(to.absolute())
         command = {"do": "preview", "samples": samples, "examples": examples, "to": target}
-        answer = self._ask(command, "previewed")
-        self._wait_for("done")
-        failed = [BadSample(**sample) for sample in answer["failed"]]
-        return PreviewResult(answer["line"], answer["seconds"], failed)
+        answer = self._ask(command, Previewed)
+        self._wait_for(Done)
+        return PreviewResult(answer.line, answer.seconds, answer.failed)
 
     def close(self) -> None:
         """Kill the host's process group, and wait until all of its processes have ended."""
@@ -214,24 +222,24 @@ class HostClient:
             while True:  # the host has ended: raise the last failure that it reported
                 self._next(HEARTBEAT_S)
 
-    def _ask(self, command: dict[str, Any], answer: str) -> dict[str, Any]:
+    def _ask(self, command: dict[str, Any], answer: type[Answer]) -> Answer:
         self._send(command)
         return self._wait_for(answer)
 
-    def _wait_for(self, event: str) -> dict[str, Any]:
+    def _wait_for(self, kind: type[Answer]) -> Answer:
         while True:
             message = self._next(HEARTBEAT_S)
-            if message is not None and message["event"] == event:
+            if isinstance(message, kind):
                 return message
 
-    def _next(self, timeout_s: float) -> dict[str, Any] | None:
+    def _next(self, timeout_s: float) -> Message | None:
         """The next message, None if there was none within the timeout. Raises reported failures."""
         if not self._arrived and select.select([self._reader.fd], [], [], timeout_s)[0]:
-            self._arrived.extend(self._reader.read())
+            self._arrived.extend(parse_messages(self._reader))
         self._heartbeat_when_due()
         if self._arrived:
             message = self._arrived.popleft()
-            if message["event"] == "failure":
+            if isinstance(message, Failed):
                 raise self._failure(message)
             return message
         if self._reader.ended:
@@ -244,21 +252,17 @@ class HostClient:
             self._heartbeat_at = now
             self._heartbeat()
 
-    def _death(self) -> dict[str, Any]:
+    def _death(self) -> Failed:
         ending = os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
         died = ending is not None and ending.si_code != os.CLD_EXITED
         kind = "signal" if died else "exit code"
         status = ending.si_status if ending is not None else "?"
         message = f"the handler's host ended with {kind} {status}; see the log"
-        return {"kind": "worker-killed", "message": message}
+        return Failed("worker-killed", message)
 
-    def _failure(self, event: dict[str, Any]) -> HandlerFailure:
+    def _failure(self, event: Failed) -> HandlerFailure:
         return HandlerFailure(
-            event["kind"],
-            event["message"],
-            event.get("sample", ""),
-            event.get("traceback", ""),
-            self.log_tail(),
+            event.kind, event.message, event.sample, event.traceback, self.log_tail()
         )
 
     def log_tail(self) -> str:

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from dscache.protocol.manifests import BadSample
+import msgspec
+from msgspec import Meta
+
+from dscache.protocol.manifests import BadSample, FailureKind
+
+from ..failure import HandlerFailure
+from .host.channel import EndlessLine, LineReader
 
 SHARDS_FOLDER = "shards"  # in the scratch folder; `host` names it too
+MAX_NESTING = 64  # of features and options
 
 
 def _cores() -> int:
@@ -127,29 +135,153 @@ class PreviewResult:
     failed: list[BadSample]
 
 
-def shard_built(message: dict[str, Any], scratch: Path) -> ShardBuilt:
-    """Decode the host's message about a built shard.
+Count = Annotated[int, Meta(ge=0, le=2**53 - 1)]
+Split = Annotated[str, Meta(pattern=r"^[0-9A-Za-z_.+-]{1,100}$")]
+
+
+class Failed(msgspec.Struct, tag="failure", tag_field="event"):
+    """The handler failed, or its process did."""
+
+    kind: FailureKind
+    message: str
+    sample: str = ""
+    traceback: str = ""
+
+
+class Described(msgspec.Struct, tag="described", tag_field="event"):
+    """Answer to `describe`; see `Description`."""
+
+    plain: bool
+    options: dict[str, Any]
+    config: dict[str, Any]
+    features: dict[str, Any]
+
+
+class Planned(msgspec.Struct, tag="planned", tag_field="event"):
+    """Answer to `plan`; `shards`: index, name, split, samples, examples of each."""
+
+    digest: str
+    examples: Count
+    shards: list[tuple[Count, str, Split, Count, Count]]
+    raw_revision: str
+    resumable: bool
+
+
+class Features(msgspec.Struct, tag="features", tag_field="event"):
+    """Answer to `features`."""
+
+    features: dict[str, Any]
+
+
+class Progressed(msgspec.Struct, tag="advanced", tag_field="event"):
+    """So many examples are done."""
+
+    done: Count
+
+
+class Done(msgspec.Struct, tag="done", tag_field="event"):
+    """A worker has ended its command."""
+
+
+class Built(msgspec.Struct, tag="built", tag_field="event"):
+    """A shard is finished. `features` are those of a plain handler's records."""
+
+    index: Count
+    name: str
+    split: Split
+    size: Count
+    crc32: Annotated[int, Meta(ge=0, le=2**32 - 1)]
+    digest: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    records: Count
+    bad: list[BadSample] = []
+    features: dict[str, Any] = {}
+
+
+class Previewed(msgspec.Struct, tag="previewed", tag_field="event"):
+    """Answer to `preview`; see `PreviewResult`."""
+
+    line: str
+    seconds: dict[str, float]
+    failed: list[BadSample]
+
+
+Message = Failed | Described | Planned | Features | Progressed | Done | Built | Previewed
+
+
+def parse_messages(reader: LineReader) -> list[Message]:
+    """Read what a host has written, and believe nothing: a handler's code may write anything.
+
+    Raises HandlerFailure for what is no message.
+    """
+    try:
+        documents = reader.read()
+    except EndlessLine as error:
+        raise _nonsense(str(error)) from None
+    return [_parsed(document) for document in documents]
+
+
+def _parsed(document: dict[str, Any]) -> Message:
+    try:
+        message: Message = msgspec.convert(document, Message)
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise _nonsense(str(error)) from None
+    if isinstance(message, (Described, Features, Built)) and _depth(message.features) > MAX_NESTING:
+        raise _nonsense("features that are nested too deeply")
+    if isinstance(message, Described) and _depth(message.options) > MAX_NESTING:
+        raise _nonsense("options that are nested too deeply")
+    return message
+
+
+def _nonsense(what: str) -> HandlerFailure:
+    return HandlerFailure(
+        "handler",
+        f"the handler's host sent something that is no message: {what[:300]}; does the handler "
+        "write to file descriptors that are not its own?",
+    )
+
+
+def _depth(value: Any) -> int:
+    """How deeply a value is nested; no deeper than MAX_NESTING + 1 is looked."""
+    level, depth = [value], 0
+    while level and depth <= MAX_NESTING:
+        level, depth = [inner for outer in level for inner in _items(outer)], depth + 1
+    return depth
+
+
+def _items(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
+
+
+def shard_built(message: Built, scratch: Path) -> ShardBuilt:
+    """Return the event for a built shard.
 
     The shard's path follows from its name. The host is not asked for it: the builder deletes the
-    file later. Raises ValueError for a name that is not a plain file name.
+    file later. Raises HandlerFailure for a name that is not a plain file name.
     """
-    names = ("index", "name", "split", "size", "crc32", "digest", "records")
-    path = scratch / SHARDS_FOLDER / message["name"]
-    if path.name != message["name"]:
-        raise ValueError(f"{message['name']!r} is not a file name")
-    bad = [BadSample(**sample) for sample in message["bad"]]
-    return ShardBuilt(path=path, bad=bad, **{name: message[name] for name in names})
+    name = message.name
+    path = scratch / SHARDS_FOLDER / name
+    if path.name != name or name == ".." or not name.isprintable():
+        raise _nonsense(f"a shard with the name {name[:200]!r}")
+    return ShardBuilt(
+        message.index,
+        name,
+        message.split,
+        path,
+        message.size,
+        message.crc32,
+        message.digest,
+        message.records,
+        message.bad,
+    )
 
 
-def plan_summary(message: dict[str, Any]) -> PlanSummary:
-    """Decode the host's message about the plan."""
-    shards = [PlannedShard(*shard) for shard in message["shards"]]
+def plan_summary(message: Planned) -> PlanSummary:
+    """Return the summary of a plan."""
+    shards = [PlannedShard(*shard) for shard in message.shards]
     return PlanSummary(
-        message["digest"],
-        message["examples"],
-        shards,
-        message["raw_revision"],
-        message["resumable"],
+        message.digest, message.examples, shards, message.raw_revision, message.resumable
     )
 
 
