@@ -45,6 +45,7 @@ _ENDPOINTS = ("endpoint", "public_endpoint")
 _SENT = (*_ENDPOINTS, "bucket", "region", "access_key", "session_token")  # in URLs and headers
 _VISIBLE = re.compile(r"[!-~]*")
 MAX_FILE_BYTES = 64 << 10
+MAX_LINE_BYTES = 8 << 10
 
 
 class Config(NamedTuple):
@@ -342,6 +343,9 @@ def read_toml(path: Path, *, limit_bytes: int = MAX_FILE_BYTES) -> dict[str, Any
         raise ConfigError(f"{path}: cannot be read: {error}") from None
     if len(content) > limit_bytes:
         raise ConfigError(f"{path}: larger than the {limit_bytes >> 10} KiB that settings need")
+    # tomllib takes minutes for a.a.a.… on a line of a megabyte
+    if any(len(line) > MAX_LINE_BYTES for line in content.splitlines()):
+        raise ConfigError(f"{path}: a line of more than {MAX_LINE_BYTES >> 10} KiB")
     import tomllib  # not at the top: a cache hit without a file does not need it
 
     try:

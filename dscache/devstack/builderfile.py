@@ -16,7 +16,7 @@ from ..errors import ConfigError, UsageError
 from ..files import PRIVATE, write_file
 from ..spec import DATASET_NAME
 
-MAX_FILE_BYTES = 4 << 20
+MAX_FILE_BYTES = 1 << 20
 MAX_PATH = 4096
 SOURCE = "dataset-handlers=={version}"
 HEADER = """\

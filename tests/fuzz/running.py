@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import signal
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -11,11 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 DECODES_S = 3.0  # processor time for up to a megabyte, coverage measured
+ENDS_S = 30.0
 MEMORY_BYTES = 1 << 30  # beyond what the process has already
 
 
 class NoInput(Exception):
     """The bytes cannot be handed to this decoder: they are no text, or no JSON."""
+
+
+class Endless(BaseException):
+    """A decoder was ended. No decoder may catch this."""
 
 
 @dataclass(frozen=True)
@@ -47,19 +53,38 @@ class Problem:
     message: str
 
 
-def problem(decoder: Decoder, data: bytes) -> Problem | None:
-    """Decode once; return what was wrong: a raw exception, or far too much time."""
+def problem(decoder: Decoder, data: bytes, ends_s: float = ENDS_S) -> Problem | None:
+    """Decode once; return what was wrong: a raw exception, or far too much time.
+
+    After `ends_s` of processor time it is ended, unless it is within one call of native code.
+    """
     started = time.process_time()
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _ended_after(ends_s):
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", RuntimeWarning)  # numpy's, about numbers that are none
             decoder.decode(data)
+    except Endless as error:
+        return Problem(f"does not end{_where(error)}", f"{ends_s} s")
     except Exception as error:  # noqa: BLE001  what a fuzzer looks for
         if not isinstance(error, (NoInput, *decoder.refusals)):
             return Problem(f"{type(error).__name__}{_where(error)}", str(error)[:300])
     spent_s = time.process_time() - started
     return Problem("took too long", f"{spent_s:.1f} s") if spent_s > DECODES_S else None
+
+
+@contextmanager
+def _ended_after(seconds: float) -> Iterator[None]:
+    def end(*_: object) -> None:
+        raise Endless
+
+    before = signal.signal(signal.SIGVTALRM, end)  # pytest-timeout has the other alarm
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
 
 
 def _where(error: BaseException) -> str:

@@ -259,6 +259,7 @@ def test_a_content_range() -> None:
         ("cache_limit = " + MANY_DIGITS, "not TOML: .*4300"),
         ("home = " + "[" * 5000, "nested too deeply"),
         ("a = 1\n" * 20_000, "larger than the 64 KiB"),
+        ("a." * 20_000 + "a = 1", "a line of more than 8 KiB"),
         (b"\xff", "cannot be read: .*utf-8"),
         ("profiles = 1", "profiles: expected tables"),
         ("[profiles]\nlab = 1", "profiles: expected tables"),

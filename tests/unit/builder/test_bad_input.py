@@ -135,8 +135,9 @@ SECTION = '\n[datasets.a]\nhandler = "a"\nraw = "/raw"\nsource = "a=={version}"\
         ("reconcile_s = nan", "reconcile_s: nan is more than"),
         ("environments_keep_days = inf", "environments_keep_days: inf is more than"),
         ("#\xff", "cannot be read"),
+        ("a." * 250_000 + "a = 1", "a line of more than 8 KiB"),
     ],
-    ids=range(10),
+    ids=range(11),
 )
 def test_a_builder_file_that_cannot_be_used(text: str, said: str, tmp_path: Path) -> None:
     path = tmp_path / "builder.toml"
