@@ -33,6 +33,7 @@ from dscache.spec import DATASET_NAME
 DAY_S = 86_400.0
 KEEP_DAYS = 14.0
 MAX_FILE_BYTES = 1 << 20
+MAX_NAME_BYTES = 255
 MAX_PROCESSES = 4096
 MAX_NUMBER = 2**53
 MIN_SCRATCH_BYTES = 256 << 20
@@ -192,7 +193,10 @@ def _check_source(where: str, name: str, source: DatasetSource) -> None:
 
 def _absolute(path: Path, base: Path) -> Path:
     try:
-        return (base / path.expanduser()).resolve()
+        absolute = (base / path.expanduser()).resolve()
+        if any(len(os.fsencode(name)) > MAX_NAME_BYTES for name in absolute.parts):
+            raise OSError("a name in it is too long")
+        return absolute
     except (RuntimeError, ValueError, OSError) as error:  # ~nobody, a NUL, a name that is too long
         raise ConfigError(f"builder.toml: {str(path)[:200]!r} is not a path: {error}") from None
 

@@ -130,6 +130,7 @@ SECTION = '\n[datasets.a]\nhandler = "a"\nraw = "/raw"\nsource = "a=={version}"\
         ("state = -1", "Expected `str`, got `int`"),
         ('state = "~nobody-there/x"', "is not a path"),
         ('state = "a\\u0000b"', "is not a path"),
+        (f'state = "{"x" * 300}"', "is not a path: .*too long"),
         ('state = "s"\nfind_links = ["~nobody-there"]', "is not a path"),
         ("workers = 99999999999999999999", "workers: 99999999999999999999 is more than 4096"),
         ("reconcile_s = nan", "reconcile_s: nan is more than"),
@@ -137,7 +138,7 @@ SECTION = '\n[datasets.a]\nhandler = "a"\nraw = "/raw"\nsource = "a=={version}"\
         ("#\xff", "cannot be read"),
         ("a." * 250_000 + "a = 1", "a line of more than 8 KiB"),
     ],
-    ids=range(11),
+    ids=range(12),
 )
 def test_a_builder_file_that_cannot_be_used(text: str, said: str, tmp_path: Path) -> None:
     path = tmp_path / "builder.toml"
