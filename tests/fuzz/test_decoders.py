@@ -28,7 +28,7 @@ PACKAGES = ("dscache", "builder/dscache_builder", "handlers/sdk/dscache_sdk",
             "handlers/dataset-handlers/dataset_handlers")  # fmt: skip
 DECODER_NAME = re.compile(r"(decode|parse|read|load)(_\w+)?")
 SAME_EACH_TIME = settings(
-    max_examples=40, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+    max_examples=30, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
 )
 
 
@@ -65,7 +65,7 @@ def test_much_costs_little(name: str) -> None:
     decoder = TABLE[name]
     makers = large(decoder.seeds[0], decoder.form, LARGE_BYTES)
     with limited_memory():
-        for make in random.Random(0).sample(makers, min(6, len(makers))):
+        for make in random.Random(0).sample(makers, min(4, len(makers))):
             assert problem(decoder, make()) is None
 
 

@@ -15,7 +15,12 @@ import pytest
 
 from dscache.errors import ConfigError
 from dscache_builder import config
-from dscache_builder.environments.sources import locked_source, parse_source
+from dscache_builder.environments.sources import (
+    available,
+    locked_source,
+    parse_source,
+    same_version,
+)
 from dscache_builder.failure import EnvironmentFailed, HandlerFailure
 from dscache_builder.hosting import messages
 from dscache_builder.hosting.client import HostClient
@@ -188,3 +193,9 @@ def test_a_source_in_the_home_of_nobody() -> None:
         parse_source("~nobody-there/x", "1")
     with pytest.raises(EnvironmentFailed, match="write the whole path"):
         locked_source("~nobody-there")
+
+
+def test_versions_of_many_digits_are_no_versions() -> None:
+    digits = "9" * 5000
+    assert available("a", f"only a=={digits} and you require a", []) == [digits]
+    assert not same_version(digits, "1.0")
