@@ -7,9 +7,12 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PROJECTS := handlers/sdk . builder handlers/dataset-handlers
 TESTS ?=
+SECONDS ?= 60
+SEED ?= 0
+SEEDS ?= 1000000000
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check docs bench up down lock clean
+.PHONY: help demo test stress check docs bench up down lock clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -23,6 +26,9 @@ test: $(READY)  ## everything that has to be there, then all tests (TESTS="-k wo
 	@PYTHONPATH=tests $(BIN)/python -m support.gotools toxiproxy mc > /dev/null
 	@rm -rf .coverage
 	@$(BIN)/coverage run -m pytest $(TESTS)
+
+stress: $(READY)  ## damaged input for every decoder, for a while (SECONDS=60 SEED=0 SEEDS=N)
+	@PYTHONPATH=tests $(BIN)/python -m fuzz --seconds $(SECONDS) --seed $(SEED) --seeds $(SEEDS)
 
 check: $(READY)  ## ruff, formatting, types and the documentation site
 	$(BIN)/ruff check .

@@ -14,7 +14,7 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from .errors import SpecError
 
@@ -64,6 +64,10 @@ def load(path: str | Path) -> dict[str, Any]:
         ) from None
     except OSError as error:
         raise SpecError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise SpecError(
+            f"{_shown(str(path))}: holds a NUL or another character that no file name has"
+        ) from None
     return parse(text, where=str(path))
 
 
@@ -72,7 +76,10 @@ def parse(text: bytes | str, *, where: str = "config") -> dict[str, Any]:
 
     Raises SpecError; `where` begins its message.
     """
-    raw = text.encode() if isinstance(text, str) else text
+    try:
+        raw = text.encode() if isinstance(text, str) else text
+    except UnicodeEncodeError:
+        raise SpecError(f"{where}: contains a lone surrogate, which is not text") from None
     if len(raw) > MAX_FILE_BYTES:
         raise SpecError(
             f"{where}: larger than 1 MiB; a spec describes a dataset, it does not contain one"
@@ -115,7 +122,7 @@ def _checked(document: Any) -> dict[str, Any]:
     unknown = [name for name in document if name not in MEMBERS]
     if unknown:
         raise SpecError(
-            f"unknown member {unknown[0]!r}; a spec has {_listed(MEMBERS[:3])} "
+            f"unknown member {_shown(unknown[0])}; a spec has {_listed(MEMBERS[:3])} "
             f"(options of the handler belong inside dataset_config)"
         )
     missing = [name for name in MEMBERS[:3] if name not in document]
@@ -132,11 +139,11 @@ def _checked(document: Any) -> dict[str, Any]:
             f"got {_kind(document['dataset_config'])}"
         )
     if revision is not None:
-        _canonical(revision, "dataset_revision", 1)
+        _canonical(revision, Place(None, "dataset_revision"), 1)
     members = {
         "dataset_name": document["dataset_name"],
         "handler_version": document["handler_version"],
-        "dataset_config": _canonical(document["dataset_config"], "dataset_config", 1),
+        "dataset_config": _canonical(document["dataset_config"], Place(None, "dataset_config"), 1),
     }
     return members if revision is None else {**members, "dataset_revision": revision}
 
@@ -147,12 +154,26 @@ def _check_text(document: Mapping[str, Any], name: str, pattern: re.Pattern[str]
         raise SpecError(f"{name}: expected a string, got {_kind(value)}")
     if not pattern.fullmatch(value):
         raise SpecError(
-            f"{name}: {value!r} is not allowed; use 1 to 63 of {of}, "
+            f"{name}: {_shown(value)} is not allowed; use 1 to 63 of {of}, "
             f"beginning with a letter or a digit"
         )
 
 
-def _canonical(value: Any, place: str, depth: int) -> Any:
+class Place(NamedTuple):
+    """A place in a spec, e.g. ``dataset_config.crop_size[1]``. It becomes text only in messages:
+    a member's name may be as long as the file, and its items many."""
+
+    outer: Place | None
+    step: str | int
+
+    def __str__(self) -> str:
+        if self.outer is None:
+            return str(self.step)
+        inner = f"[{self.step}]" if isinstance(self.step, int) else f".{self.step[:80]}"
+        return f"{self.outer}{inner}"
+
+
+def _canonical(value: Any, place: Place, depth: int) -> Any:
     """Return `value` as a round trip through its canonical form would."""
     if depth > MAX_NESTING:
         raise SpecError(f"nested deeper than {MAX_NESTING} levels")
@@ -162,18 +183,20 @@ def _canonical(value: Any, place: str, depth: int) -> Any:
         return _canonical_text(value, place)
     if isinstance(value, int):
         if abs(value) > MAX_INTEGER:
-            raise SpecError(f"{place}: integer {value} is beyond ±(2^53 - 1); write it as a string")
+            raise SpecError(
+                f"{place}: integer {_shown(value)} is beyond ±(2^53 - 1); write it as a string"
+            )
         return int(value)
     if isinstance(value, float):
         return _canonical_float(value, place)
     if isinstance(value, Mapping):
         return _canonical_object(value, place, depth)
     if isinstance(value, (list, tuple)):
-        return [_canonical(item, f"{place}[{i}]", depth + 1) for i, item in enumerate(value)]
+        return [_canonical(item, Place(place, i), depth + 1) for i, item in enumerate(value)]
     raise SpecError(f"{place}: {_kind(value)} is not a JSON value")
 
 
-def _canonical_text(value: str, place: str) -> str:
+def _canonical_text(value: str, place: Place) -> str:
     try:
         value.encode("utf-8")
     except UnicodeEncodeError:
@@ -181,7 +204,7 @@ def _canonical_text(value: str, place: str) -> str:
     return str(value)
 
 
-def _canonical_float(value: float, place: str) -> int | float:
+def _canonical_float(value: float, place: Place) -> int | float:
     if not math.isfinite(value):
         raise SpecError(f"{place}: {value} is not a JSON number")
     if value.is_integer():
@@ -191,14 +214,14 @@ def _canonical_float(value: float, place: str) -> int | float:
     return float(value)
 
 
-def _canonical_object(value: Mapping[Any, Any], place: str, depth: int) -> dict[str, Any]:
+def _canonical_object(value: Mapping[Any, Any], place: Place, depth: int) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for name in value:
         if not isinstance(name, str):
-            raise SpecError(f"{place}: member name {name!r} is not a string")
+            raise SpecError(f"{place}: member name {_shown(name)} is not a string")
         _canonical_text(name, place)
     for name in sorted(value, key=lambda text: text.encode("utf-16-be")):
-        result[str(name)] = _canonical(value[name], f"{place}.{name}", depth + 1)
+        result[str(name)] = _canonical(value[name], Place(place, name), depth + 1)
     return result
 
 
@@ -206,7 +229,7 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     seen: dict[str, Any] = {}
     for name, value in pairs:
         if name in seen:
-            raise SpecError(f"member {name!r} appears twice in one object")
+            raise SpecError(f"member {_shown(name)} appears twice in one object")
         seen[name] = value
     return seen
 
@@ -221,5 +244,12 @@ def _listed(names: tuple[str, ...]) -> str:
 
 def _kind(value: Any) -> str:
     names = {dict: "an object", list: "a list", str: "a string", type(None): "null"}
-    kind = names.get(type(value))
-    return kind or f"{type(value).__name__} {value!r}"[:80]
+    return names.get(type(value)) or f"{type(value).__name__} {_shown(value)}"
+
+
+def _shown(value: Any) -> str:
+    """A value in a message: not longer than 80 characters."""
+    if isinstance(value, int) and value.bit_length() > 256:  # Python refuses to write some of them
+        return f"of {value.bit_length()} bits"
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:79]}…"

@@ -41,6 +41,7 @@ ENVIRONMENT = {
 }
 
 MAX_FILE_BYTES = 64 << 10
+MAX_LINE_BYTES = 8 << 10
 
 
 class Config(NamedTuple):
@@ -264,7 +265,7 @@ def _merge(
         if not isinstance(value, (str, Path)):
             kind = 'a size like "200GB", or bytes' if name == "cache_limit" else "a string"
             is_plain = isinstance(value, (bool, int, float)) and name not in SECRETS
-            got = repr(value) if is_plain else type(value).__name__
+            got = _shown(value) if is_plain else type(value).__name__
             raise ConfigError(f"{source.name}: {name}: expected {kind}, got {got}")
         check_setting(name, str(value), source.name)
         merged[name] = value
@@ -273,6 +274,13 @@ def _merge(
 
 def _is_list_of_strings(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def _shown(value: Any) -> str:
+    try:
+        return repr(value)[:80]
+    except RecursionError:  # a.a.a.a… = 1 is a table in a table in a table …
+        return type(value).__name__
 
 
 def _expanded(path: str | Path, source: str) -> Path:
@@ -320,6 +328,9 @@ def read_toml(path: Path, *, limit_bytes: int = MAX_FILE_BYTES) -> dict[str, Any
         raise ConfigError(f"{path}: cannot be read: {error}") from None
     if len(content) > limit_bytes:
         raise ConfigError(f"{path}: larger than the {limit_bytes >> 10} KiB that settings need")
+    # tomllib takes minutes for a.a.a.… on a line of a megabyte
+    if any(len(line) > MAX_LINE_BYTES for line in content.splitlines()):
+        raise ConfigError(f"{path}: a line of more than {MAX_LINE_BYTES >> 10} KiB")
     import tomllib  # not at the top: a cache hit without a file does not need it
 
     try:

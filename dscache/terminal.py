@@ -7,8 +7,11 @@ import os
 import re
 import sys
 
-# Control characters but line feed and tab; and what turns the direction of text around.
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+# Control characters but line feed and tab, what turns the direction of text around, and halves of
+# surrogate pairs, which are no text and cannot be printed.
+_CONTROL = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 
 
 def printable(text: str) -> str:

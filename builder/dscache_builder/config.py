@@ -34,7 +34,9 @@ from dscache.spec import DATASET_NAME
 
 DAY_S = 86_400.0
 KEEP_DAYS = 14.0
-MAX_FILE_BYTES = 4 << 20
+MAX_FILE_BYTES = 1 << 20
+MAX_NAME_BYTES = 255
+MAX_PROCESSES = 4096
 MIN_SCRATCH_BYTES = 256 << 20
 MAX_NUMBER = 2**62  # more bytes than any disk has
 FROM_VARIABLES = {"endpoint": ("DSCACHE_ENDPOINT",), **{n: ENVIRONMENT[n] for n in SECRETS}}
@@ -147,19 +149,23 @@ def _checked(document: dict[str, Any], path: Path) -> BuilderConfig:
 
 
 def _check_numbers(config: BuilderConfig, path: Path) -> None:
-    for name, least in (
-        ("workers", 1),
-        ("max_builds", 1),
-        ("scratch_bytes", MIN_SCRATCH_BYTES),
-        ("reconcile_s", 1),
-        ("environments_keep_days", 1),
+    for name, least, most in (
+        ("workers", 1, MAX_PROCESSES),
+        ("max_builds", 1, MAX_PROCESSES),
+        ("scratch_bytes", MIN_SCRATCH_BYTES, MAX_NUMBER),
+        ("reconcile_s", 1, DAY_S),
+        ("environments_keep_days", 1, MAX_NUMBER),
     ):
-        if not least <= getattr(config, name) <= MAX_NUMBER:  # false for nan
-            raise ConfigError(
-                f"{path}: {name}: {getattr(config, name)} is not from {least} to {MAX_NUMBER}"
-            )
+        _check_range(f"{path}: {name}", getattr(config, name), least, most)
     if not config.datasets:
         raise ConfigError(f"{path}: no [datasets.<name>] section, so there is nothing to build")
+
+
+def _check_range(where: str, value: float, least: float, most: float) -> None:
+    if value < least:
+        raise ConfigError(f"{where}: {value} is less than {least}")
+    if not value <= most:  # nan is neither
+        raise ConfigError(f"{where}: {value} is more than {most:g}")
 
 
 def _check_source(where: str, name: str, source: DatasetSource) -> None:
@@ -171,10 +177,8 @@ def _check_source(where: str, name: str, source: DatasetSource) -> None:
             f"{where}: max_bad_samples: {source.max_bad_samples} is neither a number of samples "
             "(such as 10) nor a fraction of them (such as 0.01)"
         )
-    for setting in ("memory_bytes", "sample_seconds"):
-        limit = getattr(source, setting)
-        if limit is not None and not 0 < limit <= MAX_NUMBER:
-            raise ConfigError(f"{where}: {setting}: {limit} is not from 1 to {MAX_NUMBER}")
+    _check_range(f"{where}: memory_bytes", source.memory_bytes or 1, 1, MAX_NUMBER)
+    _check_range(f"{where}: sample_seconds", source.sample_seconds or 1, 0, MAX_NUMBER)
     if _PASSWORD.search(source.source):
         raise ConfigError(
             f"{where}: source contains a password, but sources are written into the bucket; "
@@ -186,7 +190,10 @@ def _check_source(where: str, name: str, source: DatasetSource) -> None:
 
 def _absolute(path: Path, base: Path, where: str) -> Path:
     try:
-        return (base / path.expanduser()).resolve()
+        absolute = (base / path.expanduser()).resolve()
+        if any(len(os.fsencode(name)) > MAX_NAME_BYTES for name in absolute.parts):
+            raise OSError("a name in it is too long")
+        return absolute
     except (RuntimeError, ValueError, OSError) as error:  # ~nobody, a NUL, a name that is too long
         raise ConfigError(f"{where}: {str(path)[:200]!r} is not a path: {error}") from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from dscache.errors import ConfigError
+
+_ID = re.compile(rb"[0-9A-Za-z-]{1,64}")
 
 
 @contextmanager
@@ -37,8 +40,11 @@ def claimed_state(state: Path) -> Iterator[str]:
 
 
 def _builder_id(path: Path) -> str:
-    if not path.is_file() or not path.read_text().strip():  # empty after a power failure
+    if not path.is_file() or not path.read_bytes().strip():  # empty after a power failure
         temporary = path.with_suffix(".new")
         temporary.write_text(secrets.token_hex(8))
         temporary.replace(path)
-    return path.read_text().strip()
+    found = path.read_bytes().strip()
+    if not _ID.fullmatch(found):
+        raise ConfigError(f"{path}: damaged; delete it, and the builder makes another id")
+    return found.decode()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ GC_THRESHOLD = 50_000  # imports leave little garbage; the default of 700 costs 
 def main() -> None:
     """Entry point of `dscache`."""
     gc.set_threshold(GC_THRESHOLD)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # a path need not be UTF-8
     path = _hit(sys.argv[1:])
     if path is not None:
         from ..terminal import print_path

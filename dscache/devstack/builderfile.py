@@ -5,18 +5,19 @@ Later runs only append missing datasets, and update the endpoint when the store'
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 
-from ..config import Config
+from ..config import Config, read_toml
 from ..errors import ConfigError, UsageError
 from ..files import PRIVATE, write_file
 from ..spec import DATASET_NAME
 
+MAX_FILE_BYTES = 1 << 20
+MAX_PATH = 4096
 SOURCE = "dataset-handlers=={version}"
 HANDLERS = ("coco", "composite", "photos", "saliency")  # of that package
 HEADER = """\
@@ -37,15 +38,24 @@ def parse_raw(arguments: tuple[str, ...]) -> dict[str, Path]:
     raw: dict[str, Path] = {}
     for argument in arguments:
         name, equals, directory = argument.partition("=")
-        path = Path(directory).expanduser().resolve()
+        path = _resolved(directory, argument)
         if not equals or not directory or not DATASET_NAME.fullmatch(name):
             raise UsageError(
                 f"--raw {argument}: expected NAME=DIR, for example photos=/srv/raw/photos"
             )
-        if not path.is_dir():
+        if not _is_folder(path):
             raise UsageError(f"--raw {argument}: {path} is not a directory")
         raw[name] = path
     return raw
+
+
+def _resolved(directory: str, argument: str) -> Path:
+    if len(directory) > MAX_PATH:
+        raise UsageError(f"--raw {argument[:200]}…: not a path: longer than {MAX_PATH} characters")
+    try:
+        return Path(directory).expanduser().resolve()
+    except (RuntimeError, ValueError, OSError) as error:  # ~nobody, a NUL, a name that is too long
+        raise UsageError(f"--raw {argument[:200]}: not a path: {error}") from None
 
 
 def write_new(path: Path, *, state: Path, wheels: Path | None, store: Config) -> None:
@@ -85,11 +95,14 @@ def add_datasets(path: Path, raw: Mapping[str, Path]) -> bool:
 
 def datasets(path: Path) -> dict[str, dict[str, Any]]:
     """Return the `[datasets.…]` tables. Raises ConfigError."""
-    try:
-        tables: dict[str, dict[str, Any]] = tomllib.loads(path.read_text()).get("datasets", {})
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path}: {error}") from None
-    return tables
+    document = read_toml(path, limit_bytes=MAX_FILE_BYTES)
+    if document is None:
+        raise ConfigError(f"{path}: no such file")
+    tables = document.get("datasets", {})
+    values = [tables, *tables.values()] if isinstance(tables, dict) else [tables]
+    if not all(isinstance(table, dict) for table in values):
+        raise ConfigError(f"{path}: datasets: expected tables [datasets.<dataset_name>]")
+    return dict(tables)
 
 
 def missing_handlers(path: Path) -> list[str]:
@@ -116,6 +129,13 @@ def replace_endpoint(path: Path, old: str, new: str) -> bool:
         return False
     write_file(path, text.replace(quoted, f'"{new}"').encode(), mode=PRIVATE)
     return True
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a name that is too long
+        return False
 
 
 def _table(name: str, raw: Path) -> str:

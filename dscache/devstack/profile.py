@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Any
 
-from ..config import Config, remove_profile, write_profile
-from ..errors import ConfigError, UsageError
+from ..config import Config, read_settings, remove_profile, write_profile
+from ..errors import UsageError
 
 LOOPBACK = ("http://127.0.0.1:", "http://localhost:", "http://[::1]:")
 
@@ -46,10 +45,4 @@ def remove(path: Path, name: str, endpoint: str) -> bool:
 
 def read(path: Path, name: str) -> dict[str, Any]:
     """Return the profile's settings; {} if there is none. Raises ConfigError."""
-    try:
-        profiles = tomllib.loads(path.read_text()).get("profiles", {})
-    except FileNotFoundError:
-        return {}
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path}: {error}") from None
-    return dict(profiles.get(name, {}))
+    return dict(read_settings(path).get("profiles", {}).get(name, {}))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from pathlib import Path
+from typing import Annotated, TypeVar
 
 import msgspec
 
@@ -14,6 +15,8 @@ from .process import Process
 STACK_FILE = "stack.json"
 CREDENTIALS_FILE = "credentials.json"
 SECRET_BYTES = 24
+S = TypeVar("S")
+Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 
 
 class Binary(msgspec.Struct, frozen=True):
@@ -31,8 +34,8 @@ class Record(msgspec.Struct):
     """
 
     schema: int = 1
-    api_port: int = 0
-    console_port: int = 0
+    api_port: Port = 0
+    console_port: Port = 0
     server: Process | None = None
     provisioned: bool = False
     builder: Process | None = None
@@ -63,14 +66,8 @@ class Credentials(msgspec.Struct, frozen=True):
 def read_record(directory: Path) -> Record:
     """Read the record of a directory; an empty one if there is none. Raises StackError."""
     path = directory / STACK_FILE
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Record)
-    except FileNotFoundError:
-        return Record()
-    except (msgspec.DecodeError, OSError) as error:
-        raise StackError(
-            f"{path}: {error}; move the file away and run `dscache up` again"
-        ) from None
+    remedy = "move the file away and run `dscache up` again"
+    return _read(path, Record, remedy) or Record()
 
 
 def write_record(directory: Path, record: Record) -> None:
@@ -81,16 +78,21 @@ def write_record(directory: Path, record: Record) -> None:
 def credentials(directory: Path) -> Credentials:
     """Read the credentials of a directory; create random ones the first time. Raises StackError."""
     path = directory / CREDENTIALS_FILE
+    found = _read(path, Credentials, "restore the file, or run `dscache down --delete`")
+    if found is not None:
+        return found
+    created = Credentials(*(_login(role) for role in ("root", "client", "builder")))
+    write_file(path, _encoded(created), mode=PRIVATE)
+    return created
+
+
+def _read(path: Path, kind: type[S], remedy: str) -> S | None:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Credentials)
+        return msgspec.json.decode(path.read_bytes(), type=kind)
     except FileNotFoundError:
-        created = Credentials(*(_login(role) for role in ("root", "client", "builder")))
-        write_file(path, _encoded(created), mode=PRIVATE)
-        return created
-    except (msgspec.DecodeError, OSError) as error:
-        raise StackError(
-            f"{path}: {error}; restore the file, or run `dscache down --delete`"
-        ) from None
+        return None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OSError) as error:
+        raise StackError(f"{path}: {error}; {remedy}") from None
 
 
 def _encoded(structure: msgspec.Struct) -> bytes:

@@ -16,6 +16,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from ..errors import (
@@ -33,7 +34,7 @@ CONNECT_TIMEOUT_S = 5.0
 _log = logging.getLogger(__name__)
 _RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
 _ERROR_BODY_BYTES = 16 << 10
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)")
 
 
 class Interrupted(Exception):
@@ -216,8 +217,8 @@ class RangeReader:
     def _check(self, response: _Response, start: int, stop: int) -> None:
         """Check that the response is this range of this zip: a proxy may ignore the headers."""
         content_range = response.getheader("Content-Range", "")
-        match = _CONTENT_RANGE.fullmatch(content_range)
-        if match is None or (int(match[1]), int(match[2])) != (start, stop - 1):
+        found = parse_content_range(content_range)
+        if found is None or (found.start, found.stop) != (start, stop):
             raise StoreError(
                 f"{self._source.name}: requested bytes {start}-{stop - 1}, but Content-Range is "
                 f"{content_range or 'missing'!r}; is there a proxy in front of the store?"
@@ -228,8 +229,25 @@ class RangeReader:
                 f"{response.length}"
             )
         etag = response.getheader("ETag", "").strip('"')
-        if etag != self._source.etag or match[3] not in ("*", str(self._source.size)):
-            raise _replaced(self._source, f"etag {etag}, {match[3]} bytes")
+        if etag != self._source.etag or found.size not in (None, self._source.size):
+            raise _replaced(self._source, f"etag {etag}, {found.size} bytes")
+
+
+class ContentRange(NamedTuple):
+    """The bytes [start, stop) of an object of `size` bytes; None: the server does not say."""
+
+    start: int
+    stop: int
+    size: int | None
+
+
+def parse_content_range(header: str) -> ContentRange | None:
+    """Parse a Content-Range header; None if it is not one of bytes. Pure."""
+    match = _CONTENT_RANGE.fullmatch(header)
+    if match is None:
+        return None
+    size = None if match[3] == "*" else int(match[3])
+    return ContentRange(int(match[1]), int(match[2]) + 1, size)
 
 
 def refusal(status: int, body: bytes, source: Source) -> Exception:

@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import IntegrityError
 
@@ -25,6 +25,7 @@ PART_SUFFIX = ".part"
 TEMPORARY_SUFFIX = ".tmp"
 LEFTOVER_SUFFIXES = (TEMPORARY_SUFFIX, ".rest", ".old", ".gone")
 MAX_NAME_BYTES = 200  # a file name may have 255, and ".part" is appended
+_DAMAGED = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -65,19 +66,14 @@ def read_contents(folder: Path) -> Contents | None:
     """What a folder holds of each split; None when it is complete. Raises IntegrityError."""
     path = folder / PARTIAL
     try:
-        text = path.read_bytes()
+        return {
+            name: SplitContents(_count(split["shards"]), frozenset(map(_count, split["held"])))
+            for name, split in json.loads(path.read_bytes())["splits"].items()
+        }
     except FileNotFoundError:
         return None
-    try:
-        splits = json.loads(text)["splits"]
-        return {
-            name: SplitContents(int(split["shards"]), frozenset(map(int, split["held"])))
-            for name, split in splits.items()
-        }
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise IntegrityError(
-            f"{path}: damaged ({error!r}); `dscache cache verify --repair` repairs it"
-        ) from error
+    except _DAMAGED as error:
+        raise _damaged(path, error) from error
 
 
 def wrong_files(folder: Path, contents: Contents | None) -> Iterator[str]:
@@ -89,11 +85,9 @@ def wrong_files(folder: Path, contents: Contents | None) -> Iterator[str]:
     path = folder / MANIFEST
     try:
         members = json.loads(path.read_bytes())["members"]
-        expected = [(m["name"], m["size"], m.get("split", "")) for m in members]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise IntegrityError(
-            f"{path}: damaged ({error!r}); `dscache cache verify --repair` repairs it"
-        ) from error
+        expected = [(_text(m["name"]), m["size"], _text(m.get("split", ""))) for m in members]
+    except _DAMAGED as error:
+        raise _damaged(path, error) from error
     counts: dict[str, int] = {}
     for name, size, split in expected:
         index = counts[split] = counts.get(split, -1) + 1
@@ -104,10 +98,28 @@ def wrong_files(folder: Path, contents: Contents | None) -> Iterator[str]:
             yield name
 
 
+def _count(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < 1 << 53:
+        raise ValueError("a number of shards is none")
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{type(value).__name__} in place of a name")
+    return value
+
+
+def _damaged(path: Path, error: Exception) -> IntegrityError:
+    return IntegrityError(
+        f"{path}: damaged ({repr(error)[:200]}); `dscache cache verify --repair` repairs it"
+    )
+
+
 def _size_of(folder: Path, name: str) -> int | None:
     try:
         return os.stat(f"{folder}/{name}").st_size  # noqa: PTH116  a Path costs more than the stat
-    except OSError:
+    except (OSError, ValueError):  # a NUL in the name
         return None
 
 

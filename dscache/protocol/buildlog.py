@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 
 LIMIT_BYTES = 64 << 10
-_HEADER = re.compile(rb"\[build (\w+), log from byte (\d+)\]\n")
+_HEADER = re.compile(rb"\[build (\w+), log from byte (\d{1,18})\]\n")
 _PROBE_BYTES = 4 << 10
 
 

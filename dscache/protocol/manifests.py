@@ -7,18 +7,21 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
-from ..errors import IntegrityError, NotWritable
-from ..spec import Spec
+from ..errors import IntegrityError, NotWritable, SpecError
+from ..spec import Spec, from_members
 from ..units import format_bytes
 from .priority import DEFAULT_PRIORITY, MAX_PRIORITY, MIN_PRIORITY
 
 SCHEMA = 1
 
+# Whoever may write may write numbers of a thousand digits, which nothing here can calculate with.
+Int = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+
 
 class Manifest(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Base of all objects; `schema` is always written, and checked when read."""
 
-    schema: int = SCHEMA
+    schema: Int = SCHEMA
 
 
 class Request(Manifest, kw_only=True):
@@ -47,11 +50,11 @@ class Member(msgspec.Struct, kw_only=True, omit_defaults=True):
     """
 
     name: str
-    offset: int
-    size: int
-    crc32: int
+    offset: Int
+    size: Int
+    crc32: Int
     digest: str
-    records: int = 0
+    records: Int = 0
     split: str = ""
 
 
@@ -86,10 +89,10 @@ class Live(Manifest, kw_only=True, tag="live", tag_field="state"):
     """
 
     spec: Spec
-    generation: int
+    generation: Int
     zip_key: str
     zip_etag: str
-    zip_size: int
+    zip_size: Int
     seal: str
     members: list[Member]
     features: dict[str, Any] = {}
@@ -97,7 +100,7 @@ class Live(Manifest, kw_only=True, tag="live", tag_field="state"):
     lock_digest: str = ""
     timings: Timings = Timings()
     bad_samples: list[BadSample] = []
-    more_bad_samples: int = 0
+    more_bad_samples: Int = 0
     repeatable: bool = True
     builder: str = ""
 
@@ -124,7 +127,7 @@ class Retired(Manifest, kw_only=True, tag="retired", tag_field="state"):
     """Ready marker of a retired dataset: its zip was deleted. `nonce` keeps bodies unique."""
 
     spec: Spec
-    generation: int
+    generation: Int
     nonce: str
     retired_at: float
     reason: str = ""
@@ -163,34 +166,34 @@ class Progress(Manifest, kw_only=True):
     """`datasets/<key>.progress`: a hint. Counts are examples; `remaining_s` < 0 means unknown."""
 
     phase: str
-    done: int
-    total: int
-    bytes: int
+    done: Int
+    total: Int
+    bytes: Int
     remaining_s: float
     expires_at: float
-    bad: int = 0
-    shards_done: int = 0
-    shards: int = 0
+    bad: Int = 0
+    shards_done: Int = 0
+    shards: Int = 0
 
 
 class ShardRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     """A finished shard inside a part of a checkpoint."""
 
     name: str
-    size: int
-    crc32: int
+    size: Int
+    crc32: Int
     digest: str
-    records: int
+    records: Int
     split: str
     bad_samples: list[BadSample] = []
-    more_bad_samples: int = 0
+    more_bad_samples: Int = 0
 
 
 class PartRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     """An uploaded part: its number (from 1), size in bytes, etag, and the shards it holds."""
 
-    number: int
-    size: int
+    number: Int
+    size: Int
     etag: str
     shards: list[ShardRecord]
 
@@ -200,11 +203,11 @@ class Seal(msgspec.Struct, kw_only=True, omit_defaults=True):
     zip will have."""
 
     zip_etag: str
-    zip_size: int
+    zip_size: Int
     members: list[Member]
     features: dict[str, Any] = {}
     bad_samples: list[BadSample] = []
-    more_bad_samples: int = 0
+    more_bad_samples: Int = 0
     raw_revision: str = ""
     lock_digest: str = ""
     timings: Timings = Timings()
@@ -222,16 +225,16 @@ class Checkpoint(Manifest, kw_only=True):
 
     owner: str
     nonce: str
-    counter: int
+    counter: Int
     expires_at: float
-    generation: int = 0
+    generation: Int = 0
     upload_id: str = ""
     upload_nonce: str = ""
     plan_digest: str = ""
     parts: list[PartRecord] = []
     seal: Seal | None = None
-    seals: int = 0
-    takeovers: int = 0
+    seals: Int = 0
+    takeovers: Int = 0
 
 
 class Lock(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -275,8 +278,8 @@ class RawRevision(Manifest, kw_only=True):
     """`raw/<dataset_name>.json`: revision of the raw data, and what it was computed from."""
 
     revision: str
-    files: int
-    bytes: int
+    files: Int
+    bytes: Int
     seen_at: float
 
 
@@ -285,7 +288,7 @@ class Usage(Manifest, kw_only=True):
 
     client: str
     downloaded_at: float
-    bytes: int
+    bytes: Int
     seconds: float
 
 
@@ -332,13 +335,21 @@ def encode(manifest: Manifest, *, spare_bytes: int = 0) -> bytes:
 
 
 def decode(body: bytes, kind: type[M], *, where: str) -> M:
-    """Decode an object of the bucket. Raises IntegrityError naming the object `where`."""
+    """Decode an object of the bucket; its spec, if it has one, is checked and canonical.
+
+    Raises IntegrityError naming the object `where`.
+    """
     try:
         manifest = _decoder(kind).decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise IntegrityError(
             f"{where}: not a manifest of this version of dscache: {error}"
         ) from None
+    if isinstance(manifest, (Request, Live, Retired, Alias)):
+        try:
+            manifest.spec = from_members(manifest.spec.members)
+        except SpecError as error:
+            raise IntegrityError(f"{where}: its spec is invalid: {error}") from None
     schema = getattr(manifest, "schema", SCHEMA)
     if schema != SCHEMA:
         raise IntegrityError(

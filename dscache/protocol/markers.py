@@ -11,10 +11,8 @@ import logging
 import re
 from collections.abc import Iterator
 
-import msgspec
-
-from ..errors import IntegrityError, SpecError, StoreError
-from ..spec import Spec, from_members
+from ..errors import IntegrityError, StoreError
+from ..spec import Spec
 from ..store.objects import Object, Objects
 from . import layout, manifests
 from .manifests import (
@@ -52,10 +50,10 @@ def read_ready_register(store: Objects, key: str) -> tuple[Ready | None, str | N
         return None, None
     ready = manifests.decode_ready(stored.body, where=name)
     expected = ready.key if isinstance(ready, Alias) else key
-    spec = _checked_spec(ready.spec, expected, name)
+    _check_spec(ready.spec, expected, name)
     if isinstance(ready, Live):
         _check_live(ready, key, name)
-    return msgspec.structs.replace(ready, spec=spec), stored.etag
+    return ready, stored.etag
 
 
 def resolve(store: Objects, spec: Spec) -> tuple[Spec, Ready | None]:
@@ -76,7 +74,8 @@ def read_request(store: Objects, key: str, nonce: str) -> Request | None:
     if request is None:
         return None
     _check_nonce(request.nonce, nonce, name)
-    return msgspec.structs.replace(request, spec=_checked_spec(request.spec, key, name))
+    _check_spec(request.spec, key, name)
+    return request
 
 
 def read_cancel(store: Objects, key: str, nonce: str) -> Cancel | None:
@@ -161,18 +160,12 @@ def _get(store: Objects, name: str, kind: object) -> Object | None:
         raise
 
 
-def _checked_spec(spec: Spec, key: str, name: str) -> Spec:
-    """Return the spec in canonical form, if its key is `key`."""
-    try:
-        checked = from_members(msgspec.to_builtins(spec))
-    except SpecError as error:
-        raise IntegrityError(f"{name}: its spec is invalid: {error}") from None
-    if checked.key != key:
+def _check_spec(spec: Spec, key: str, name: str) -> None:
+    if spec.key != key:
         raise IntegrityError(
-            f"{name}: is about {key}, but its spec has key {checked.key}; "
+            f"{name}: is about {key}, but its spec has key {spec.key}; "
             "it is damaged or in the wrong place"
         )
-    return checked
 
 
 def _check_live(live: Live, key: str, name: str) -> None:

@@ -68,7 +68,7 @@ RequestAgain = Callable[[Spec], OutstandingRequest]
 def split_topic(topic: str) -> tuple[str, str]:
     """Return the key and the nonce of a topic. Raises UsageError."""
     key, _, nonce = topic.rpartition(".")
-    if not (split_key(key) and nonce):
+    if not (split_key(key) and layout.is_nonce(nonce)):
         raise UsageError(
             f"{topic!r} is not a topic; expected <key>.<nonce> as request_dataset returned it"
         )
@@ -125,7 +125,8 @@ def _read_answer(store: Objects, outstanding: OutstandingRequest) -> Answer | Al
 
 def progress_of(metadata: Mapping[str, str]) -> Progress | None:
     """Return the progress in an event's metadata, or None if there is none to decode."""
-    return manifests.decode_known(metadata.get("progress", "").encode(), Progress, where="event")
+    progress = metadata.get("progress", "").encode("utf-8", "replace")
+    return manifests.decode_known(progress, Progress, where="event")
 
 
 class Signals(Protocol):

@@ -125,7 +125,7 @@ class Dataset(Examples):
 
         path = self.path / FEATURES_FILE
         try:
-            return features_from_json(path.read_text(encoding="utf-8"))
+            return features_from_json(path.read_bytes())
         except FileNotFoundError:
             if not self._live.features:
                 raise IntegrityError(

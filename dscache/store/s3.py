@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import datetime
-import email.utils
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote_plus
+from typing import Any
 
 from ..config import Config
 from ..errors import NoSuchUpload, PreconditionFailed, StoreError
 from . import s3errors, upload
 from .forks import PerProcess
+from .listing import parse_page
 from .objects import GET_LIMIT_BYTES, Head, ListedObject, Object, Part
 from .response import Response
 from .s3errors import Missing
 from .signed_http import SignedHttp, ms_since
 from .upload import BodyPiece
-
-if TYPE_CHECKING:
-    from xml.etree.ElementTree import Element
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +59,7 @@ class Store:
             for header, value in response.headers.items()
             if header.startswith(METADATA)
         }
-        return Head(response.etag, int(response.headers["content-length"]), metadata)
+        return Head(response.etag, response.size, metadata)
 
     def put(
         self,
@@ -99,8 +94,8 @@ class Store:
         query = {"list-type": "2", "prefix": prefix, "encoding-type": "url"}
         while True:
             response = self._send("GET", "", where=f"listing of {prefix!r}", query=query)
-            page = _Page(response.body if response else b"", prefix)
-            yield from page.entries()
+            page = parse_page(response.body if response else b"", prefix)
+            yield from page.entries
             if not page.next:
                 return
             query["continuation-token"] = page.next
@@ -163,9 +158,8 @@ class Store:
     def _send(self, method: str, name: str, *, where: str = "", **options: Any) -> Response | None:
         """Send a request; return the response, or None for an object that does not exist."""
         response = self._signed.send(method, name, **options)
-        if "date" in response.headers:
-            date = email.utils.parsedate_to_datetime(response.headers["date"])
-            self._server_ahead_s = date.timestamp() - self._clock()
+        if response.sent_at is not None:
+            self._server_ahead_s = response.sent_at - self._clock()
         if response.status < 300:
             return response
         error = s3errors.error_of_response(
@@ -196,36 +190,6 @@ class Store:
             raise
         log.debug("%s %s: ok in %.0f ms", operation, name, ms_since(started))
         return response
-
-
-class _Page:
-    """One page of a listing. `next` is the token of the next page, "" on the last."""
-
-    def __init__(self, body: bytes, prefix: str) -> None:
-        from xml.etree import ElementTree
-
-        try:
-            self._root = ElementTree.fromstring(body)
-        except ElementTree.ParseError as error:
-            raise StoreError(
-                f"listing of {prefix!r}: the response is not an S3 listing ({error}); "
-                "is the endpoint that of an object store?"
-            ) from error
-        self._namespace = self._root.tag.partition("}")[0] + "}" if "}" in self._root.tag else ""
-        self.next = self._text(self._root, "NextContinuationToken")
-
-    def entries(self) -> Iterator[ListedObject]:
-        for item in self._root.iter(f"{self._namespace}Contents"):
-            modified = datetime.datetime.fromisoformat(self._text(item, "LastModified"))
-            yield ListedObject(
-                unquote_plus(self._text(item, "Key")),
-                self._text(item, "ETag").strip('"'),
-                int(self._text(item, "Size")),
-                modified.timestamp(),
-            )
-
-    def _text(self, element: Element, name: str) -> str:
-        return element.findtext(f"{self._namespace}{name}") or ""
 
 
 @contextmanager

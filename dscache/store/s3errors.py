@@ -30,6 +30,8 @@ class Missing(StoreError):
     """404 on an object (internal to the room)."""
 
 
+MAX_TEXT = 1000
+
 CODES: dict[str, type[StoreError]] = {
     "NoSuchKey": Missing,
     "404": Missing,
@@ -153,4 +155,5 @@ def unusable_credentials(error: Exception, config: Config) -> StoreError | Confi
 
 
 def _element(text: str, name: str) -> str:
-    return text.partition(f"<{name}>")[2].partition(f"</{name}>")[0]
+    """The content of an element, up to MAX_TEXT characters: a message is one line."""
+    return text.partition(f"<{name}>")[2].partition(f"</{name}>")[0][:MAX_TEXT]

@@ -128,12 +128,10 @@ def document_problems(live: Live, documents: Mapping[str, bytes]) -> Iterator[Pr
         if name not in documents:
             continue
         try:
-            actual = json.loads(documents[name])
-        except ValueError as error:
-            yield Problem(name, f"is not JSON: {error}")
-            continue
-        for difference in _differences(actual, expected, ""):
-            yield Problem(name, difference)
+            found = list(_differences(json.loads(documents[name]), expected, ""))
+        except (ValueError, RecursionError) as error:
+            found = [f"is not JSON: {str(error)[:200]}"]
+        yield from (Problem(name, difference) for difference in found)
 
 
 def info_of(live: Live) -> Any:
@@ -141,7 +139,8 @@ def info_of(live: Live) -> Any:
     splits: dict[str, tuple[list[int], int]] = {}
     for shard in live.shards:
         counts, size = splits.get(shard.split, ([], 0))
-        splits[shard.split] = ([*counts, shard.records], size + shard.size)
+        counts.append(shard.records)
+        splits[shard.split] = (counts, size + shard.size)
     return json.loads(dataset_info_json(live.spec.dataset_name, live.spec.handler_version, splits))
 
 

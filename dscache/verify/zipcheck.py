@@ -217,12 +217,13 @@ def _wide(extra: bytes, values: list[int]) -> list[int]:
 
 
 def _zip64_numbers(extra: bytes) -> tuple[int, ...]:
-    while len(extra) >= 4:
-        kind, length = struct.unpack_from("<2H", extra)
+    at = 0
+    while at + 4 <= len(extra):
+        kind, length = struct.unpack_from("<2H", extra, at)
         if kind == _ZIP64_EXTRA:
-            body = extra[4 : 4 + length]
+            body = extra[at + 4 : at + 4 + length]
             return struct.unpack_from(f"<{len(body) // 8}Q", body)
-        extra = extra[4 + length :]
+        at += 4 + length
     return ()
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from packaging.utils import canonicalize_name
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from dscache.spec import HANDLER_VERSION
 
@@ -74,7 +74,7 @@ def parse_source(template: str, version: str) -> Source:
     if template.startswith("git+"):
         return _git_source(template, formatted)
     if template.startswith(("/", "./", "../", "~")) or template.endswith(".whl"):
-        return PathSource(formatted, Path(formatted).expanduser())
+        return PathSource(formatted, _expanded(formatted))
     raise EnvironmentFailed(
         f"source {shown(template)!r} is invalid; write `name=={VERSION_FIELD}`, "
         f"`git+https://…@{VERSION_FIELD}`, or the path of a wheel or of a package's folder"
@@ -88,7 +88,16 @@ def locked_source(text: str) -> Source:
     name, equal, version = text.partition("==")
     if equal:
         return parse_source(f"{name.strip()}=={VERSION_FIELD}", version.strip())
-    return PathSource(text, Path(text).expanduser())
+    return PathSource(text, _expanded(text))
+
+
+def _expanded(text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise EnvironmentFailed(
+            f"source {text[:200]!r}: this user has no home directory; write the whole path"
+        ) from None
 
 
 def _git_source(template: str, formatted: str) -> GitSource:
@@ -183,7 +192,7 @@ def same_version(one: str, other: str) -> bool:
 def _version(text: str) -> Version | None:
     try:
         return Version(text)
-    except InvalidVersion:
+    except ValueError:  # InvalidVersion, or more digits than Python converts
         return None
 
 

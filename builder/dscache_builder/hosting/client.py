@@ -13,15 +13,27 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from ..failure import HandlerFailure
+from ..foreign import MESSAGE_BYTES, fit
 from ..scratch import append_line
 from .messages import (
     SHARDS_FOLDER,
     Advanced,
+    Answer,
+    Built,
+    Described,
     Description,
+    Done,
     Event,
+    Features,
+    FewerWorkers,
     HostRequest,
+    Options,
+    Planned,
     PlanSummary,
+    Previewed,
     PreviewResult,
+    Progressed,
+    RawChanges,
     ShardBuilt,
     Tick,
     bad_sample,
@@ -115,16 +127,15 @@ class HostClient:
         That is a JSON Schema, for a plain handler the result of `config_options()`. Raises
         HandlerFailure of kind `environment` if the environment has no such handler.
         """
-        answer = self._surviving(lambda: self._ask({"do": "options"}, "options"))
-        options: dict[str, Any] = answer["options"]
-        return options
+        answer = self._surviving(lambda: self._ask({"do": "options"}, Options))
+        return answer.options
 
     def describe(self) -> Description:
         """Check the config, and describe it and the features."""
-        answer = self._surviving(lambda: self._ask({"do": "describe"}, "described"))
-        self._plain = answer["plain"]
-        self._features = answer["features"]
-        return Description(self._plain, answer["config"], self._features)
+        answer = self._surviving(lambda: self._ask({"do": "describe"}, Described))
+        self._plain = answer.plain
+        self._features = answer.features
+        return Description(self._plain, answer.config, self._features)
 
     def plan(self) -> PlanSummary:
         """List the samples and divide them into shards.
@@ -139,8 +150,8 @@ class HostClient:
     def features(self) -> dict[str, Any]:
         """The features.json document; for a plain handler {} until it has run."""
         if not self._features and not self._plain:
-            answer = self._surviving(lambda: self._ask({"do": "features"}, "features"))
-            self._features = answer["features"]
+            answer = self._surviving(lambda: self._ask({"do": "features"}, Features))
+            self._features = answer.features
         return self._features
 
     def raw_changes(self, exact: str) -> str:
@@ -150,9 +161,9 @@ class HostClient:
         handler declare.
         """
 
-        def ask() -> dict[str, Any]:
+        def ask() -> RawChanges:
             self._catch_up()
-            return self._ask({"do": "raw-changes", "exact": exact}, "raw-changes")
+            return self._ask({"do": "raw-changes", "exact": exact}, RawChanges)
 
         return changes_text(self._surviving(ask))
 
@@ -192,15 +203,17 @@ class HostClient:
             message = self._host.receive(HEARTBEAT_S)
             if message is None:
                 yield Tick()
-            elif message["event"] == "done":
+            elif isinstance(message, Done):
                 running -= 1
-            elif message["event"] == "advanced":
-                yield Advanced(message["done"])
-            elif message["event"] == "workers":
-                self._workers = message["workers"]
-                log.warning("%s: %s", self._request.dataset_name, message["message"])
-            elif message["event"] == "built":
-                self._features = message.get("features") or self._features
+            elif isinstance(message, Progressed):
+                yield Advanced(message.done)
+            elif isinstance(message, FewerWorkers):
+                self._workers = message.workers
+                log.warning(
+                    "%s: %s", self._request.dataset_name, fit(message.message, MESSAGE_BYTES)
+                )
+            elif isinstance(message, Built):
+                self._features = message.features or self._features
                 shard = shard_built(message, self._request.scratch)
                 if self._plain:
                     kept_back.append(shard)
@@ -226,12 +239,12 @@ class HostClient:
     def _previewed(self, to: Path, samples: int | None, examples: int) -> PreviewResult:
         target = str(to.absolute())
         command = {"do": "preview", "samples": samples, "examples": examples, "to": target}
-        answer = self._ask(command, "previewed")
-        self._host.wait_for("done")
-        failed = [bad_sample(sample) for sample in answer["failed"]]
-        return PreviewResult(answer["line"], answer["seconds"], failed)
+        answer = self._ask(command, Previewed)
+        self._host.wait_for(Done)
+        failed = [bad_sample(sample) for sample in answer.failed]
+        return PreviewResult(answer.line, answer.seconds, failed)
 
-    def _ask(self, command: dict[str, Any], answer: str) -> dict[str, Any]:
+    def _ask(self, command: dict[str, Any], answer: type[Answer]) -> Answer:
         self._host.send(command)
         return self._host.wait_for(answer)
 
@@ -240,7 +253,7 @@ class HostClient:
     def _make_plan(self) -> PlanSummary:
         while True:
             try:
-                plan = plan_summary(self._ask({"do": "plan"}, "planned"))
+                plan = plan_summary(self._ask({"do": "plan"}, Planned))
             except HandlerFailure as failure:
                 if not self._should_avoid(failure):
                     raise

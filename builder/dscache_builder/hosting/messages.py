@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
-from dscache.protocol.manifests import BadSample
+import msgspec
+from msgspec import Meta
+
+from dscache.protocol.manifests import BadSample, FailureKind
 
 from ..failure import HandlerFailure
 from ..foreign import BAD_ERROR_BYTES, BAD_TRACEBACK_BYTES, SAMPLE_BYTES, fit
+from .host.channel import EndlessLine, LineReader
 
 SHARDS_FOLDER = "shards"  # in the scratch folder; `host` names it too
+MAX_NESTING = 64  # of features and options
 _SHARD_NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.+-]{0,254}")
 
 
@@ -131,48 +137,206 @@ class PreviewResult:
     failed: list[BadSample]
 
 
-def shard_built(message: dict[str, Any], scratch: Path) -> ShardBuilt:
-    """Decode the host's message about a built shard.
+Count = Annotated[int, Meta(ge=0, le=2**53 - 1)]
+Split = Annotated[str, Meta(pattern=r"^[0-9A-Za-z_.+-]{1,100}$")]
+
+
+class Failed(msgspec.Struct, tag="failure", tag_field="event"):
+    """The handler failed, or its process did."""
+
+    kind: FailureKind
+    message: str
+    sample: str = ""
+    traceback: str = ""
+    killed: bool = False
+
+
+class Options(msgspec.Struct, tag="options", tag_field="event"):
+    """Answer to `options`: a JSON Schema, or what a plain handler says."""
+
+    options: dict[str, Any]
+
+
+class Described(msgspec.Struct, tag="described", tag_field="event"):
+    """Answer to `describe`; see `Description`."""
+
+    plain: bool
+    config: dict[str, Any]
+    features: dict[str, Any]
+
+
+class Planned(msgspec.Struct, tag="planned", tag_field="event"):
+    """Answer to `plan`; `shards`: index, name, split, samples, examples of each."""
+
+    digest: str
+    examples: Count
+    shards: list[tuple[Count, str, Split, Count, Count]]
+    raw_revision: str
+    resumable: bool
+
+
+class Features(msgspec.Struct, tag="features", tag_field="event"):
+    """Answer to `features`."""
+
+    features: dict[str, Any]
+
+
+class RawChanges(msgspec.Struct, tag="raw-changes", tag_field="event"):
+    """Answer to `raw-changes`: some of the names of the `files` files that have changed."""
+
+    same: bool
+    changed: list[str] = []
+    files: Count = 0
+
+
+class FewerWorkers(msgspec.Struct, tag="workers", tag_field="event"):
+    """The host goes on with so many workers; `message` says why."""
+
+    workers: Annotated[int, Meta(ge=1, le=2**16)]
+    message: str
+
+
+class Progressed(msgspec.Struct, tag="advanced", tag_field="event"):
+    """So many examples are done."""
+
+    done: Count
+
+
+class Done(msgspec.Struct, tag="done", tag_field="event"):
+    """A worker has ended its command."""
+
+
+class Built(msgspec.Struct, tag="built", tag_field="event"):
+    """A shard is finished. `features` are those of a plain handler's records."""
+
+    index: Count
+    name: str
+    split: Split
+    size: Count
+    crc32: Annotated[int, Meta(ge=0, le=2**32 - 1)]
+    digest: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    records: Count
+    bad: list[BadSample] = []
+    features: dict[str, Any] = {}
+
+
+class Previewed(msgspec.Struct, tag="previewed", tag_field="event"):
+    """Answer to `preview`; see `PreviewResult`."""
+
+    line: str
+    seconds: dict[str, float]
+    failed: list[BadSample]
+
+
+Message = (
+    Failed
+    | Options
+    | Described
+    | Planned
+    | Features
+    | RawChanges
+    | FewerWorkers
+    | Progressed
+    | Done
+    | Built
+    | Previewed
+)
+Answer = TypeVar("Answer", Options, Described, Planned, Features, RawChanges, Previewed, Done)
+
+
+def parse_messages(reader: LineReader) -> list[Message]:
+    """Read what a host has written, and believe nothing: a handler's code may write anything.
+
+    Raises HandlerFailure for what is no message.
+    """
+    try:
+        documents = reader.read()
+    except EndlessLine as error:
+        raise _nonsense(str(error)) from None
+    return [_parsed(document) for document in documents]
+
+
+def _parsed(document: dict[str, Any]) -> Message:
+    try:
+        message: Message = msgspec.convert(document, Message)
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise _nonsense(str(error)) from None
+    if isinstance(message, (Described, Features, Built)) and _depth(message.features) > MAX_NESTING:
+        raise _nonsense("features that are nested too deeply")
+    if isinstance(message, Options) and _depth(message.options) > MAX_NESTING:
+        raise _nonsense("options that are nested too deeply")
+    return message
+
+
+def _nonsense(what: str) -> HandlerFailure:
+    return HandlerFailure(
+        "handler",
+        f"the handler's host sent something that is no message: {what[:300]}; does the handler "
+        "write to file descriptors that are not its own?",
+    )
+
+
+def _depth(value: Any) -> int:
+    """How deeply a value is nested; no deeper than MAX_NESTING + 1 is looked."""
+    level, depth = [value], 0
+    while level and depth <= MAX_NESTING:
+        level, depth = [inner for outer in level for inner in _items(outer)], depth + 1
+    return depth
+
+
+def _items(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
+
+
+def shard_built(message: Built, scratch: Path) -> ShardBuilt:
+    """Return the event for a built shard.
 
     The shard's path follows from its name. The host is not asked for it: the builder deletes the
     file later. Raises HandlerFailure for a name that is not a plain file name.
     """
-    names = ("index", "name", "split", "size", "crc32", "digest", "records")
-    for name in ("name", "split", "digest"):
-        if not _SHARD_NAME.fullmatch(message[name]):
-            raise HandlerFailure("handler", f"a shard's {name} is {message[name]!r}")
-    path = scratch / SHARDS_FOLDER / message["name"]
-    bad = [bad_sample(sample) for sample in message["bad"]]
-    return ShardBuilt(path=path, bad=bad, **{name: message[name] for name in names})
+    if not _SHARD_NAME.fullmatch(message.name):
+        raise _nonsense(f"a shard with the name {message.name[:200]!r}")
+    return ShardBuilt(
+        message.index,
+        message.name,
+        message.split,
+        scratch / SHARDS_FOLDER / message.name,
+        message.size,
+        message.crc32,
+        message.digest,
+        message.records,
+        [bad_sample(sample) for sample in message.bad],
+    )
 
 
-def bad_sample(message: dict[str, Any]) -> BadSample:
-    """Decode a bad sample; its text is made fit."""
+def bad_sample(sample: BadSample) -> BadSample:
+    """A bad sample whose text is made fit."""
     return BadSample(
-        sample=fit(message["sample"], SAMPLE_BYTES),
-        error=fit(message["error"], BAD_ERROR_BYTES),
-        traceback=fit(message.get("traceback", ""), BAD_TRACEBACK_BYTES),
-        repeatable=message.get("repeatable", True),
+        sample=fit(sample.sample, SAMPLE_BYTES),
+        error=fit(sample.error, BAD_ERROR_BYTES),
+        traceback=fit(sample.traceback, BAD_TRACEBACK_BYTES),
+        repeatable=sample.repeatable,
     )
 
 
-def plan_summary(message: dict[str, Any]) -> PlanSummary:
-    """Decode the host's message about the plan."""
-    shards = [PlannedShard(*shard) for shard in message["shards"]]
+def plan_summary(message: Planned) -> PlanSummary:
+    """Return the summary of a plan."""
     return PlanSummary(
-        fit(message["digest"], SAMPLE_BYTES),
-        message["examples"],
-        shards,
-        fit(message["raw_revision"], SAMPLE_BYTES),
-        message["resumable"],
+        fit(message.digest, SAMPLE_BYTES),
+        message.examples,
+        [PlannedShard(*shard) for shard in message.shards],
+        fit(message.raw_revision, SAMPLE_BYTES),
+        message.resumable,
     )
 
 
-def changes_text(message: dict[str, Any]) -> str:
-    """Decode the host's message about changes of the raw data: "" or what has changed."""
-    if message["same"]:
+def changes_text(message: RawChanges) -> str:
+    """Say what has changed of the raw data; "" if nothing has."""
+    if message.same:
         return ""
-    names, files = message["changed"], message["files"]
+    names, files = [fit(name, SAMPLE_BYTES) for name in message.changed], message.files
     if not names:
         return "it has another revision, or a file that a link leads to has changed"
     more = ", …" if files > len(names) else ""

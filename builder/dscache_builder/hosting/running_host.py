@@ -17,7 +17,7 @@ from ..failure import HandlerFailure
 from ..scratch import end_of_file, opened_log
 from .host.channel import LineReader, write_line
 from .host.process import signal_name
-from .messages import HostRequest
+from .messages import Answer, Failed, HostRequest, Message, parse_messages
 
 HEARTBEAT_S = 0.5
 LOG_TAIL_BYTES = 8 << 10
@@ -52,7 +52,7 @@ class RunningHost:
     ) -> None:
         self._log = request.log
         self._heartbeat = heartbeat
-        self._arrived: deque[dict[str, Any]] = deque()
+        self._arrived: deque[Message] = deque()
         self._closed = False
         work = request.scratch / "work"
         work.mkdir(parents=True, exist_ok=True)
@@ -98,20 +98,20 @@ class RunningHost:
             while True:
                 self.receive(HEARTBEAT_S)
 
-    def wait_for(self, event: str) -> dict[str, Any]:
+    def wait_for(self, kind: type[Answer]) -> Answer:
         """The next message of this kind; others are dropped."""
         while True:
             message = self.receive(HEARTBEAT_S)
-            if message is not None and message["event"] == event:
+            if isinstance(message, kind):
                 return message
 
-    def receive(self, timeout_s: float) -> dict[str, Any] | None:
+    def receive(self, timeout_s: float) -> Message | None:
         """The next message, None if there was none within the timeout. Raises reported failures."""
         dead = not self._arrived and self._wait(timeout_s)
         self._heartbeat()
         if self._arrived:
             message = self._arrived.popleft()
-            if message["event"] == "failure":
+            if isinstance(message, Failed):
                 raise self._failure(message)
             return message
         if dead:
@@ -125,11 +125,11 @@ class RunningHost:
         """
         ready, _, _ = select.select([self._reader.fd, self._guard], [], [], timeout_s)
         if self._reader.fd in ready:
-            self._arrived.extend(self._reader.read())
+            self._arrived.extend(parse_messages(self._reader))
             return self._reader.ended
         return bool(ready)
 
-    def _death(self) -> dict[str, Any]:
+    def _death(self) -> Failed:
         """How the guard died; it runs no handler code, so a signal came from outside."""
         ending = os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
         assert ending is not None  # only with WNOHANG
@@ -138,17 +138,12 @@ class RunningHost:
         if killed:
             how = signal_name(ending.si_status)
         message = f"the handler's host ended with {how}; see the log"
-        return {"kind": "worker-killed", "message": message, "killed": killed}
+        return Failed("worker-killed", message, killed=killed)
 
-    def _failure(self, event: dict[str, Any]) -> HandlerFailure:
-        failure = HostKilled if event.get("killed") else HandlerFailure
-        return failure(
-            event["kind"],
-            event["message"],
-            event.get("sample", ""),
-            event.get("traceback", ""),
-            log_tail(self._log),
-        )
+    def _failure(self, event: Failed) -> HandlerFailure:
+        failure = HostKilled if event.killed else HandlerFailure
+        tail = log_tail(self._log)
+        return failure(event.kind, event.message, event.sample, event.traceback, tail)
 
     def close(self, heartbeat: Callable[[], None] = lambda: None) -> None:
         """Kill the process group, and wait until all of its processes have ended."""

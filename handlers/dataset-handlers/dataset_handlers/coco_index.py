@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 
@@ -18,6 +19,7 @@ from dscache_sdk import OptionsError, RawData, RawDataError
 
 _INSTANCES = re.compile(r"annotations/instances_(?P<name>(?P<split>[A-Za-z]+).*)\.json")
 _BESIDE = "_annotations.coco.json"
+_FARTHEST = 1e6  # pixels; no image is so large
 _SPLITS = {"valid": "val", "validation": "val"}
 
 
@@ -144,7 +146,7 @@ def read_instances(raw: RawData, file: CocoFile) -> Instances:
     """Read an instances file. Raises RawDataError, which names the invalid member."""
     try:
         return msgspec.json.decode((raw / file.path).read_bytes(), type=Instances)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise RawDataError(f"'{file.path}' is not a COCO instances file: {error}") from error
 
 
@@ -207,7 +209,13 @@ def annotated_images(
                 f"'{file.path}' has an annotation of image {annotation.image_id} and category "
                 f"{annotation.category_id}, but the file does not contain both"
             )
-        item = _annotated_object(annotation, labels, wanted)
+        try:
+            item = _annotated_object(annotation, labels, wanted)
+        except ValueError as error:
+            raise RawDataError(
+                f"'{file.path}' has an annotation of image {annotation.image_id} that cannot be "
+                f"read: {error}"
+            ) from error
         if item is not None:
             objects[annotation.image_id].append(item)
     paths = [str(PurePosixPath(file.folder) / image.file_name) for image in instances.images]
@@ -220,22 +228,24 @@ def _annotated_object(
     annotation: Annotation, labels: dict[int, int], wanted: Wanted
 ) -> AnnotatedObject | None:
     width, height = annotation.bbox[2:]
+    if max(map(abs, annotation.bbox)) > _FARTHEST:
+        raise ValueError(f"its box is {annotation.bbox}")
     area = width * height if annotation.area is None else annotation.area
     label = labels.get(annotation.category_id)
     if label is None or width <= 0 or height <= 0 or area < wanted.min_area:
         return None
     if annotation.iscrowd and not wanted.crowd:
         return None
-    outline = bytes(annotation.segmentation).decode() if wanted.outlines else ""
+    outline = bytes(annotation.segmentation).decode() if wanted.outlines else ""  # may not be UTF-8
     empty = outline in ("null", "[]")
     box = list(annotation.bbox)
     return AnnotatedObject(label, bool(annotation.iscrowd), box, area, "" if empty else outline)
 
 
 def _check_paths(raw: RawData, file: CocoFile, paths: list[str]) -> None:
-    if len(set(paths)) < len(paths):
-        twice = next(path for path in paths if paths.count(path) > 1)
-        raise RawDataError(f"'{file.path}' names the image '{twice}' twice")
+    twice = [path for path, times in Counter(paths).items() if times > 1]
+    if twice:
+        raise RawDataError(f"'{file.path}' names the image '{twice[0]}' twice")
     missing = sorted(set(paths) - set(raw.files(f"{file.folder}/**/*")))
     if missing:
         raise RawDataError(

@@ -17,6 +17,8 @@ from dataset_handlers.run_lengths import mask_of
 from dscache_sdk.images import Fit, Fitting, Size, fitting, resize_mask
 
 _MASK_MAX = 255  # one channel of 8 bits
+_FARTHEST = 2  # of a point from the image's corner, in sums of its height and width
+_LONGEST = 1000  # polygon, in the same unit
 
 
 class Shape(msgspec.Struct, frozen=True):
@@ -72,23 +74,42 @@ def _shape(
 ) -> Shape:
     x, y, width, height = item.box
     box = np.array([[x, y], [x + width, y], [x + width, y + height], [x, y + height]])
-    outline = msgspec.json.decode(item.outline) if item.outline else []
+    outline = _decoded(item.outline) if item.outline else []
     corners = placement.points(box)
     if isinstance(outline, list):
-        return Shape(item, corners, [placement.points(points) for points in _polygons(outline)])
+        polygons = _polygons(outline, source)
+        return Shape(item, corners, [placement.points(points) for points in polygons])
     mask = _resized(mask_of(outline, source), target, fit)
     return Shape(item, corners, [], mask)
 
 
-def _polygons(outline: list[Any]) -> list[Points]:
-    """Polygons x0, y0, x1, y1, … as float64 [n, 2], except those of fewer than three points."""
+def _decoded(outline: str) -> Any:
     try:
-        flat = [np.array(numbers, dtype=np.float64) for numbers in outline]
-        return [numbers.reshape(-1, 2) for numbers in flat if numbers.size >= 6]
-    except (TypeError, ValueError) as error:
+        return msgspec.json.decode(outline)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise ValueError(f"a segmentation is not JSON: {error}") from error
+
+
+def _polygons(outline: list[Any], image: Size) -> list[Points]:
+    """Polygons x0, y0, x1, y1, … as float64 [n, 2], except those of fewer than three points.
+
+    Raises ValueError also for polygons far outside the image, or with edges that are together
+    longer than any real outline: the COCO API walks along each edge, pixel by pixel, in memory.
+    """
+    try:
+        flat = [np.array(msgspec.convert(one, list[float]), np.float64) for one in outline]
+        polygons = [numbers.reshape(-1, 2) for numbers in flat if numbers.size >= 6]
+    except (TypeError, ValueError, msgspec.ValidationError) as error:
         raise ValueError(
             f"a segmentation is not a list of polygons x0, y0, x1, y1, …: {error}"
         ) from error
+    room = float(sum(image))
+    for points in polygons:
+        if np.abs(points).max() > _FARTHEST * room:
+            raise ValueError("a polygon of a segmentation lies far outside the image")
+        if np.abs(np.diff(points, axis=0)).sum() > _LONGEST * room:
+            raise ValueError("a polygon of a segmentation is longer than any outline can be")
+    return polygons
 
 
 def _coco_mask() -> Any:

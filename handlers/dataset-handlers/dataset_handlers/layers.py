@@ -9,6 +9,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from dscache_sdk.pillow import opened
+
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
 
@@ -69,15 +71,15 @@ def read_cutout(path: str | os.PathLike[str]) -> PilImage:
         OSError: the file is missing, truncated or not an image.
         ValueError: it has no transparency, or is fully transparent.
     """
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
 
-    with Image.open(path) as opened:
-        if not opened.has_transparency_data:
+    with opened(path) as file:
+        if not file.has_transparency_data:
             raise ValueError(
-                f"an image of mode {opened.mode} has no transparency, so it is not a cut-out; "
+                f"an image of mode {file.mode} has no transparency, so it is not a cut-out; "
                 "save it with an alpha channel"
             )
-        image: PilImage = ImageOps.exif_transpose(opened).convert("RGBA")
+        image: PilImage = ImageOps.exif_transpose(file).convert("RGBA")
     box = image.getchannel("A").getbbox()
     if box is None:
         raise ValueError("the image is fully transparent")

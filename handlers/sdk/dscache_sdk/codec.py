@@ -159,18 +159,13 @@ def _decode_entry(entry: memoryview) -> tuple[str, list[bytes] | npt.NDArray[Any
 
 
 def _decode_list(kind: int, content: memoryview) -> list[bytes] | npt.NDArray[Any]:
-    items = [(value, wire_type) for field, value, wire_type in _fields(content) if field == 1]
+    items = [value for field, value, _ in _fields(content) if field == 1]
     if kind == 1:
-        return [bytes(_message(value)) for value, _ in items]
+        return [bytes(_message(value)) for value in items]
     if kind == 2:
-        parts = [np.frombuffer(_message(value), dtype="<f4") for value, _ in items]
-        return np.concatenate(parts) if parts else np.empty(0, np.float32)
+        return np.frombuffer(b"".join(map(_message, items)), dtype="<f4")
     if kind == 3:
-        numbers = [
-            np.array([value], dtype=np.uint64).view(np.int64)
-            if isinstance(value, int)
-            else wire.unpack_int64(value)
-            for value, _ in items
-        ]
-        return np.concatenate(numbers) if numbers else np.empty(0, np.int64)
+        # a number that is not packed is one varint, as a packed one is
+        packed = (wire.varint(item) if isinstance(item, int) else item for item in items)
+        return wire.unpack_int64(b"".join(packed))
     raise ValueError(f"unknown kind of list {kind}")

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from dscache_sdk.pillow import opened
+
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
 
@@ -37,12 +39,12 @@ def open_rgb(
         OSError: the file is missing, truncated or not an image.
         ValueError: its pixels have no defined range (modes I and F).
     """
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
 
-    with Image.open(path) as opened:
+    with opened(path) as file:
         if size is not None:
-            _draft(opened, size)
-        image: PilImage = _to_rgb(ImageOps.exif_transpose(opened))
+            _draft(file, size)
+        image: PilImage = _to_rgb(ImageOps.exif_transpose(file))
     return image if size is None else resize(image, size, fit)
 
 
@@ -133,10 +135,10 @@ def open_mask(
         OSError: the file is missing, truncated or not an image.
         ValueError: its pixels have no defined range (modes I and F).
     """
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
 
-    with Image.open(path) as opened:
-        mask: PilImage = _to_grey(ImageOps.exif_transpose(opened))
+    with opened(path) as file:
+        mask: PilImage = _to_grey(ImageOps.exif_transpose(file))
     return mask if size is None else resize_mask(mask, size, fit)
 
 
@@ -151,14 +153,12 @@ def upright_size(path: str | os.PathLike[str]) -> Size:
     """(height, width) of an image after its EXIF rotation, without decoding it.
 
     Raises:
-        OSError: the file is missing or not an image.
+        OSError, ValueError: the file is missing or not an image.
     """
-    from PIL import Image
-
-    with Image.open(path) as opened:
-        if opened.getexif().get(_ORIENTATION_TAG) in _SWAPPING_ORIENTATIONS:
-            return opened.width, opened.height
-        return opened.height, opened.width
+    with opened(path) as file:
+        if file.getexif().get(_ORIENTATION_TAG) in _SWAPPING_ORIENTATIONS:
+            return file.width, file.height
+        return file.height, file.width
 
 
 def crop(

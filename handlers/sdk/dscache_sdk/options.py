@@ -125,6 +125,8 @@ def _plain_numbers(value: Any) -> Any:
 def _convert(name: str, value: Any, kind: Any) -> Any:
     try:
         return msgspec.convert(value, kind)
+    except UnicodeEncodeError as error:
+        raise OptionsError(name, "contains a lone surrogate, which is not text") from error
     except msgspec.ValidationError as error:
         problem, _, place = str(error).partition(" - at `$")
         place = place.rstrip("`")

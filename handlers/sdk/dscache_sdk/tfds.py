@@ -15,7 +15,7 @@ FEATURES_FILE_NAME = "features.json"
 
 _TFDS_VERSION = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)")
 _SHARD_NAME = re.compile(
-    r"(?P<dataset>\w+)-(?P<split>\w+)\.tfrecord-(?P<index>\d{5,})-of-(?P<count>\d{5,})"
+    r"(?P<dataset>\w+)-(?P<split>\w+)\.tfrecord-(?P<index>[0-9]{5,9})-of-(?P<count>[0-9]{5,9})"
 )
 
 

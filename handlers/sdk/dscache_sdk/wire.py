@@ -17,6 +17,7 @@ INT64_TAG = b"\x1a"
 _FIELD_1 = b"\x0a"  # field 1, length-delimited
 _FIELD_2 = b"\x12"  # field 2, length-delimited
 _MAX_VARINT_BYTES = 10
+_MASK_64 = 2**64 - 1
 
 
 def varint(value: int) -> bytes:
@@ -112,7 +113,10 @@ def unpack_int64(data: bytes | memoryview) -> npt.NDArray[np.int64]:
 
 
 def read_varint(data: memoryview, at: int) -> tuple[int, int]:
-    """Decode the varint at `at`; return (value, position after it). Raises ValueError."""
+    """Decode the varint at `at`; return (value below 2**64, position after it). Raises ValueError.
+
+    Of a longer number the lowest 64 bits count, as in protobuf.
+    """
     value = shift = 0
     while True:
         if at >= len(data) or shift >= 7 * _MAX_VARINT_BYTES:
@@ -121,5 +125,5 @@ def read_varint(data: memoryview, at: int) -> tuple[int, int]:
         at += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
-            return value, at
+            return value & _MASK_64, at
         shift += 7

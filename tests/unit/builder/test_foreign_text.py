@@ -66,7 +66,8 @@ def test_what_nobody_could_read_is_not_encoded() -> None:
 
 
 def test_a_bad_sample_is_made_fit() -> None:
-    bad = bad_sample({"sample": "\udce9" * 9_000, "error": "E" * 9_000, "traceback": "T" * 9_000})
+    long = BadSample(sample="\udce9" * 9_000, error="E" * 9_000, traceback="T" * 9_000)
+    bad = bad_sample(long)
     sizes = [len(text.encode()) for text in (bad.sample, bad.error, bad.traceback)]
     assert sizes == [1_000, 1_000, 4_000]
     assert bad.repeatable

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import pytest
 
 from dataset_handlers import Coco
+from dataset_handlers.coco_index import AnnotatedImage, AnnotatedObject
+from dataset_handlers.coco_shapes import shapes_of
 from dscache_sdk import OptionsError, RawDataError, SampleError
 from support.cocopictures import things, write_coco, write_instances
 from support.handlers import Build, Pixels, Save, class_names
@@ -201,3 +204,59 @@ def test_too_many_classes_for_one_mask(raw: Path) -> None:
         _ = Coco(ALL, str(raw)).features
     handler = Coco({**ALL, "mask": "instances"}, str(raw))
     assert class_names(handler.features["labels"])[3] == "thing 1000"
+
+
+def damaged(raw: Path, change: Callable[[bytes], bytes]) -> Coco:
+    path = raw / "annotations" / "instances_train2017.json"
+    path.write_bytes(change(path.read_bytes()))
+    return Coco(ALL, str(raw))
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b'"file_name": "china', b'"file_name": "\xffchina'),
+        (b'"name": "dog"', b'"name": "\xff"'),
+        (b'"segmentation": [[', b'"segmentation": [["\xff", '),
+        (b'"info": {}', b'"info": ' + b"[" * 100_000),
+        (b'"bbox": [', b'"bbox": [1e308, 1e308, 1e308, 1e308], "x": ['),
+        (b'"height": 200', b'"height": 1' + b"0" * 5000),
+    ],
+    ids=range(6),
+)
+def test_annotation_files_that_cannot_be_read(raw: Path, before: bytes, after: bytes) -> None:
+    with pytest.raises(RawDataError, match=r"'annotations/instances_train2017\.json'"):
+        damaged(raw, lambda content: content.replace(before, after)).samples()
+
+
+@pytest.mark.parametrize(
+    ("outline", "said"),
+    [
+        ([["1", "2", "3", "4", "5", "6"]], "not a list of polygons"),
+        ([[1, 2, 3, 4, 5, 10**400]], "not JSON|not a list of polygons"),
+        ([[1, 2, 3, 4, 5, None]], "not a list of polygons"),
+        ([[1, 2, 3, 4, 5]] * 2 + [[1, 2, 3, 4, 5, 6, 7]], "not a list of polygons"),
+        ([[0, 0, 1e300, 0, 1, 1]], "far outside"),
+        ([[0, 0, 200, 200] * 5000], "longer than any outline"),
+        ({"size": [200, 300], "counts": ["a", {}]}, "a run of 'a' pixels"),
+        ({"size": [200, 300], "counts": [1e300]}, "a run of 1e"),
+        ({"size": [200, 300], "counts": {"a": 1}}, "not for an image"),
+        ("text", "not for an image"),
+        (7, "not for an image"),
+    ],
+    ids=range(11),
+)
+def test_outlines_that_are_none(outline: object, said: str) -> None:
+    annotated = AnnotatedObject(0, False, [1.0, 2.0, 3.0, 4.0], 12.0, json.dumps(outline))
+    with pytest.raises(ValueError, match=said):
+        shapes_of(AnnotatedImage(200, 300, [annotated]), None, "contain")
+
+
+def test_many_pictures_of_which_one_is_named_twice(raw: Path) -> None:
+    entries = [{"id": n, "file_name": f"{n}.png", "height": 1, "width": 1} for n in range(30_000)]
+    entries.append({**entries[-1], "id": -1})
+    write_instances(raw / "annotations" / "instances_train2017.json", entries, [])
+    started = time.process_time()
+    with pytest.raises(RawDataError, match=r"names the image 'train2017/29999\.png' twice"):
+        Coco({}, str(raw)).samples()
+    assert time.process_time() - started < 5

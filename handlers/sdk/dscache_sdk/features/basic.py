@@ -103,7 +103,7 @@ class ClassLabel(Feature):
 
     def decode(self, raw: Any) -> np.int64:
         """Decode the class's number."""
-        value: np.int64 = _numbers(raw, 1)[0]
+        value: np.int64 = _numbers(raw, "i", 1)[0]
         return value
 
     def name_of(self, number: int) -> str:
@@ -198,7 +198,9 @@ class Tensor(Feature):
         """Decode to an array of the declared shape (strings: object array of bytes)."""
         shape: tuple[int, ...] = tuple(-1 if size is None else size for size in self.shape)
         if isinstance(raw, dict):
-            shape = tuple(int(size) for size in _numbers(raw["shape"], len(self.shape)))
+            shape = tuple(int(size) for size in _numbers(raw["shape"], "i", len(self.shape)))
+            if min(shape) < 0:
+                raise FeatureError(f"the record says that the shape is {shape}")
             raw = raw["value"]
         return self._shaped(self._flat(raw), shape)
 
@@ -210,7 +212,8 @@ class Tensor(Feature):
             flat[:] = raw
             return flat
         if self.encoding == "none":
-            return _numbers(raw).astype(self.dtype)
+            kind = "f" if np.dtype(self.dtype).kind == "f" else "i"
+            return _numbers(raw, kind).astype(self.dtype)
         data = one_bytes(raw)
         try:
             return np.frombuffer(data, dtype=np.dtype(self.dtype).newbyteorder("<")).astype(
@@ -269,7 +272,7 @@ class Scalar(Tensor):
         if self.dtype == "string":
             return one_bytes(raw)
         if self.dtype == "uint64":
-            return _numbers(raw, 1).view(np.uint64)[0]
+            return _numbers(raw, "i", 1).view(np.uint64)[0]
         return super().decode(raw)[()]
 
     def tfds_json(self) -> dict[str, Any]:
@@ -309,7 +312,7 @@ class BBoxes(Feature):
 
     def decode(self, raw: Any) -> npt.NDArray[np.float32]:
         """Decode to float32 [n, 4]."""
-        flat = _numbers(raw).astype(np.float32, copy=False)
+        flat = _numbers(raw, "f").astype(np.float32, copy=False)
         if flat.size % 4:
             raise FeatureError(
                 f"{flat.size} numbers are not a multiple of four, so they are not boxes"
@@ -419,11 +422,15 @@ def _whole(value: Any) -> int:
     raise FeatureError(f"expected an integer, got {value!r}")
 
 
-def _numbers(raw: Any, count: int | None = None) -> npt.NDArray[Any]:
+def _numbers(raw: Any, kind: str, count: int | None = None) -> npt.NDArray[Any]:
+    """The numbers of a column, all of one kind: "i" int64, "f" float32."""
     if isinstance(raw, list):
         if raw:
             raise FeatureError(f"expected numbers in the record, found {describe(raw)}")
-        raw = np.empty(0, dtype=np.int64)
+        raw = np.empty(0, dtype=np.float32 if kind == "f" else np.int64)
+    if raw.dtype.kind != kind:
+        wanted = "fractions" if kind == "f" else "integers"
+        raise FeatureError(f"expected {wanted} in the record, found {describe(raw)}")
     if count is not None and raw.size != count:
         raise FeatureError(f"expected {count} numbers in the record, found {raw.size}")
     array: npt.NDArray[Any] = raw

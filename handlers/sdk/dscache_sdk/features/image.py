@@ -13,12 +13,14 @@ from dscache_sdk.features.base import (
     TFDS_FEATURES,
     Encoded,
     Feature,
+    Shape,
     checked_shape,
     fits,
     one_bytes,
     shape_json,
 )
 from dscache_sdk.features.basic import Tensor
+from dscache_sdk.pillow import opened
 
 RAW_MARK = "raw pixels"
 MAGIC = {"jpeg": b"\xff\xd8\xff", "png": b"\x89PNG\r\n\x1a\n"}
@@ -100,7 +102,7 @@ class Image(Feature):
         if self.encoding == "raw":
             pixels: npt.NDArray[np.uint8] = self._tensor.decode(raw)
         else:
-            pixels = _decompress(one_bytes(raw), self.shape[2] or 3)
+            pixels = _decompress(one_bytes(raw), self.shape)
         if not fits(pixels.shape, self.shape):
             raise FeatureError(f"shape {pixels.shape} does not match the declared {self.shape}")
         return pixels
@@ -134,13 +136,15 @@ def _compress(pixels: npt.NDArray[np.uint8], encoding: str, quality: int) -> byt
     return buffer.getvalue()
 
 
-def _decompress(data: bytes, channels: int) -> npt.NDArray[np.uint8]:
-    from PIL import Image as PillowImage
-    from PIL import UnidentifiedImageError
-
+def _decompress(data: bytes, shape: Shape) -> npt.NDArray[np.uint8]:
+    channels = shape[2] or 3
     try:
-        with PillowImage.open(io.BytesIO(data)) as image:
+        # of other formats, Pillow's decoders need not see what a record holds
+        with opened(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
+            if not fits((image.height, image.width), shape[:2]):
+                size = (image.height, image.width)
+                raise FeatureError(f"shape {(*size, channels)} does not match the declared {shape}")
             pixels = np.array(image.convert({1: "L", 3: "RGB", 4: "RGBA"}[channels]))
-    except (UnidentifiedImageError, OSError) as error:
+    except (OSError, ValueError) as error:
         raise FeatureError(f"not a readable image: {error}") from error
     return pixels.reshape(pixels.shape[0], pixels.shape[1], channels)

@@ -12,6 +12,8 @@ from dscache_sdk.features.basic import BBoxes, ClassLabel, Scalar, Tensor, Text
 from dscache_sdk.features.image import RAW_MARK, Image
 from dscache_sdk.features.labels import ClassLabels
 
+_MAX_DIMENSIONS, _MAX_SIZE = 32, 2**31 - 1
+
 
 def features_to_json(features: Mapping[str, Feature]) -> str:
     """The content of features.json, for TFDS and `features_from_json`."""
@@ -23,7 +25,7 @@ def features_to_json(features: Mapping[str, Feature]) -> str:
     return json.dumps(whole, indent=4, sort_keys=True, ensure_ascii=False) + "\n"
 
 
-def features_from_json(text: str) -> dict[str, Feature]:
+def features_from_json(text: str | bytes) -> dict[str, Feature]:
     """Parse a features.json from `features_to_json`, or from TFDS with the same kinds of features.
 
     Raises:
@@ -32,18 +34,18 @@ def features_from_json(text: str) -> dict[str, Feature]:
     try:
         described = json.loads(text)["featuresDict"]["features"]
         items = sorted(described.items())
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise FeatureError(f"not a features.json with a FeaturesDict: {error}") from error
     return {name: _feature(name, item) for name, item in items}
 
 
-def _feature(name: str, described: dict[str, Any]) -> Feature:
+def _feature(name: str, described: Any) -> Feature:
     try:
         return _FROM_JSON[_kind(described)](described)
     except KeyError as error:
         kind = described.get("pythonClassName", "?")
         raise FeatureError(f"this SDK does not support features of {kind}", name) from error
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise FeatureError(f"invalid description: {error}", name) from error
     except FeatureError as error:
         raise FeatureError(error.message, name) from error
@@ -55,6 +57,8 @@ def _kind(described: dict[str, Any]) -> str:
 
 def _shape(content: dict[str, Any]) -> Shape:
     sizes = [int(size) for size in content.get("shape", {}).get("dimensions", [])]
+    if len(sizes) > _MAX_DIMENSIONS or max(sizes, default=0) > _MAX_SIZE:
+        raise FeatureError(f"no array has the shape {str(sizes)[:80]}")
     return tuple(None if size < 0 else size for size in sizes)
 
 
