@@ -286,9 +286,9 @@ def _shown(value: Any) -> str:
 def _expanded(path: str | Path, source: str) -> Path:
     try:
         return Path(path).expanduser()
-    except RuntimeError:
+    except (RuntimeError, ValueError):  # nobody's, or with a NUL
         raise ConfigError(
-            f"{source}: {str(path)[:80]!r}: this user has no home directory; write the whole path"
+            f"{source}: {str(path)[:80]!r}: no such home directory; write the whole path"
         ) from None
 
 

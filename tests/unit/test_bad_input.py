@@ -292,6 +292,7 @@ def test_settings_that_cannot_be_used(text: str | bytes, said: str, tmp_path: Pa
         ("DSCACHE_HOME", "\ud800"),
         ("DSCACHE_CONFIG", "~nobody-there/x"),
         ("DSCACHE_CONFIG", "a\0b"),
+        ("DSCACHE_CONFIG", "~a\0b/x"),
         ("HOME", "~nobody-there"),
     ],
     ids=short,

@@ -94,9 +94,9 @@ def locked_source(text: str) -> Source:
 def _expanded(text: str) -> Path:
     try:
         return Path(text).expanduser()
-    except RuntimeError:
+    except (RuntimeError, ValueError):  # nobody's, or with a NUL
         raise EnvironmentFailed(
-            f"source {text[:200]!r}: this user has no home directory; write the whole path"
+            f"source {text[:200]!r}: no such home directory; write the whole path"
         ) from None
 
 

@@ -194,8 +194,9 @@ def test_an_id_that_is_empty_is_made_again(tmp_path: Path) -> None:
 def test_a_source_in_the_home_of_nobody() -> None:
     with pytest.raises(EnvironmentFailed, match="write the whole path"):
         parse_source("~nobody-there/x", "1")
-    with pytest.raises(EnvironmentFailed, match="write the whole path"):
-        locked_source("~nobody-there")
+    for text in ("~nobody-there", "~a\0b"):
+        with pytest.raises(EnvironmentFailed, match="write the whole path"):
+            locked_source(text)
 
 
 def test_versions_of_many_digits_are_no_versions() -> None:
