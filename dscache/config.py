@@ -41,6 +41,7 @@ ENVIRONMENT = {
 
 _SECRETS = ("access_key", "secret_key", "session_token")
 _ENDPOINTS = ("endpoint", "public_endpoint")
+_HOMES = ("home", "shared_homes")
 
 
 class Config(NamedTuple):
@@ -203,16 +204,19 @@ def _profile_name(
 
 
 def _check_project(project: Path, origin: Mapping[str, str], user_folder: Path) -> None:
-    """Raise ConfigError when a project file would have credentials sent to where it says.
+    """Raise ConfigError when a project file would have credentials sent to where it says, or
+    datasets taken from where it says.
 
     It comes with a repository, and anybody may have written it. Its endpoint is used only with
-    credentials that stand in the same file or in DSCACHE_* variables, or if the user trusts it.
+    credentials that stand in the same file or in DSCACHE_* variables, or if the user trusts it. A
+    cache that it names is used only if the user trusts it: its datasets are not checked at a hit.
     """
     endpoints = [name for name in _ENDPOINTS if origin.get(name, "").startswith(str(project))]
     owner = project.stat().st_uid
     foreign = owner not in (os.getuid(), 0)
     theirs = [name for name in _SECRETS[:2] if not _may_be_sent(origin.get(name, ""), project)]
-    if not foreign and not (endpoints and theirs):
+    homes = [name for name in _HOMES if origin.get(name, "").startswith(str(project))]
+    if not foreign and not homes and not (endpoints and theirs):
         return
     from .trust import is_trusted
 
@@ -222,6 +226,12 @@ def _check_project(project: Path, origin: Mapping[str, str], user_folder: Path) 
         raise ConfigError(
             f"{project}: belongs to another user (id {owner}); if you want it to be used, run "
             f"`dscache trust {project}`"
+        )
+    if homes:
+        raise ConfigError(
+            f"{project}: names the {homes[0]}, and datasets that lie there would be handed out as "
+            f"they are; if you trust them, run `dscache trust {project}`, or set {homes[0]} in a "
+            f"configuration of your own (`$DSCACHE_{homes[0].upper()}` works too)"
         )
     sources = ", ".join(sorted({origin.get(name) or "this machine" for name in theirs}))
     raise ConfigError(
