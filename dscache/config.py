@@ -42,6 +42,7 @@ ENVIRONMENT = {
 
 MAX_FILE_BYTES = 64 << 10
 MAX_LINE_BYTES = 8 << 10
+_HOMES = ("home", "shared_homes")
 
 
 class Config(NamedTuple):
@@ -215,11 +216,17 @@ def _profile_name(
 def _check_project(
     project: Path, merged: Mapping[str, Any], sources: Mapping[str, Source], user_folder: Path
 ) -> None:
-    """Raise ConfigError when a project file would have credentials sent to where it says."""
+    """Raise ConfigError when a project file would have credentials sent to where it says, or
+    datasets taken from where it says.
+
+    It comes with a repository, and anybody may have written it. A cache that it names is used only
+    if the user trusts it: its datasets are not checked at a hit.
+    """
     owner = project.stat().st_uid
     foreign = owner not in (os.getuid(), 0)
     kept = withheld(merged, sources)
-    if not foreign and not kept:
+    homes = [n for n in _HOMES if n in sources and sources[n].owner is Owner.PROJECT]
+    if not foreign and not homes and not kept:
         return
     from .trust import is_trusted
 
@@ -229,6 +236,12 @@ def _check_project(
         raise ConfigError(
             f"{project}: belongs to another user (id {owner}); if you want it to be used, run "
             f"`dscache trust {project}`"
+        )
+    if homes:
+        raise ConfigError(
+            f"{project}: names the {homes[0]}, and datasets that lie there would be handed out as "
+            f"they are; if you trust them, run `dscache trust {project}`, or set {homes[0]} in a "
+            f"configuration of your own (`$DSCACHE_{homes[0].upper()}` works too)"
         )
     places = {item.source if item.credential == CHAIN else f"{item.source} ({item.credential})"
               for item in kept}  # fmt: skip

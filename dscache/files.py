@@ -1,8 +1,9 @@
-"""Write and remove files so that a crash leaves the old state or the new one, never a mixture."""
+"""Write files so that a crash leaves the old state or the new one, never a mixture."""
 
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 PRIVATE = 0o600
@@ -14,16 +15,28 @@ def write_file(path: Path, content: bytes, *, mode: int = 0o666) -> None:
     With `mode` PRIVATE only the owner can ever read it. Raises OSError and keeps the old file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+        write_at(folder, path.name, content, mode=mode)
+    finally:
+        os.close(folder)
+
+
+def write_at(folder: int, name: str, content: bytes, *, mode: int = 0o666) -> None:
+    """Do what `write_file` does, in an open folder. Writes to no file that exists: a link or hard
+    link of that name is replaced, and its target keeps its content."""
+    temporary = f".{name}.{os.getpid()}"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    _unlink(folder, temporary)  # of a process that had the same id and was killed
+    try:
+        handle = os.open(temporary, flags, mode, dir_fd=folder)
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+        os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
     except OSError:
-        temporary.unlink(missing_ok=True)
+        _unlink(folder, temporary)
         raise
 
 
@@ -36,25 +49,6 @@ def sync(folder: Path) -> None:
         os.close(handle)
 
 
-def remove(folder: Path) -> None:
-    """Remove a folder and its contents; another process may be removing it at the same time."""
-    import shutil  # not at the top: a cache hit loads this module, and shutil loads four codecs
-
-    while True:
-        try:
-            return shutil.rmtree(folder)
-        except FileNotFoundError:
-            if not folder.exists():
-                return None
-
-
-def size_of(folder: Path) -> int:
-    """Total size in bytes of the files directly in a folder; files that vanish are not counted."""
-    total = 0
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                total += entry.stat(follow_symlinks=False).st_size if entry.is_file() else 0
-    except FileNotFoundError:
-        return total
-    return total
+def _unlink(folder: int, name: str) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=folder)

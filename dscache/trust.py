@@ -1,4 +1,4 @@
-"""Project files that the user trusts with his credentials: `dscache trust`.
+"""Project files that the user trusts with his credentials and datasets: `dscache trust`.
 
 A `dscache.toml` comes with a repository, and anybody may have written it. The user's trust is in
 one file beside the user's configuration, for the content that it had then.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -58,9 +59,11 @@ def find_damage(folder: Path) -> list[Damage]:
 def _problem(folder: Path, member: Member) -> str:
     path = folder / member.name
     try:
-        size = path.stat().st_size
-        if size != member.size:
-            return f"{size} bytes instead of {member.size}"
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            return "is no file"
+        if status.st_size != member.size:
+            return f"{status.st_size} bytes instead of {member.size}"
         return "" if is_intact(path, member) else "its bytes differ from the ready marker"
     except FileNotFoundError:
         return "missing"

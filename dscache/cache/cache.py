@@ -153,8 +153,9 @@ class Cache:
         with self._home.changing(key, waiting):
             if self._find_own(key, selection) != path:
                 self._home.prepare()
-                if path.is_symlink():  # it was an alias; now a dataset is built under its name
-                    path.unlink()
+                self._home.remove_alias(key)  # now a dataset is built under its name
+                if asked is not None and asked != key:
+                    self._home.require_alias(asked)
                 download(
                     live,
                     path,
@@ -196,7 +197,8 @@ class Cache:
 
         `force` ignores a pin and readers, whose open files stay readable.
 
-        Raises NotCached, and UsageError while the dataset is pinned, read, downloaded or removed.
+        Raises NotCached; UsageError while the dataset is pinned, read, downloaded or removed, and
+        if there are files in its folder that dscache did not put there.
         """
         name = self._home.existing_folder(key).name
         if self._home.marks.is_pinned(name) and not force:
@@ -223,9 +225,10 @@ class Cache:
         """Remove datasets that were not used for `keep_days`, then the least recently used datasets
         until at most `max_bytes` are left; also unfinished downloads older than a week.
 
-        Keeps datasets that are pinned, open in a process, or were handed out in the last 24 hours,
-        even if more than `max_bytes` are left. On a network file system, where other machines may
-        have them open, it keeps those of the last 7 days.
+        Keeps datasets that are pinned, open in a process, damaged, or were handed out in the last
+        24 hours, and those with other files in their folder, even if more than `max_bytes` are
+        left. On a network file system, where other machines may have them open, it keeps those of
+        the last 7 days.
         """
         from .pruning import prune
 

@@ -22,6 +22,7 @@ class CachedDataset(NamedTuple):
         in_use: whether a process has it open.
         partial: whether shards are missing.
         damaged: whether its manifest is damaged, so that it is not found.
+        foreign: names in its folder that dscache did not put there.
         aliases: other keys under which it was requested.
     """
 
@@ -33,6 +34,7 @@ class CachedDataset(NamedTuple):
     in_use: bool = False
     partial: bool = False
     damaged: bool = False
+    foreign: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
 
 
@@ -42,6 +44,10 @@ def reason_to_keep(entry: CachedDataset, now: float, handed_out_s: float = HANDE
         return "pinned"
     if entry.in_use:
         return "in use"
+    if entry.damaged:
+        return "damaged"
+    if entry.foreign:
+        return "holds other files"
     if now - entry.used_at < handed_out_s:
         return f"handed out in the last {handed_out_s / 3600:g} hours"
     return ""

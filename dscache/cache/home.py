@@ -1,6 +1,7 @@
 """The local directory of datasets, `$DSCACHE_HOME`: its files, marks and locks.
 
-    CACHEDIR.TAG                    makes backup programs skip the directory
+    CACHEDIR.TAG                    makes backup programs skip the directory; only if nothing else
+                                    than what dscache makes is in it
     datasets/<key>/                 members, manifest.json (the ready marker), maybe partial.json
     datasets/<alias>                relative symlink to the key that a requested key resolved to
     datasets/.<key>.<etag>.tmp/     an unfinished download (see `download.staging`)
@@ -22,14 +23,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from ..canonical import KEY
 from ..errors import NotCached, UsageError
 from ..folder import locks
-from ..folder.contents import MANIFEST, PARTIAL, usable
+from ..folder.contents import MANIFEST, PARTIAL
 from .eviction import CachedDataset
 from .marks import Marks
 
 SIGNATURE = b"Signature: 8a477f597d28d172789f06886806bc55\n"  # https://bford.info/cachedir/
 COMMENT = b"# This directory holds copies of datasets that dscache can fetch again.\n"
+OWN_NAMES = frozenset(  # the last three: of `dscache up` and `dscache-builder try`
+    ("CACHEDIR.TAG", "datasets", "locks", "used", "pins", "environments", "go", "minio")
+)
 
 
 class Home:
@@ -51,14 +56,15 @@ class Home:
             pass
         from ..files import write_file
 
-        write_file(tag, SIGNATURE + COMMENT)
+        if self._is_own():
+            write_file(tag, SIGNATURE + COMMENT)
 
     def folder(self, key: str) -> Path:
         """Return the folder of a key or alias; it need not exist.
 
         Raises UsageError if `key` cannot be a key.
         """
-        if not key or key.startswith(".") or "/" in key or "\0" in key:
+        if not KEY.fullmatch(key):
             raise UsageError(f"{key!r} is not a key; `dscache cache ls` lists the keys")
         return locks.alias_target(self.datasets / key)
 
@@ -71,8 +77,18 @@ class Home:
             )
         return path
 
+    def require_alias(self, alias: str) -> None:
+        """Raise UsageError if something that is no alias has the name of one."""
+        path = self.datasets / alias
+        if os.path.lexists(path) and not _is_alias(path):
+            raise UsageError(
+                f"{path}: is in the way of a link to the dataset that the key stands for; move it "
+                "away"
+            )
+
     def add_alias(self, alias: str, key: str) -> None:
-        """Make `alias` stand for `key`, atomically."""
+        """Make `alias` stand for `key`, atomically. Raises the errors of `require_alias`."""
+        self.require_alias(alias)
         path = self.datasets / alias
         if path.is_symlink() and path.readlink() == Path(key):
             return
@@ -81,10 +97,15 @@ class Home:
         temporary.symlink_to(key)
         temporary.replace(path)
 
+    def remove_alias(self, key: str) -> None:
+        """Remove the alias of this name, if it is one."""
+        if _is_alias(self.datasets / key):
+            (self.datasets / key).unlink(missing_ok=True)
+
     def remove_dangling_aliases(self) -> None:
         """Remove the aliases of datasets that do not exist any more."""
         for path in self._paths():
-            if path.is_symlink() and not path.exists():
+            if _is_alias(path) and not path.exists():
                 path.unlink(missing_ok=True)
 
     def used_at(self, key: str) -> float:
@@ -99,14 +120,20 @@ class Home:
         return 0.0
 
     def entries(self) -> list[CachedDataset]:
-        """Return all datasets with their aliases, most recently used first."""
+        """Return all datasets with their aliases, most recently used first.
+
+        Links to folders elsewhere, and folders without the name of a dataset, are the user's.
+        """
         folders, aliases = [], dict[str, list[str]]()
         for path in self._paths():
-            if path.is_symlink():
+            if _is_alias(path):
                 aliases.setdefault(path.readlink().name, []).append(path.name)
-            elif path.is_dir():
+            elif path.is_dir() and not path.is_symlink():
                 folders.append(path)
-        entries = [self._entry(path, tuple(aliases.get(path.name, ()))) for path in folders]
+        entries = []
+        for path in folders:
+            with suppress(FileNotFoundError, UsageError):  # removed or replaced meanwhile
+                entries.append(self._entry(path, tuple(aliases.get(path.name, ()))))
         return sorted(entries, key=lambda entry: entry.used_at, reverse=True)
 
     # -- locks
@@ -153,7 +180,8 @@ class Home:
             force: ignore readers (their open files stay readable), but not a download.
             unless_used_since: keep it if it was pinned, or handed out since this Unix time.
 
-        Returns the number of bytes freed; None if the dataset is in use.
+        Returns the number of bytes freed; None if the dataset is in use. Raises UsageError if files
+        that dscache did not put there are in it.
         """
         change_lock = locks.try_acquire(self._change_lock(key))
         if change_lock is None:
@@ -172,46 +200,72 @@ class Home:
         is read only after the folder has been renamed. A process that had found the folder had
         marked it before, and then the folder is renamed back.
         """
-        from ..download.staging import protected
-        from ..files import remove, size_of
+        from ..folder.directory import Directory, discard, require_own
 
         path = self.datasets / key
         renamed = path.with_name(f".{key}.{os.urandom(4).hex()}.gone")
-        if not path.is_dir():
+        if not os.path.lexists(path):
             return None
-        with protected(path):
+        with Directory(path) as folder:
+            folder.lock()
+            require_own(folder)
             path.rename(renamed)
-            if unless_used_since is not None and (
-                self.marks.is_pinned(key) or self.used_at(key) >= unless_used_since
+            if not folder.is_at(renamed) or (
+                unless_used_since is not None
+                and (self.marks.is_pinned(key) or self.used_at(key) >= unless_used_since)
             ):
                 renamed.rename(path)
                 return None
-            size = size_of(renamed)
-            remove(renamed)
+            try:
+                present, size = require_own(folder), folder.size()
+            except UsageError:  # added since
+                renamed.rename(path)
+                raise
+            discard(folder, renamed, present)
         self.marks.forget(key)
         return size
 
     def _entry(self, path: Path, aliases: tuple[str, ...]) -> CachedDataset:
-        from ..files import size_of
+        from ..folder.directory import Directory, foreign_names, manifest_members
 
         key = path.name
+        with Directory(path) as folder:
+            size, foreign = folder.size(), tuple(foreign_names(folder))
+            damaged = manifest_members(folder) is None
         return CachedDataset(
             key=key,
             path=str(path),
-            bytes=size_of(path),
+            bytes=size,
             used_at=self.used_at(key),
             pinned=self.marks.is_pinned(key),
             in_use=locks.is_held(self.readers_lock(key)),
             partial=(path / PARTIAL).exists(),
-            damaged=not usable(path),
+            damaged=damaged,
+            foreign=foreign,
             aliases=aliases,
         )
 
     def _paths(self) -> list[Path]:
         try:
-            return sorted(path for path in self.datasets.iterdir() if path.name[0] != ".")
+            return sorted(path for path in self.datasets.iterdir() if KEY.fullmatch(path.name))
         except FileNotFoundError:
             return []
 
+    def _is_own(self) -> bool:
+        """Whether the directory holds nothing else than what dscache makes there."""
+        from ..download.staging import leftovers
+
+        names = {path.name for path in self.directory.iterdir()}
+        others = {*self.datasets.iterdir()} - {*self._paths(), *leftovers(self.datasets)}
+        return names <= OWN_NAMES and not others
+
     def _change_lock(self, key: str) -> Path:
         return self.directory / "locks" / f"{key}.download"
+
+
+def _is_alias(path: Path) -> bool:
+    """Whether it is a link to a key beside it, as `Home.add_alias` makes them."""
+    try:
+        return bool(KEY.fullmatch(str(path.readlink())))
+    except OSError:  # no link, or nothing there
+        return False

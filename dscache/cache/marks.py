@@ -28,7 +28,7 @@ class Marks:
         try:
             if create:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.touch()
+                _touch(path)
             _set_time(path, self._clock())
         except FileNotFoundError:
             return False
@@ -44,7 +44,7 @@ class Marks:
         """
         path, now = self._used / key, self._clock()
         try:
-            modified_at = path.stat().st_mtime
+            modified_at = path.lstat().st_mtime
         except OSError:
             return None
         if modified_at > now:
@@ -64,15 +64,19 @@ class Marks:
         """Pin the dataset; it need not exist."""
         if not self.is_pinned(key):
             self._pins.mkdir(parents=True, exist_ok=True)
-            (self._pins / key).touch()
+            _touch(self._pins / key)
 
     def unpin(self, key: str) -> None:
         """Remove the pin, if there is one."""
         (self._pins / key).unlink(missing_ok=True)
 
 
+def _touch(path: Path) -> None:
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666))
+
+
 def _set_time(path: Path, now: float) -> None:
     try:
-        os.utime(path, (now, now))
+        os.utime(path, (now, now), follow_symlinks=False)
     except PermissionError:  # another user's file: only the current time may be set
-        os.utime(path)
+        os.utime(path, follow_symlinks=False)

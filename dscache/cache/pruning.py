@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple
 
-from ..download.staging import discard_old, leftovers
-from ..files import size_of
+from ..download.staging import discard_old, leftovers, size_of
+from ..errors import UsageError
 from ..folder import filesystems
 from ..units import format_bytes
 from .eviction import HANDED_OUT_NETWORK_S, HANDED_OUT_S, CachedDataset, datasets_to_remove
@@ -46,7 +47,9 @@ def prune(
     removed = []
     for entry in chosen:
         since = now - handed_out_s
-        size = home.remove(entry.key, force=False, unless_used_since=since)
+        size = None
+        with suppress(UsageError):  # files that are not dscache's were added since
+            size = home.remove(entry.key, force=False, unless_used_since=since)
         if size is not None:
             removed.append(entry)
             freed += size
@@ -92,8 +95,8 @@ def make_room(
     if left_bytes > limit:
         note(
             f"the cache will hold {format_bytes(left_bytes)}, more than its cache_limit of "
-            f"{format_bytes(limit)}: the rest is pinned, in use, unfinished, or was handed out "
-            "recently"
+            f"{format_bytes(limit)}: the rest is pinned, in use, unfinished, damaged, was handed "
+            "out recently, or has other files beside it (`dscache cache ls`)"
         )
 
 

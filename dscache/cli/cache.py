@@ -79,7 +79,8 @@ def rm(app: App, keys: Sequence[str], force: bool) -> None:
 def prune(app: App, max_size: str | None, keep_days: float | None, dry_run: bool) -> None:
     """Remove the least recently used datasets.
 
-    Datasets that are pinned, open in a process, or were handed out in the last 24 hours are kept.
+    Datasets that are pinned, open in a process, damaged, or were handed out in the last 24 hours
+    are kept, and so are those in whose folder you keep other files.
     Without --max-size, cache_limit is the limit; if that is not set, --keep-days is required.
     """
     from ..units import format_bytes, format_count, parse_bytes
@@ -211,7 +212,8 @@ def _show_damage(results: dict[str, list[Damage]], repaired: Collection[str]) ->
 
 
 def _entry_json(entry: CachedDataset) -> dict[str, Any]:
-    return {**entry._asdict(), "aliases": list(entry.aliases)}
+    lists = {"aliases": list(entry.aliases), "foreign": list(entry.foreign)}
+    return {**entry._asdict(), **lists}
 
 
 def _row(entry: CachedDataset, now: float) -> tuple[str, ...]:
@@ -222,6 +224,7 @@ def _row(entry: CachedDataset, now: float) -> tuple[str, ...]:
         "in use": entry.in_use,
         "partial": entry.partial,
         "damaged": entry.damaged,
+        "holds other files": bool(entry.foreign),
     }
     shown = ", ".join(name for name, is_set in flags.items() if is_set)
     return (entry.key, format_bytes(entry.bytes), format_age(now - entry.used_at), shown)

@@ -1,4 +1,4 @@
-"""`dscache trust`: let a project file say where credentials are sent."""
+"""`dscache trust`: let a project file say where credentials are sent and where datasets lie."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from .common import App, common
 @click.option("--revoke", is_flag=True, help="Trust the file no longer.")
 @common
 def trust(app: App, file: Path | None, revoke: bool) -> None:
-    """Trust a project file with your credentials.
+    """Trust a project file with your credentials and your datasets.
 
     FILE is a dscache.toml; by default that of the working directory or a folder above it. A
-    project file may choose the profile, the bucket and cache settings. An endpoint in it is used
-    with credentials from elsewhere only after you have trusted the file. Trust ends when the file
-    changes.
+    project file may choose the profile, the bucket and the cache_limit. An endpoint in it is used
+    with credentials from elsewhere, and a cache (home, shared_homes) in it is used at all, only
+    after you have trusted the file. Trust ends when the file changes.
     """
     from .. import trust as trusting
     from ..config import project_file, user_file

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import IntegrityError, NoSpace, UsageError
-from ..files import write_file
 from ..folder import contents
 from ..folder.contents import MANIFEST, PART_SUFFIX, PARTIAL, check_members, contents_of, held_names
+from ..folder.directory import Directory
 from ..folder.selection import EVERYTHING, Selection, select
 from ..protocol import manifests
 from ..protocol.manifests import Live, Member
@@ -130,7 +130,8 @@ def refetch(
         check_space(destination.parent, _missing_bytes(members, folder))
         transfer = _Transfer(live, destination, folder, url, options or TransferOptions())
         transfer.fetch(members)
-        staging.move_into(folder, destination, [member.name for member in members])
+        with Directory(destination) as existing:
+            staging.move_into(folder, existing, [member.name for member in members])
 
 
 def plan_download(
@@ -170,7 +171,7 @@ class _Transfer:
         self,
         live: Live,
         destination: Path,
-        folder: Path,
+        folder: Directory,
         url: Callable[[], str],
         options: TransferOptions,
     ) -> None:
@@ -192,9 +193,9 @@ class _Transfer:
         live, fetched = self._live, set[str]()
         while True:  # again when another machine, whose locks are invisible here, was faster
             plan = plan_download(live, wanted, _existing(self._destination))
-            if plan.replace and without_readers is not None:
-                with without_readers():  # to be refused now rather than when all has arrived
-                    pass
+            if plan.replace:  # to be refused now rather than when all has arrived
+                with (without_readers or nullcontext)():
+                    staging.require_replaceable(self._destination)
             missing = [member for member in plan.fetch if member.name not in fetched]
             if missing:
                 self._reserve(missing, plan, make_room)
@@ -203,9 +204,9 @@ class _Transfer:
                 continue
             with suppress(FileExistsError):
                 self._commit(plan, without_readers or nullcontext)
-                staging.delete_files(
-                    self._folder, fetched
-                )  # what the other machine had fetched too
+                if plan.extend:  # otherwise the temporary folder is the destination by now
+                    for name in fetched:  # what another machine had fetched too
+                        self._folder.unlink(name)
                 return
 
     def _reserve(
@@ -224,16 +225,17 @@ class _Transfer:
         held = contents_of(self._live, plan.held)
         complete = contents.is_complete(held)
         if plan.extend:
-            staging.move_into(folder, destination, [member.name for member in plan.fetch])
-            if complete:
-                (destination / PARTIAL).unlink(missing_ok=True)
-            else:
-                write_file(destination / PARTIAL, contents.encode(held))
+            with Directory(destination) as existing:
+                staging.move_into(folder, existing, [member.name for member in plan.fetch])
+                if complete:
+                    existing.unlink(PARTIAL)
+                else:
+                    existing.write(PARTIAL, contents.encode(held))
             return
         descriptions = {MANIFEST} if complete else {MANIFEST, PARTIAL}
         if not complete:
-            write_file(folder / PARTIAL, contents.encode(held))
-        write_file(folder / MANIFEST, manifests.encode(self._live))
+            folder.write(PARTIAL, contents.encode(held))
+        folder.write(MANIFEST, manifests.encode(self._live))
         replacing = without_readers if plan.replace else None
         staging.move_whole(folder, destination, plan.held | descriptions, replacing)
 
@@ -264,14 +266,10 @@ def _names(members: Sequence[Member]) -> set[str]:
     return {member.name for member in members}
 
 
-def _missing_bytes(members: Sequence[Member], folder: Path) -> int:
+def _missing_bytes(members: Sequence[Member], folder: Directory) -> int:
     return sum(max(member.size - _present_bytes(folder, member), 0) for member in members)
 
 
-def _present_bytes(folder: Path, member: Member) -> int:
-    for name in (member.name, member.name + PART_SUFFIX):
-        try:
-            return (folder / name).stat().st_size
-        except FileNotFoundError:
-            continue
-    return 0
+def _present_bytes(folder: Directory, member: Member) -> int:
+    found = folder.status(member.name) or folder.status(member.name + PART_SUFFIX)
+    return found.st_size if found else 0

@@ -10,10 +10,10 @@ import contextlib
 import logging
 import threading
 from collections.abc import Sequence
-from pathlib import Path
 
 from ..errors import IntegrityError, StoreUnreachable
 from ..folder.contents import PART_SUFFIX
+from ..folder.directory import Directory
 from ..protocol.manifests import Member
 from ..units import format_bytes
 from .concurrency import (
@@ -51,7 +51,7 @@ class Fetch:
     """
 
     def __init__(
-        self, source: Source, members: Sequence[Member], folder: Path, options: TransferOptions
+        self, source: Source, members: Sequence[Member], folder: Directory, options: TransferOptions
     ) -> None:
         self._source, self._folder, self._options = source, folder, options
         self._total = sum(member.size for member in members)
@@ -267,6 +267,6 @@ class Fetch:
         self._queue.requeue(make_run(self._folder, self._on_complete, [member]), member.size)
 
 
-def _started_names(folder: Path) -> set[str]:
+def _started_names(folder: Directory) -> set[str]:
     """Return the names of the members that an earlier process started or finished."""
-    return {path.name.removesuffix(PART_SUFFIX) for path in folder.iterdir()}
+    return {name.removesuffix(PART_SUFFIX) for name in folder.names()}

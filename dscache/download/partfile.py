@@ -5,12 +5,12 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import contextmanager, suppress
 
 from ..errors import NoSpace
 from ..folder.checksums import CHUNK_BYTES, Checksums
 from ..folder.contents import PART_SUFFIX
+from ..folder.directory import Directory
 from ..protocol.manifests import Member
 from ..units import format_bytes
 
@@ -29,13 +29,12 @@ class PartFile:
     `.part` again until its checksums have been compared.
     """
 
-    def __init__(self, folder: Path, member: Member) -> None:
+    def __init__(self, folder: Directory, member: Member) -> None:
         self.member = member
-        self._path = folder / member.name
-        self._part = folder / (member.name + PART_SUFFIX)
-        if self._path.exists():
-            self._path.replace(self._part)
-        self._file = os.open(self._part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._folder, self._part = folder, member.name + PART_SUFFIX
+        with suppress(FileNotFoundError):
+            folder.replace(member.name, folder, self._part)
+        self._file = folder.open_file(self._part)
         self._checksums = Checksums()
         self._hashed_bytes = 0
 
@@ -87,7 +86,7 @@ class PartFile:
         with self._translate_full_disk():
             os.fdatasync(self._file)
         self.close()
-        self._part.replace(self._path)
+        self._folder.replace(self._part, self._folder, self.member.name)
 
     def close(self) -> None:
         """Close the file, to be resumed later; closing twice is fine."""
@@ -113,11 +112,11 @@ class PartFile:
         except OSError as error:
             if error.errno not in _FULL:
                 raise
-            free = os.statvfs(self._part.parent)
+            free = os.statvfs(self._folder.handle)
             available = format_bytes(free.f_bavail * free.f_frsize)
             written = format_bytes(os.fstat(self._file).st_size)
             raise NoSpace(
-                f"{self._part}: {error.strerror} after {written} of "
+                f"{self._folder.path / self._part}: {error.strerror} after {written} of "
                 f"{format_bytes(self.member.size)} ({available} free); free some space "
                 "(`dscache cache prune` removes old datasets) or raise the limit, then get the "
                 "dataset again: the download resumes here"

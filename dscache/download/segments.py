@@ -10,8 +10,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
-from pathlib import Path
 
+from ..folder.directory import Directory
 from ..protocol.manifests import Member
 from .partfile import BLOCK_BYTES, PartFile
 
@@ -42,7 +42,7 @@ class Run(ABC):
 
     shareable = False  # whether a segment can be cut
 
-    def __init__(self, folder: Path, on_complete: OnComplete) -> None:
+    def __init__(self, folder: Directory, on_complete: OnComplete) -> None:
         self._folder, self._on_complete = folder, on_complete
         self._part: PartFile | None = None
 
@@ -87,7 +87,7 @@ class SingleMemberRun(Run):
 
     shareable = True
 
-    def __init__(self, folder: Path, on_complete: OnComplete, member: Member) -> None:
+    def __init__(self, folder: Directory, on_complete: OnComplete, member: Member) -> None:
         super().__init__(folder, on_complete)
         self._member = member
         self._open_segments = 0
@@ -127,7 +127,9 @@ class SingleMemberRun(Run):
 class MultiMemberRun(Run):
     """Small members, none of them on disk yet; bytes between them are dropped."""
 
-    def __init__(self, folder: Path, on_complete: OnComplete, members: Sequence[Member]) -> None:
+    def __init__(
+        self, folder: Directory, on_complete: OnComplete, members: Sequence[Member]
+    ) -> None:
         super().__init__(folder, on_complete)
         self._missing = deque(members)
 
@@ -167,7 +169,7 @@ class MultiMemberRun(Run):
             self._on_complete(part)
 
 
-def make_run(folder: Path, on_complete: OnComplete, members: Sequence[Member]) -> Run:
+def make_run(folder: Directory, on_complete: OnComplete, members: Sequence[Member]) -> Run:
     """Make the run of these members, whose files are in `folder`."""
     if len(members) == 1:
         return SingleMemberRun(folder, on_complete, members[0])

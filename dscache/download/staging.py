@@ -12,7 +12,6 @@ and the second one finds the dataset of the first in place.
 from __future__ import annotations
 
 import errno
-import fcntl
 import logging
 import os
 import re
@@ -20,38 +19,45 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
+from ..canonical import KEY
 from ..errors import UsageError
-from ..files import remove, size_of, sync
-from ..folder import filesystems, locks
+from ..files import sync
+from ..folder import filesystems
 from ..folder.contents import LEFTOVER_SUFFIXES, MANIFEST, PARTIAL, TEMPORARY_SUFFIX
+from ..folder.directory import Directory, discard, require_own
 from ..units import format_bytes
 
 _log = logging.getLogger(__name__)
+
+_SUFFIXES = "|".join(map(re.escape, LEFTOVER_SUFFIXES))
+_LEFTOVER = re.compile(rf"\.(.+)\.[^.]*(?:{_SUFFIXES})")  # .<name>.<etag>.tmp
 
 # Entered while existing files are removed; raises UsageError while a process reads them.
 WithoutReaders = Callable[[], AbstractContextManager[object]]
 
 
 @contextmanager
-def staging_folder(destination: Path, etag: str) -> Iterator[Path]:
+def staging_folder(destination: Path, etag: str) -> Iterator[Directory]:
     """Create or resume the temporary folder for this destination and zip, locked.
 
     Folders of other etags are removed. The lock ends with the process, however it ends. Raises
-    UsageError while another process is downloading to the same destination.
+    UsageError while another process is downloading to the same destination, and if the destination
+    or the temporary folder is a link or a file.
     """
     destination.parent.mkdir(parents=True, exist_ok=True)
-    folder = _path(destination, etag)
-    handle = _lock(folder, destination)
-    try:
-        _recover(folder)
-        if _log.isEnabledFor(logging.DEBUG) and any(folder.iterdir()):
-            _log.debug("resuming in %s, which holds %s", folder, format_bytes(size_of(folder)))
-        discard_leftovers(destination, keep=folder)
-        yield folder
-    finally:
-        with suppress(OSError):  # not empty: kept for resuming; missing: renamed
-            folder.rmdir()
-        os.close(handle)
+    with suppress(FileNotFoundError):
+        Directory(destination).close()
+    with _locked(_path(destination, etag), destination) as folder:
+        try:
+            _recover(folder)
+            if _log.isEnabledFor(logging.DEBUG) and folder.names():
+                held = format_bytes(folder.size())
+                _log.debug("resuming in %s, which holds %s", folder.path, held)
+            discard_leftovers(destination, keep=folder.path)
+            yield folder
+        finally:
+            with suppress(OSError):  # not empty: kept for resuming; missing: renamed
+                folder.path.rmdir()
 
 
 def discard_leftovers(destination: Path, *, keep: Path | None = None) -> int:
@@ -79,101 +85,120 @@ def discard_old(parent: Path, *, before: float, dry_run: bool = False) -> int:
 
 
 def leftovers(parent: Path, name: str | None = None) -> list[Path]:
-    """Return the temporary folders in `parent`: those of one destination, or all."""
-    prefix = "." if name is None else f".{name}."
+    """Return the temporary folders in `parent`: those of one destination, or of all keys."""
     return [
         path
         for path in (parent.iterdir() if parent.is_dir() else ())
-        if path.name.startswith(prefix)
-        and path.name.endswith(LEFTOVER_SUFFIXES)
-        and (name is None or "." not in _middle(path.name, name))
+        if (found := _LEFTOVER.fullmatch(path.name))
+        and (found[1] == name if name is not None else KEY.fullmatch(found[1]))
         and path.is_dir()
+        and not path.is_symlink()
     ]
 
 
+def size_of(path: Path) -> int:
+    """Return the size in bytes of a temporary folder; 0 if it has been removed or renamed."""
+    try:
+        with Directory(path) as folder:
+            return folder.size()
+    except (FileNotFoundError, UsageError):
+        return 0
+
+
 def move_whole(
-    folder: Path, destination: Path, wanted: Collection[str], replacing: WithoutReaders | None
+    folder: Directory, destination: Path, wanted: Collection[str], replacing: WithoutReaders | None
 ) -> None:
     """Rename the temporary folder to `destination`, with only the `wanted` files in it.
 
     Files of an earlier, larger download stay in the temporary folder, to be resumed. With
     `replacing`, an existing dataset is replaced: for a moment there is none, but never a mixture.
 
-    Raises FileExistsError without `replacing`, if the destination exists.
+    Raises FileExistsError without `replacing`, if the destination exists; UsageError if files that
+    are not dscache's are in a dataset that is to be replaced.
     """
-    rest = folder.with_suffix(".rest")
-    for path in [path for path in folder.iterdir() if path.name not in wanted]:
-        rest.mkdir(exist_ok=True)
-        path.replace(rest / path.name)
-    sync(folder)
+    unwanted = [name for name in folder.names() if name not in wanted]
+    if unwanted:
+        _rest(folder).mkdir(exist_ok=True)
+        with Directory(_rest(folder)) as rest:
+            for name in unwanted:
+                folder.replace(name, rest)
+    folder.sync()
     try:
         if replacing is not None:
-            with replacing():
-                old = destination.with_name(f".{destination.name}.{os.urandom(4).hex()}.old")
-                destination.rename(old)
-                folder.rename(destination)
-                remove(old)
+            with replacing(), Directory(destination) as existing:
+                _replace(existing, folder)
         else:
-            folder.rename(destination)
-    except OSError as error:
+            _rename(folder, folder.path, destination)
+    except (OSError, UsageError) as error:
         _recover(folder)
-        if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+        if isinstance(error, OSError) and error.errno in (errno.EEXIST, errno.ENOTEMPTY):
             raise FileExistsError(error.errno, error.strerror, str(destination)) from error
         raise
-    if rest.is_dir():
-        rest.rename(folder)
+    if unwanted:
+        _rest(folder).rename(folder.path)
     sync(destination.parent)
 
 
-def adopt(folder: Path, destination: Path, names: Collection[str]) -> None:
+def adopt(folder: Directory, destination: Path, names: Collection[str]) -> None:
     """Move the named files of a damaged dataset into the temporary folder and remove the rest.
 
-    The download checks the files and continues with them.
+    The download checks the files and continues with them. Raises UsageError if other files than
+    those of a dataset with these members are there.
     """
-    (destination / MANIFEST).unlink(missing_ok=True)  # first: from now on this is no dataset
-    for name in names:
-        with suppress(FileNotFoundError):
-            (destination / name).replace(folder / name)
-    remove(destination)
+    with suppress(FileNotFoundError), Directory(destination) as damaged:
+        present = require_own(damaged, names)
+        damaged.unlink(MANIFEST)  # first: from now on this is no dataset
+        for name in names:
+            with suppress(FileNotFoundError):
+                damaged.replace(name, folder)
+        discard(damaged, destination, present)
 
 
-def move_into(folder: Path, destination: Path, names: Collection[str]) -> None:
+def require_replaceable(destination: Path) -> None:
+    """Raise UsageError if files that are not dscache's are in a dataset that is to be replaced."""
+    with suppress(FileNotFoundError), Directory(destination) as existing:
+        require_own(existing)
+
+
+def move_into(folder: Directory, existing: Directory, names: Collection[str]) -> None:
     """Move finished files one by one into an existing dataset, replacing files of the same name."""
     for name in names:
-        (folder / name).replace(destination / name)
-    sync(destination)
+        folder.replace(name, existing)
+    existing.sync()
 
 
-@contextmanager
-def protected(folder: Path) -> Iterator[None]:
-    """Keep other processes from discarding a folder, even after it is renamed."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _replace(existing: Directory, folder: Directory) -> None:
+    """Replace a dataset by a finished temporary folder."""
+    destination = existing.path
+    old = destination.with_name(f".{destination.name}.{os.urandom(4).hex()}.old")
+    _rename(existing, destination, old)
     try:
-        locks.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(handle)
+        present = require_own(existing)  # after the rename: nobody finds it any more
+        _rename(folder, folder.path, destination)
+    except (OSError, UsageError):
+        old.rename(destination)
+        raise
+    discard(existing, old, present)
 
 
-def delete_files(folder: Path, names: Collection[str]) -> None:
-    """Delete the named files of a temporary folder; missing ones are fine."""
-    for name in names:
-        (folder / name).unlink(missing_ok=True)
+def _rename(folder: Directory, path: Path, to: Path) -> None:
+    """Rename an open folder. Raises UsageError if something else has taken its place."""
+    if not folder.is_at(path):
+        raise UsageError(f"{path}: another process has replaced it; get the dataset again")
+    path.rename(to)
 
 
-def _discard(folder: Path, *, is_old: bool = False, dry_run: bool = False) -> int:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+def _discard(path: Path, *, is_old: bool = False, dry_run: bool = False) -> int:
+    with suppress(FileNotFoundError, UsageError), Directory(path) as folder:
         # without locks, another process or machine may be using a folder that is not old
-        locked = locks.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        locked = folder.lock()
         if locked is False or (locked is None and not is_old):
             return 0
-        size = size_of(folder)
+        present, size = require_own(folder), folder.size()
         if not dry_run:
-            remove(folder)
+            discard(folder, path, present)
         return size
-    finally:
-        os.close(handle)
+    return 0
 
 
 def _path(destination: Path, etag: str) -> Path:
@@ -183,35 +208,34 @@ def _path(destination: Path, etag: str) -> Path:
     return destination.with_name(f".{destination.name}.{safe}{TEMPORARY_SUFFIX}")
 
 
-def _middle(leftover: str, name: str) -> str:
-    return leftover.removeprefix(f".{name}.").rpartition(".")[0]
+def _rest(folder: Directory) -> Path:
+    return folder.path.with_suffix(".rest")
 
 
-def _recover(folder: Path) -> None:
+def _recover(folder: Directory) -> None:
     """Undo what a process that died in `move_whole` had done: move the files that it had set aside
     back, and remove the descriptions it had written."""
-    rest = folder.with_suffix(".rest")
-    if rest.is_dir():
-        for path in rest.iterdir():
-            path.replace(folder / path.name)
-        rest.rmdir()
-    for path in folder.iterdir():
-        if path.name.startswith(".") or path.name in (MANIFEST, PARTIAL):
-            path.unlink()
+    with suppress(FileNotFoundError), Directory(_rest(folder)) as rest:
+        for name in rest.names():
+            rest.replace(name, folder)
+        rest.path.rmdir()
+    for name in folder.names():
+        if name.startswith(".") or name in (MANIFEST, PARTIAL):
+            folder.unlink(name)
 
 
-def _lock(folder: Path, destination: Path) -> int:
+def _locked(path: Path, destination: Path) -> Directory:
     while True:
-        folder.mkdir(exist_ok=True)
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        if locks.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB) is False:
-            os.close(handle)
+        path.mkdir(exist_ok=True)
+        folder = Directory(path)
+        if folder.lock() is False:
+            folder.close()
             raise UsageError(
                 f"{destination}: another process is downloading to this folder; "
                 "wait for it, or choose another folder"
             )
-        if folder.exists() and os.path.samestat(os.fstat(handle), folder.stat()):
+        if folder.is_at(path):
             with suppress(OSError):
-                os.utime(folder)  # it is in use, so it is not old
-            return handle
-        os.close(handle)  # renamed by its owner before it was locked
+                os.utime(folder.handle)  # it is in use, so it is not old
+            return folder
+        folder.close()  # renamed by its owner before it was locked

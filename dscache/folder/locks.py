@@ -136,11 +136,11 @@ def _open(path: Path) -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
     # for writing, since NFS requires that for an exclusive lock; the umask decides who may lock
     try:
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     except PermissionError:  # another user's file, or one that may not be created
         if not path.exists():
             raise
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
 
 
 # -- which lock belongs to which folder
@@ -165,11 +165,15 @@ def readers_lock_of(folder: Path) -> Path | None:
 
 
 def alias_target(path: Path) -> Path:
-    """The folder that an alias links to; any other path is its own target."""
+    """The folder that an alias links to; any other path is its own target.
+
+    An alias links to a name beside it. Any other link is the user's, for a folder on another disk.
+    """
     try:
-        return path.with_name(path.readlink().name)
+        target = path.readlink()
     except OSError:  # no link, or nothing there
         return path
+    return path.with_name(target.name) if target == Path(target.name) else path
 
 
 # -- one lock for each folder in a process, however many Dataset objects it has: paths that were

@@ -48,7 +48,6 @@ class TestMend:
             (path / name).write_bytes(content)
         with (path / live.members[0].name).open("r+b") as file:
             file.write(b"damage")
-        (path / "stray").touch()
         return path
 
     def test_fetching_keeps_what_fits(

@@ -13,6 +13,7 @@ from dscache.spec import Spec
 NOW = 1_900_000_000.0
 KEY = "photos_1.0.0_" + "a" * 32
 OTHER = "photos_1.0.0_" + "b" * 32
+SHARD = "photos-train.tfrecord-00000-of-00001"
 MARKER = manifests.encode(
     Live(
         spec=Spec.of("photos", "1.0.0", {}),

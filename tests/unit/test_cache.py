@@ -21,7 +21,7 @@ from dscache.folder.selection import Selection
 from dscache.protocol import manifests
 from dscache.protocol.manifests import Live
 from dscache.reading.dataset import Dataset
-from support.caches import KEY, MARKER, NOW, OTHER, Clock, put, put_marker
+from support.caches import KEY, MARKER, NOW, OTHER, SHARD, Clock, put, put_marker
 from support.measured import unmeasured
 
 
@@ -111,13 +111,15 @@ class TestFind:
 
     def test_one_without_a_manifest_is_listed_and_removed(self, cache: Cache, home: Home) -> None:
         for key in (KEY, OTHER):
-            (put(home, key, used_at=NOW - 9 * DAY_S) / "manifest.json").unlink()
+            folder = put(home, key, used_at=NOW - 9 * DAY_S)
+            (folder / "manifest.json").unlink()
+            (folder / "x.tfrecord").rename(folder / SHARD)
         assert [entry.damaged for entry in cache.entries()] == [True, True]
         assert not cache.has(KEY)
         assert cache.verify(KEY) == [("manifest.json", "missing")]
-        left = (home.datasets / KEY / "x.tfrecord").stat().st_size
-        assert cache.remove(KEY) == left
-        assert cache.prune(max_bytes=0).freed_bytes == left
+        left = (home.datasets / KEY / SHARD).stat().st_size
+        assert cache.prune(max_bytes=0).removed == []  # only by name
+        assert cache.remove(KEY) == cache.remove(OTHER) == left
 
     @pytest.mark.parametrize("key", ["", ".", "..", "../x", "/etc", ".hidden", "a/b", "a\0b"])
     def test_what_is_no_key(self, cache: Cache, key: str) -> None:
@@ -136,10 +138,10 @@ class TestFind:
         put(home, KEY, used_at=0.0)
         utime = os.utime
 
-        def refuse_times(path: Path, times: object = None) -> None:
+        def refuse_times(path: Path, times: object = None, *, follow_symlinks: bool) -> None:
             if times is not None:
                 raise PermissionError(errno.EPERM, "Operation not permitted", str(path))
-            utime(path)
+            utime(path, follow_symlinks=follow_symlinks)
 
         monkeypatch.setattr(os, "utime", refuse_times)
         assert cache.find(KEY) is not None
@@ -151,7 +153,7 @@ class TestFind:
     ) -> None:
         folder = put(home, KEY)
 
-        def refuse(path: Path, *_: object) -> None:
+        def refuse(path: Path, *_: object, **more: bool) -> None:
             raise OSError(number, os.strerror(number), str(path))
 
         monkeypatch.setattr(os, "utime", refuse)

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from dscache import files
 from dscache.cache.cache import Cache
 from dscache.cache.eviction import DAY_S, CachedDataset, datasets_to_remove, reason_to_keep
 from dscache.cache.home import Home
 from dscache.errors import NotCached, UsageError
-from support.caches import KEY, NOW, OTHER, put
+from dscache.folder.directory import Directory, discard
+from support.caches import KEY, NOW, OTHER, SHARD, put
 
 
 class TestRemove:
@@ -94,7 +94,7 @@ class TestPrune:
 
     def test_to_a_size(self, cache: Cache, home: Home) -> None:
         for number in range(4):
-            put(home, f"{KEY}{number}", size=1000, used_at=NOW - (10 - number) * DAY_S)
+            put(home, f"{KEY[:-1]}{number}", size=1000, used_at=NOW - (10 - number) * DAY_S)
         pruned = cache.prune(max_bytes=2500)
         assert [entry.key[-1] for entry in pruned.removed] == ["0", "1"]
         assert pruned.freed_bytes == 2000
@@ -153,25 +153,72 @@ class TestPrune:
         def both(path: str, **more: Any) -> None:
             removed.add(Path(path).name)
             unlink(path, **more)
-            unlink(path, **more)
+            unlink(path, **more)  # raises, as for the slower one of the two
 
-        with monkeypatch.context() as patch:
+        with monkeypatch.context() as patch, Directory(folder) as opened:
             patch.setattr(os, "unlink", both)
-            files.remove(folder)
+            discard(opened, folder, "abc")
         assert removed == {"a", "b", "c"}
         assert not folder.exists()
+
+    def test_a_link_in_its_place_at_the_last_moment_is_left_alone(
+        self, cache: Cache, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        folder = put(home, KEY, used_at=NOW - 40 * DAY_S)
+        theirs = tmp_path / "their"
+        theirs.mkdir()
+        (theirs / "x.tfrecord").write_bytes(b"mine")
+        rename = Path.rename
+
+        def swap_then_rename(self: Path, target: Path) -> Path:
+            if self == folder and not folder.is_symlink():
+                rename(folder, tmp_path / "moved")
+                folder.symlink_to(theirs)
+            return rename(self, target)
+
+        monkeypatch.setattr(Path, "rename", swap_then_rename)
+        assert cache.prune(keep_days=1).removed == []
+        assert [path.name for path in theirs.iterdir()] == ["x.tfrecord"]
+        assert folder.readlink() == theirs
+
+    def test_files_that_are_added_at_the_last_moment_bring_it_back(
+        self, cache: Cache, home: Home, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        folder = put(home, KEY, used_at=NOW - 40 * DAY_S)
+        rename = Path.rename
+
+        def add_then_rename(self: Path, target: Path) -> Path:
+            if self == folder:
+                (folder / "notes.txt").touch()
+            return rename(self, target)
+
+        monkeypatch.setattr(Path, "rename", add_then_rename)
+        assert cache.prune(keep_days=1).removed == []
+        assert {path.name for path in folder.iterdir()} == {
+            "manifest.json", "notes.txt", "x.tfrecord",
+        }  # fmt: skip
 
     def test_unfinished_downloads_go_after_a_week(self, cache: Cache, home: Home) -> None:
         home.prepare()
         for age_days, name in ((8, f".{KEY}.etag.tmp"), (6, f".{OTHER}.etag.tmp")):
             folder = home.datasets / name
             folder.mkdir()
-            (folder / "x.part").write_bytes(bytes(500))
+            (folder / f"{SHARD}.part").write_bytes(bytes(500))
             os.utime(folder, (NOW - age_days * DAY_S,) * 2)
         assert cache.prune(keep_days=1, dry_run=True).freed_bytes == 500
         assert len(list(home.datasets.iterdir())) == 2
         assert cache.prune(keep_days=1).freed_bytes == 500
         assert [path.name for path in home.datasets.iterdir()] == [f".{OTHER}.etag.tmp"]
+
+    def test_an_unfinished_download_with_other_files_stays(self, cache: Cache, home: Home) -> None:
+        home.prepare()
+        folder = home.datasets / f".{KEY}.etag.tmp"
+        folder.mkdir()
+        for name in (f"{SHARD}.part", "mine.txt"):
+            (folder / name).write_bytes(bytes(500))
+        os.utime(folder, (NOW - 9 * DAY_S,) * 2)
+        assert cache.prune(keep_days=1).freed_bytes == 0
+        assert len(list(folder.iterdir())) == 2
 
     def test_unfinished_downloads_count(self, cache: Cache, home: Home) -> None:
         put(home, KEY, size=1000, used_at=NOW - 10 * DAY_S)
@@ -197,6 +244,8 @@ class TestVictims:
         entry("old", 100, 70),
         entry("older", 100, 75),
         entry("recent", 100, 2),
+        entry("damaged", 0, 60)._replace(damaged=True),
+        entry("with notes", 0, 60)._replace(foreign=("notes.txt",)),
     )
 
     @pytest.mark.parametrize(
@@ -226,6 +275,8 @@ class TestVictims:
             "new": "handed out in the last 24 hours",
             "pinned": "pinned",
             "read": "in use",
+            "damaged": "damaged",
+            "with notes": "holds other files",
             "old": "",
             "older": "",
             "recent": "",

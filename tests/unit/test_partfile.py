@@ -20,6 +20,7 @@ from dscache.download import partfile, reservation
 from dscache.download.partfile import BLOCK_BYTES, PartFile, gaps
 from dscache.download.segments import Segment, SingleMemberRun
 from dscache.errors import NoSpace
+from dscache.folder.directory import Directory
 from dscache.protocol.manifests import Member
 
 KIB = 1 << 10
@@ -52,7 +53,7 @@ class TestOrder:
         ],
     )
     def test_any_is_right(self, tmp_path: Path, stretches: list[tuple[int, int]]) -> None:
-        part = PartFile(tmp_path, MEMBER)
+        part = PartFile(Directory(tmp_path), MEMBER)
         assert part.resume() == [(0, len(CONTENT))]
         for start, stop in stretches:
             put(part, start, stop)
@@ -63,19 +64,19 @@ class TestOrder:
 
     def test_a_wrong_byte_is_found_wherever_it_is(self, tmp_path: Path) -> None:
         for at in (0, MIB + 5, len(CONTENT) - 1):
-            part = PartFile(tmp_path, MEMBER)
+            part = PartFile(Directory(tmp_path), MEMBER)
             put(part, MIB, len(CONTENT))
             put(part, 0, MIB)
             part.write(memoryview(bytes([CONTENT[at] ^ 1])), at)
             part.close()
-            part = PartFile(tmp_path, MEMBER)
+            part = PartFile(Directory(tmp_path), MEMBER)
             part.resume()
             assert not part.check()
             assert (tmp_path / "shard.part").stat().st_size == 0
             part.close()
 
     def test_what_is_missing_is_not_right(self, tmp_path: Path) -> None:
-        part = PartFile(tmp_path, MEMBER)
+        part = PartFile(Directory(tmp_path), MEMBER)
         put(part, 0, len(CONTENT) - 1)
         assert not part.check()
         part.close()
@@ -83,12 +84,12 @@ class TestOrder:
 
 class TestResume:
     def left_behind(self, folder: Path, *stretches: tuple[int, int]) -> PartFile:
-        part = PartFile(folder, MEMBER)
+        part = PartFile(Directory(folder), MEMBER)
         part.resume()
         for start, stop in stretches:
             put(part, start, stop)
         part.close()
-        return PartFile(folder, MEMBER)
+        return PartFile(Directory(folder), MEMBER)
 
     def test_the_end_is_missing(self, tmp_path: Path) -> None:
         part = self.left_behind(tmp_path, (0, MIB + 5))
@@ -125,7 +126,7 @@ class TestResume:
 
     def test_a_longer_file_is_none_of_ours(self, tmp_path: Path) -> None:
         (tmp_path / "shard.part").write_bytes(CONTENT + b"?")
-        part = PartFile(tmp_path, MEMBER)
+        part = PartFile(Directory(tmp_path), MEMBER)
         assert part.resume() == [(0, len(CONTENT))]
         part.close()
 
@@ -150,7 +151,7 @@ class TestResume:
 
 class TestSpace:
     def test_it_is_reserved_and_the_size_is_that_of_what_came(self, tmp_path: Path) -> None:
-        part = PartFile(tmp_path, MEMBER)
+        part = PartFile(Directory(tmp_path), MEMBER)
         part.resume()
         put(part, 0, 4096)
         found = (tmp_path / "shard.part").stat()
@@ -166,7 +167,7 @@ class TestSpace:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
         monkeypatch.setattr(reservation, "reserve", full)
-        part = PartFile(tmp_path, MEMBER)
+        part = PartFile(Directory(tmp_path), MEMBER)
         with pytest.raises(NoSpace, match=r"No space left.*0 B of 3\.0 MiB.*resumes here"):
             part.resume()
         part.close()
@@ -192,7 +193,7 @@ def _can_reserve(folder: Path) -> bool:
 class TestCut:
     @given(st.data())
     def test_both_are_the_whole(self, data: Any) -> None:
-        run = SingleMemberRun(Path(), lambda part: None, MEMBER)
+        run = SingleMemberRun(Directory(Path()), lambda part: None, MEMBER)
         position = data.draw(st.integers(OFFSET, OFFSET + 2 * MIB))
         stop = data.draw(st.integers(position + 4 * BLOCK_BYTES, OFFSET + len(CONTENT)))
         first = Segment(run, position, stop)

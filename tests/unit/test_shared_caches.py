@@ -16,7 +16,7 @@ from dscache.cache.home import Home
 from dscache.download import staging
 from dscache.errors import ConfigError
 from dscache.folder import filesystems, locks
-from support.caches import KEY, NOW, OTHER, put
+from support.caches import KEY, NOW, OTHER, SHARD, put
 
 ALIAS = OTHER
 
@@ -167,8 +167,8 @@ def test_machines_download_each_into_a_folder_of_its_own(
     for machine in ("a.example.org", "b"):
         monkeypatch.setattr("socket.gethostname", lambda machine=machine: machine)
         with staging.staging_folder(tmp_path / KEY, "etag") as folder:
-            (folder / "begun").touch()
-            names.append(folder.name)
+            (folder.path / SHARD).touch()
+            names.append(folder.path.name)
     assert names == [f".{KEY}.etag@a-example-org.tmp", f".{KEY}.etag@b.tmp"]
 
 
@@ -191,14 +191,14 @@ def test_where_nothing_can_be_locked_unfinished_downloads_stay_for_a_week(
     tmp_path: Path, no_locks: None
 ) -> None:
     with staging.staging_folder(tmp_path / KEY, "one") as folder:
-        (folder / "begun").touch()
+        (folder.path / SHARD).touch()
     with staging.staging_folder(tmp_path / KEY, "two") as other:
-        (other / "begun").touch()
-        assert folder.exists()  # somebody may be at it
-    os.utime(folder, (0, 0))
+        (other.path / SHARD).touch()
+        assert folder.path.exists()  # somebody may be at it
+    os.utime(folder.path, (0, 0))
     assert staging.discard_old(tmp_path, before=1.0) == 0
-    assert not folder.exists()
-    assert other.exists()
+    assert not folder.path.exists()
+    assert other.path.exists()
 
 
 def test_a_look_at_the_same_moment_is_no_reader(own: Home, monkeypatch: pytest.MonkeyPatch) -> None:
