@@ -171,9 +171,8 @@ def test_limits_that_are_none(setting: str, tmp_path: Path) -> None:
 def test_store_settings_that_cannot_be_sent(name: str, value: str, tmp_path: Path) -> None:
     path = tmp_path / "builder.toml"
     path.write_text(f'state = "s"\n[store]\n{name} = {json.dumps(value)}\n{SECTION}')
-    with pytest.raises(
-        ConfigError, match=rf"\[store\] of builder\.toml.*{name}: (expected|has a space)"
-    ):
+    message = rf"\[store\] of builder\.toml.*{name}: (expected|has a space)"
+    with pytest.raises(ConfigError, match=message):
         config.load(path).store_config({})
 
 
