@@ -24,6 +24,7 @@ def printable(text: str) -> str:
 
 
 HIDDEN = "…"
+MAX_UNEXPECTED = 300  # characters
 # Whatever follows in a line, the signed parameters of a URL, and names and passwords in a URL.
 _SIGNED = re.compile(
     r"""(?ix)
@@ -48,6 +49,12 @@ def _without_secret(match: re.Match[str]) -> str:
     if match["scheme"]:
         return f"{match['scheme']}{HIDDEN}@"
     return f"{match['header'] or match['parameter']}{HIDDEN}"
+
+
+def unexpected(error: Exception) -> str:
+    """One line, without secrets, for an error that nobody expected."""
+    line = f"{type(error).__name__}: {error}".partition("\n")[0]
+    return f"unexpected error: {redacted(line[:MAX_UNEXPECTED])}"
 
 
 def show_any_text() -> None:

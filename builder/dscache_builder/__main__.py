@@ -15,14 +15,13 @@ import click
 
 from dscache.errors import EXIT_INTERRUPTED, DscacheError
 from dscache.logformat import SafeFormatter
-from dscache.terminal import printable, redacted, show_any_text
+from dscache.terminal import printable, show_any_text, unexpected
 
 from . import __version__
 from . import config as configuration
 
 log = logging.getLogger("dscache_builder")
 
-MAX_MESSAGE = 300  # characters
 EPILOG = (
     "Exit codes: 0 ok, 2 configuration, 3 a build failed (--once), 6 access denied, 7 no store, "
     "8 a shard differs (verify)."
@@ -129,9 +128,8 @@ def _exit_unexpected(error: Exception) -> NoReturn:
     """
     if logging.getLogger().handlers:
         log.error("unexpected error", exc_info=error)
-    text = redacted(f"{type(error).__name__}: {error}".partition("\n")[0][:MAX_MESSAGE])
     hint = "-v before the command shows where it happened; please report it"
-    click.echo(printable(f"dscache-builder: unexpected error: {text} ({hint})"), err=True)
+    click.echo(printable(f"dscache-builder: {unexpected(error)} ({hint})"), err=True)
     sys.exit(1)
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from dscache.errors import DscacheError, StoreUnreachable
 from dscache.protocol import layout, markers
@@ -25,7 +26,6 @@ from .attempt.attempt import Attempt
 from .attempt.context import AttemptContext, Outcome
 from .attempt.give_up import give_up
 from .attempt.progress import BucketReporter
-from .attempt.requests import FailureReason
 from .config import BuilderConfig
 from .engine import Engine
 from .notify import Notifier
@@ -39,6 +39,13 @@ POLL_S = (1.0, 5.0)
 HELD_PAUSE_S = 5.0
 STOP_S = 25.0
 PRUNE_INTERVAL_S = 86_400.0
+
+
+class _Running(NamedTuple):
+    """An attempt that runs, or (`attempt` None) the answer that nothing is left to try."""
+
+    future: Future[Outcome]
+    attempt: Attempt | None
 
 
 class Daemon:
@@ -61,10 +68,8 @@ class Daemon:
         self._stopping = threading.Event()
         self._streaming = False
         self._poll_s = POLL_S[0]
-        self._running: dict[str, Future[Outcome]] = {}
-        self._attempts: dict[str, Attempt] = {}
+        self._running: dict[str, _Running] = {}
         self._errors: dict[str, Errors] = {}
-        self._hopeless: dict[str, FailureReason] = {}
         self._error: BaseException | None = None
         self._not_before: dict[str, float] = {}
         self._priorities: dict[str, int] = {}
@@ -200,7 +205,6 @@ class Daemon:
         names, keys = {entry.name for entry in entries}, {key.key for key in waiting}
         self._priorities = {name: p for name, p in self._priorities.items() if name in names}
         self._errors = {key: errors for key, errors in self._errors.items() if key in keys}
-        self._hopeless = {key: reason for key, reason in self._hopeless.items() if key in keys}
 
     def _priority_of(self, key: str, nonce: str) -> int:
         """The priority of a request, read once; the default if it cannot be read.
@@ -232,42 +236,38 @@ class Daemon:
     # -- attempts
 
     def _start(self, key: str) -> None:
-        if key in self._hopeless:
-            future = self._builds.submit(give_up, self._context, key, self._hopeless[key])
-        else:
-            attempt = self._attempts[key] = Attempt(self._context, key)
+        verdict = self._errors.get(key, Errors()).verdict
+        if verdict is None:
+            attempt = Attempt(self._context, key)
             future = self._builds.submit(attempt.run)
-        self._running[key] = future
+        else:
+            attempt = None
+            future = self._builds.submit(give_up, self._context, key, verdict)
+        self._running[key] = _Running(future, attempt)
         future.add_done_callback(lambda _: self._signals.put(None))
 
     def _reap(self) -> None:
-        for key, future in list(self._running.items()):
+        for key, (future, attempt) in list(self._running.items()):
             if not future.done():
                 continue
             del self._running[key]
-            attempt = self._attempts.pop(key, None)
             error = future.exception()
             if error is not None:
-                self._pause_after(key, error, attempt)
+                self._pause_after(key, error, attempt.finished_parts if attempt else 0)
                 continue
             outcome = future.result()
             log.debug("%s: %s", key, outcome.value)
             self.outcomes = [*self.outcomes[-99:], outcome]
             if outcome is not Outcome.HELD:
                 self._errors.pop(key, None)
-                self._hopeless.pop(key, None)
             else:
                 self._not_before[key] = time.monotonic() + HELD_PAUSE_S
 
-    def _pause_after(self, key: str, error: BaseException, attempt: Attempt | None) -> None:
+    def _pause_after(self, key: str, error: BaseException, parts: int) -> None:
         """After an attempt that raised: a pause, and if nothing is left to try, giving up."""
         self._error = error
-        parts = attempt.finished_parts if attempt else 0
-        errors = self._errors[key] = self._errors.get(key, Errors()).after(parts)
-        reason = errors.verdict(error)
-        if reason is not None:
-            self._hopeless[key] = reason
-        pause_s = 0.0 if reason is not None and attempt else errors.pause_s
+        errors = self._errors[key] = self._errors.get(key, Errors()).after(error, parts)
+        pause_s = errors.pause_s
         self._not_before[key] = time.monotonic() + pause_s
         known = isinstance(error, DscacheError)
         log.error(
@@ -286,7 +286,7 @@ class Daemon:
             self._upkeep.shutdown(wait=False, cancel_futures=True)
             self._watch.stop()
             deadline = time.monotonic() + STOP_S
-            for future in self._running.values():
+            for future, _ in self._running.values():
                 _await(future, deadline - time.monotonic())
             # Last: an attempt that can no longer send a part would not release its claim.
             self._uploads.shutdown(wait=False, cancel_futures=True)

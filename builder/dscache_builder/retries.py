@@ -20,38 +20,47 @@ MAX_UNREACHABLE = 10  # the store responds to other requests meanwhile, so it is
 
 @dataclass(frozen=True)
 class Errors:
-    """The errors of one key in a row: how many, and the most parts an attempt had finished."""
+    """The errors of one key in a row.
+
+    Attributes:
+        count: how many.
+        parts: the most parts that an attempt had finished.
+        verdict: the failure to answer with, once nothing is left to try.
+        pause_s: seconds until the next attempt, or until the answer.
+    """
 
     count: int = 0
     parts: int = 0
+    verdict: FailureReason | None = None
+    pause_s: float = 0.0
 
-    def after(self, parts: int) -> Errors:
-        """One more error, in an attempt with `parts` finished parts.
+    def after(self, error: BaseException, parts: int) -> Errors:
+        """One more error, in an attempt with `parts` finished parts, or in giving up.
 
         Only more parts than ever before are progress: a plain handler starts again each time.
         """
-        return Errors(1, parts) if parts > self.parts else Errors(self.count + 1, self.parts)
+        count = 1 if parts > self.parts else self.count + 1
+        verdict = _verdict(error, count)
+        gives_up = verdict is not None and self.verdict is None
+        pause_s = 0.0 if gives_up else ERROR_PAUSES_S[min(count, len(ERROR_PAUSES_S)) - 1]
+        return Errors(count, max(parts, self.parts), verdict or self.verdict, pause_s)
 
-    @property
-    def pause_s(self) -> float:
-        """Seconds until the next attempt."""
-        return ERROR_PAUSES_S[min(self.count, len(ERROR_PAUSES_S)) - 1]
 
-    def verdict(self, error: BaseException) -> FailureReason | None:
-        """The failure to answer with if nothing is left to try, or None to try again.
+def _verdict(error: BaseException, count: int) -> FailureReason | None:
+    """The failure to answer with after so many errors, or None to try again.
 
-        What an object says does not change by reading it again, so that fails at once.
-        """
-        if self.count < _limit(error):
-            return None
-        kind: FailureKind = "store" if isinstance(error, StoreError) else "builder"
-        detail = str(error) or type(error).__name__
-        tries = f" ({self.count} attempts in a row)" if self.count > 1 else ""
-        return FailureReason(
-            kind,
-            f"the builder cannot get past this: {detail}{tries}; its log has the details "
-            "(`journalctl -u dscache-builder`); request it again with --retry once that is mended",
-        )
+    What an object says does not change by reading it again, so that fails at once.
+    """
+    if count < _limit(error):
+        return None
+    kind: FailureKind = "store" if isinstance(error, StoreError) else "builder"
+    detail = str(error) or type(error).__name__
+    tries = f" ({count} attempts in a row)" if count > 1 else ""
+    return FailureReason(
+        kind,
+        f"the builder cannot get past this: {detail}{tries}; its log has the details "
+        "(`journalctl -u dscache-builder`); request it again with --retry once that is mended",
+    )
 
 
 def _limit(error: BaseException) -> int:

@@ -12,7 +12,7 @@ import click
 
 from .. import __version__
 from ..errors import EXIT_INTERRUPTED, BuildFailed, DscacheError
-from ..terminal import redacted, show_any_text
+from ..terminal import show_any_text, unexpected
 from .common import echo
 
 # command: its module
@@ -36,8 +36,6 @@ COMMANDS = {
     "trust": "trust",
     "admin": "admin",
 }
-
-MAX_MESSAGE = 300  # characters
 
 EPILOG = (
     "Exit codes: 0 success, 1 unexpected error, 2 usage or configuration, 3 build failed, "
@@ -112,12 +110,8 @@ def exit_unexpected(error: Exception) -> NoReturn:
     import logging  # not at the top: a cached dataset is handed out without it
 
     logging.getLogger("dscache").debug("unexpected error", exc_info=error)
-    first_line = str(error).partition("\n")[0][:MAX_MESSAGE]
-    echo(
-        f"dscache: unexpected error: {type(error).__name__}: {redacted(first_line)} "
-        "(-v shows where it happened; please report it)",
-        err=True,
-    )
+    hint = "-v shows where it happened; please report it"
+    echo(f"dscache: {unexpected(error)} ({hint})", err=True)
     sys.exit(1)
 
 

@@ -265,7 +265,6 @@ def test_whoever_waits_is_told_what_no_attempt_gets_past(
     assert len(opened) == tries
     assert pauses[: tries - 1] == [1, 5, 15, *[60] * 6][: tries - 1]
     assert daemon._errors == {}
-    assert daemon._hopeless == {}
 
 
 def test_errors_are_counted_from_the_last_progress(

@@ -12,16 +12,16 @@ import os
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 PACKAGES = ("dscache", "dscache_builder", "dscache_sdk", "dataset_handlers")
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def unmeasured() -> dict[str, str]:
-    """This environment without what starts coverage, for tests of what is imported and how soon."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
+def unmeasured(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """An environment without what starts coverage, for tests of what is imported and how soon."""
+    return {name: value for name, value in environ.items() if not name.startswith("COVERAGE_")}
 
 
 def figures() -> Iterator[str]:

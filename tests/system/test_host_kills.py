@@ -11,7 +11,9 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -30,6 +32,14 @@ Troubles = Callable[..., HostClient]
 HOSTS = ["guard", "server", "group"]
 SINGLE = {"batch_size": 1}
 ESTIMATED = {"batch_size": None}  # planning makes the first samples
+
+
+class AtWork(NamedTuple):
+    """A plain handler within its run: its host, the events of the build, its folder of flags."""
+
+    host: HostClient
+    events: Iterator[Event]
+    flags: Path
 
 
 def kill(victim: str) -> None:
@@ -360,51 +370,54 @@ def test_planning_gets_over_a_sample_that_kills_twice(troubles: Troubles) -> Non
 # Plain handlers.
 
 
+@pytest.fixture
+def at_work(
+    pythons: Callable[[str], Path], request_for: Callable[..., HostRequest], tmp_path: Path
+) -> Iterator[Callable[[str], AtWork]]:
+    """Start a plain handler, and wait until it waits within its run: `at_work("waiting")`."""
+    with ExitStack() as hosts:
+
+        def start(name: str) -> AtWork:
+            flags, raw = tmp_path / "flags", tmp_path / "raw"
+            raw.mkdir()
+            hold(flags)
+            request = request_for(name, raw, config={"flags": str(flags)})
+            host = hosts.enter_context(
+                HostClient(pythons("plain-numbers"), request, heartbeat=idle)
+            )
+            host.describe()
+            assert host.plan().shards == []
+            events = host.build([], lambda: True)
+            while not (flags / "at").exists():
+                assert not isinstance(next(events), ShardBuilt)
+            return AtWork(host, events, flags)
+
+        yield start
+
+
 @pytest.mark.parametrize("victim", [*HOSTS, "worker"])
 def test_a_plain_handler_runs_again_from_its_start(
-    pythons: Callable[[str], Path],
-    request_for: Callable[..., HostRequest],
-    tmp_path: Path,
-    victim: str,
+    at_work: Callable[[str], AtWork], victim: str
 ) -> None:
-    flags, raw = tmp_path / "flags", tmp_path / "raw"
-    raw.mkdir()
-    hold(flags)
-    request = request_for("waiting", raw, config={"flags": str(flags)})
-    with HostClient(pythons("plain-numbers"), request, heartbeat=idle) as host:
-        host.describe()
-        plan = host.plan()
-        events = host.build([], lambda: True)
-        while not (flags / "at").exists():
-            next(events)
-        if victim == "worker":
-            os.kill(int((flags / "at").read_text()), signal.SIGKILL)
-        else:
-            kill(victim)
-        release(flags)
-        shards = shards_in(events)
-        assert [(s.index, s.name, s.records) for s in shards] == [
-            (0, "waiting-train.tfrecord-00000-of-00001", 3),
-            (1, "waiting-val.tfrecord-00000-of-00001", 3),
-        ]
-        assert plan.shards == []
-        assert "number" in host.features()["featuresDict"]["features"]
+    host, events, flags = at_work("waiting")
+    if victim == "worker":
+        os.kill(int((flags / "at").read_text()), signal.SIGKILL)
+    else:
+        kill(victim)
+    release(flags)
+    shards = shards_in(events)
+    assert [(s.index, s.name, s.records) for s in shards] == [
+        (0, "waiting-train.tfrecord-00000-of-00001", 3),
+        (1, "waiting-val.tfrecord-00000-of-00001", 3),
+    ]
+    assert "number" in host.features()["featuresDict"]["features"]
 
 
 def test_files_of_two_runs_of_a_plain_handler_are_not_mixed(
-    pythons: Callable[[str], Path], request_for: Callable[..., HostRequest], tmp_path: Path
+    at_work: Callable[[str], AtWork],
 ) -> None:
     """The first run is killed after its first file, and would have had more records."""
-    flags, raw = tmp_path / "flags", tmp_path / "raw"
-    raw.mkdir()
-    hold(flags)
-    request = request_for("halfway", raw, config={"flags": str(flags)})
-    with HostClient(pythons("plain-numbers"), request, heartbeat=idle) as host:
-        host.describe()
-        host.plan()
-        events = host.build([], lambda: True)
-        while not (flags / "at").exists():
-            assert not isinstance(next(events), ShardBuilt)
-        kill("server")
-        release(flags)
-        assert [shard.records for shard in shards_in(events)] == [3, 3]
+    _, events, flags = at_work("halfway")
+    kill("server")
+    release(flags)
+    assert [shard.records for shard in shards_in(events)] == [3, 3]

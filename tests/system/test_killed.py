@@ -8,9 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 import dscache as package
+from dscache.client import Client
 from dscache.config import Config
 from dscache.protocol import layout, manifests
 from dscache.protocol.manifests import Checkpoint
@@ -20,6 +22,7 @@ from support.counting import loads
 from support.running import Builder, dscache, start_dscache, wait_until, write_spec
 
 NewBuilder = Callable[..., Builder]
+SOON_S = 15.0  # until a claim expires that would be held for longer
 PART = 6 << 20  # bytes of noise in a sample: more than a part needs, so every shard is a part
 
 
@@ -50,12 +53,13 @@ def test_killed_before_every_request_to_the_store(
     new_builder: NewBuilder, client_config: Config, store: Store, tmp_path: Path
 ) -> None:
     """A builder that dies before its n-th request, for every n there is; then a whole one."""
+    client = Client(client_config)
     options: dict[str, Any] = {"batch_size": 2, "limit": 1000}
     undisturbed: dict[str, bytes] = {}
     killed = 0
     for n in range(3, 60):
         cfg = write_spec(tmp_path / f"{n}.json", "counting", padding=n, **options)
-        assert dscache(client_config, "request", str(cfg)).code == 0
+        client.request(cfg)
         builder = new_builder().start("--once", crash_before=n)
         code = builder.wait()
         if code == 0:
@@ -64,13 +68,11 @@ def test_killed_before_every_request_to_the_store(
         killed += 1
         again = new_builder().start("--once")
         assert again.wait() == 0, again.text()
-        ran = dscache(client_config, "get", "--no-build", str(cfg))
-        assert ran.code == 0, ran.err
-        path = Path(ran.out.strip())
-        numbers = sorted(int(example["number"]) for example in package.Dataset(path))
+        dataset = client.get(cfg, build=False)
+        numbers = sorted(int(example["number"]) for example in dataset)
         assert numbers == list(range(6))
         assert not list(store.entries(layout.REQUESTS))
-        undisturbed[path.name] = (path / "features.json").read_bytes()
+        undisturbed[dataset.path.name] = (dataset.path / "features.json").read_bytes()
     else:
         raise AssertionError("it never ran to its end")
     assert killed > 15
@@ -148,6 +150,8 @@ def test_another_builder_takes_over_an_expired_claim_only(
     held = checkpoint(store, key)
     assert held is not None
     assert held.owner
+    held = msgspec.structs.replace(held, expires_at=store.now() + SOON_S)
+    store.put(layout.claim(key), manifests.encode(held))
     second = new_builder("second").start()
     wait_until(lambda: "listening" in second.text(), "second builder up")
     client = start_dscache(client_config, "get", str(small))

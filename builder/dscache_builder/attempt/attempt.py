@@ -292,12 +292,8 @@ class Attempt:
 
     def _fail(self, outstanding: RequestSet, reason: FailureReason) -> Outcome:
         """Write failures for the nonces of this attempt only, then delete their requests."""
-        log.error("%s: %s: %s", self.key, reason.kind, reason.message)
         self.claim.write()
-        requests.put_failures(
-            self.store, self.key, outstanding.nonces, reason, builder=self.context.builder
-        )
-        requests.delete(self.store, self.key, outstanding.nonces, outstanding.cancels)
+        requests.fail(self.store, self.key, outstanding, reason, builder=self.context.builder)
         self.report.done()
         self.claim.release(keep=True)
         return Outcome.FAILED

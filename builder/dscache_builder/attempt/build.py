@@ -6,23 +6,17 @@ Only the build's own thread writes the checkpoint; uploads run in an executor.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass, field
 
-import blake3
-
 from dscache.errors import NoSuchUpload
 from dscache.protocol import layout
 from dscache.protocol.manifests import BadSample, Member, PartRecord, Seal, ShardRecord, Timings
-from dscache.spec import Spec
 from dscache.store.objects import Objects, multipart_etag
 from dscache.store.upload import body_size
-from dscache_sdk import tfds
 
 from ..engine import Heartbeat, Session
 from ..failure import HandlerFailure, RawDataChanged
@@ -37,12 +31,11 @@ from .parts import (
     FilledPart,
     FinishedShard,
     Packer,
-    append_member,
     keep_prefix,
-    member_table,
     part_bytes,
 )
 from .publish import UPLOAD_METADATA
+from .tail import end_of_zip
 
 log = logging.getLogger("dscache_builder")
 
@@ -104,7 +97,8 @@ class Build:
         built = self._build(plan, kept)
         _check_all_built(plan, len(kept) + len(built))
         self._check_raw_data(plan)
-        members, tail = self._tail([*kept, *built])
+        spec, features = self.session.resolved, self.session.features()
+        members, tail = end_of_zip(spec, features, [*kept, *built])
         self._upload_last(tail)
         bad = [bad for shard in (*kept, *built) for bad in shard.bad_samples]
         timings = Timings(
@@ -305,28 +299,7 @@ class Build:
                 self._pump()
             yield
 
-    # -- the end of the zip
-
-    def _tail(self, shards: list[ShardRecord]) -> tuple[list[Member], bytes]:
-        """The member table, and the bytes after the last shard: TFDS files, central directory."""
-        members = member_table(shards)
-        tail = b""
-        for name, body in self._tfds_files(shards):
-            crc32, digest = zlib.crc32(body), blake3.blake3(body).hexdigest()
-            append_member(members, name, len(body), crc32, digest)
-            tail += zip_writer.local_header(name, len(body), crc32) + body
-        return members, tail + zip_writer.central_directory(members)
-
-    def _tfds_files(self, shards: list[ShardRecord]) -> list[tuple[str, bytes]]:
-        splits: dict[str, tuple[list[int], int]] = {}
-        for shard in shards:
-            counts, size = splits.get(shard.split, ([], 0))
-            counts.append(shard.records)  # in place: there may be a hundred thousand shards
-            splits[shard.split] = (counts, size + shard.size)
-        spec: Spec = self.session.resolved
-        info = tfds.dataset_info_json(spec.dataset_name, spec.handler_version, splits)
-        features = json.dumps(self.session.features(), indent=1, sort_keys=True).encode()
-        return [("dataset_info.json", info), ("features.json", features)]
+    # -- the seal
 
     def _write_seal(
         self,

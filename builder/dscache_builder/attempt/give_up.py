@@ -31,15 +31,16 @@ def give_up(context: AttemptContext, key: str, reason: FailureReason) -> Outcome
         claim = None
     listed = requests.list_requests(store, key)
     ready = _readable_ready(context, key)
+    is_answered = isinstance(ready, (Live, Alias))
     if isinstance(ready, Alias):
         requests.forward(store, key, listed, ready.spec)
-    if not isinstance(ready, (Live, Alias)):
-        log.error("%s: %s: %s", key, reason.kind, reason.message)
-        requests.put_failures(store, key, listed.nonces, reason, builder=context.builder)
-    requests.delete(store, key, listed.nonces, listed.cancels)
+    if is_answered:
+        requests.delete(store, key, listed.nonces, listed.cancels)
+    else:
+        requests.fail(store, key, listed, reason, builder=context.builder)
     if claim is not None:
         claim.release(keep=True)
-    return Outcome.ANSWERED if isinstance(ready, (Live, Alias)) else Outcome.FAILED
+    return Outcome.ANSWERED if is_answered else Outcome.FAILED
 
 
 def _readable_ready(context: AttemptContext, key: str) -> Ready | None:

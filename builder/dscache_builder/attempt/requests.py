@@ -6,6 +6,7 @@ under which the same nonce was requested, or a failure with its nonce.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from dscache.spec import Spec
 from dscache.store.objects import Objects
 
 from ..foreign import LOG_BYTES, MESSAGE_BYTES, SAMPLE_BYTES, TRACEBACK_BYTES, fit
+
+log = logging.getLogger("dscache_builder")
 
 LOG_TAIL_CHARS = 16_000
 
@@ -91,6 +94,15 @@ def put_failures(
             store.put(layout.failed(key, nonce), manifests.encode(failure), if_none_match=True)
         except PreconditionFailed:
             continue
+
+
+def fail(
+    store: Objects, key: str, listed: RequestSet, reason: FailureReason, *, builder: str
+) -> None:
+    """Answer these requests with a failure: first the failures, then the requests are deleted."""
+    log.error("%s: %s: %s", key, reason.kind, reason.message)
+    put_failures(store, key, listed.nonces, reason, builder=builder)
+    delete(store, key, listed.nonces, listed.cancels)
 
 
 def forward(store: Objects, key: str, listed: RequestSet, resolved: Spec) -> None:
