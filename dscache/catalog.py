@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -17,8 +16,9 @@ from .protocol.manifests import Alias, Failure, Live, Progress, Ready, Retired
 from .protocol.state import State, state_of
 from .spec import Spec, split_key
 from .store.objects import Objects
+from .terminal import logger
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 READERS = 16
 

@@ -197,8 +197,8 @@ class Cache:
 
         `force` ignores a pin and readers, whose open files stay readable.
 
-        Raises NotCached; UsageError while the dataset is pinned, read, downloaded or removed, and if
-        it is a link that dscache did not make.
+        Raises NotCached; UsageError while the dataset is pinned, read, downloaded or removed, and
+        if it is a link that dscache did not make.
         """
         path = self._home.existing_folder(key)
         name = path.name

@@ -24,9 +24,10 @@ from ..errors import UsageError
 from ..files import remove, size_of, sync
 from ..folder import filesystems, locks
 from ..folder.contents import LEFTOVER_SUFFIXES, MANIFEST, PARTIAL, TEMPORARY_SUFFIX
+from ..terminal import logger
 from ..units import format_bytes
 
-_log = logging.getLogger(__name__)
+_log = logger(__name__)
 
 # Entered while existing files are removed; raises UsageError while a process reads them.
 WithoutReaders = Callable[[], AbstractContextManager[object]]

@@ -68,8 +68,8 @@ def folder_has(folder: Path, selection: Selection) -> bool:
     """Whether a folder, which has the name of a key, has what is wanted of that dataset, in files
     of the right size.
 
-    Raises IntegrityError when its description is damaged or another dataset's, UsageError for a split or shard that the
-    dataset does not have.
+    Raises IntegrityError when its description is damaged or another dataset's, UsageError for a
+    split or shard that the dataset does not have.
     """
     if not usable(folder):
         return False

@@ -7,7 +7,6 @@ the object; it harms nobody who does not depend on it.
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterator
 
@@ -16,6 +15,7 @@ import msgspec
 from ..errors import IntegrityError, SpecError
 from ..spec import Spec, from_members
 from ..store.objects import Object, Objects
+from ..terminal import logger
 from . import layout, manifests
 from .manifests import (
     MAX_BYTES,
@@ -32,7 +32,7 @@ from .manifests import (
     Request,
 )
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 MAX_ALIASES = 4
 _ETAG = re.compile(r"[!-~]{1,256}")

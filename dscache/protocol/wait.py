@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import enum
-import logging
 import math
 import queue
 import random
@@ -26,12 +25,13 @@ from ..errors import IntegrityError, StoreUnreachable, UsageError, WaitTimeout
 from ..spec import Spec, split_key
 from ..store.notifications import Connected, Created, Lost, Signal
 from ..store.objects import Objects
+from ..terminal import logger
 from . import layout, manifests, registers
 from .manifests import Alias, Failure, Live, Progress, Request
 from .markers import MAX_ALIASES, read_failure, read_progress, read_ready
 from .priority import DEFAULT_PRIORITY
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 RECHECK_S = (15.0, 60.0)  # with notifications: bounds of the jittered interval
 RECHECK_BLIND_S = (1.0, 5.0)  # without: the first interval, and the one it grows to

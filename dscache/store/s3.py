@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import email.utils
-import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from urllib.parse import unquote_plus
 
 from ..config import Config
 from ..errors import NoSuchUpload, PreconditionFailed, StoreError
+from ..terminal import logger
 from . import s3errors, upload
 from .forks import PerProcess
 from .objects import GET_LIMIT_BYTES, Head, ListedObject, Object, Part
@@ -24,7 +24,7 @@ from .upload import BodyPiece
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 PRESIGN_MAX_S = 7 * 86400
 PART_URL_S = 3600

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from dscache.protocol.manifests import BadSample, Member, PartRecord, Seal, Shar
 from dscache.spec import Spec
 from dscache.store.objects import Objects, multipart_etag
 from dscache.store.upload import body_size
+from dscache.terminal import logger
 from dscache_sdk import tfds
 
 from ..engine import Heartbeat, Session
@@ -42,7 +42,7 @@ from .parts import (
 )
 from .publish import UPLOAD_METADATA
 
-log = logging.getLogger("dscache_builder")
+log = logger("dscache_builder")
 
 UPLOADS_IN_FLIGHT = 2
 MD5_HEX_CHARS = 32
