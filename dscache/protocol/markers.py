@@ -39,15 +39,20 @@ _ETAG = re.compile(r"[!-~]{1,256}")
 _SPLIT = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.+-]{0,99}")
 
 
-def read_ready(store: Objects, key: str) -> Ready | None:
-    """Return the ready marker of a key, or None if there is none. Raises IntegrityError."""
-    return read_ready_register(store, key)[0]
+def read_ready(store: Objects, key: str, limit_bytes: int = MAX_BYTES[Ready]) -> Ready | None:
+    """Return the ready marker of a key, or None if there is none.
+
+    Raises IntegrityError; ObjectTooLarge for one of more than `limit_bytes`.
+    """
+    return read_ready_register(store, key, limit_bytes)[0]
 
 
-def read_ready_register(store: Objects, key: str) -> tuple[Ready | None, str | None]:
+def read_ready_register(
+    store: Objects, key: str, limit_bytes: int = MAX_BYTES[Ready]
+) -> tuple[Ready | None, str | None]:
     """Return the ready marker of a key with its etag. Raises IntegrityError."""
     name = layout.ready(key)
-    stored = _get(store, name, Ready)
+    stored = store.get(name, limit_bytes=limit_bytes)
     if stored is None:
         return None, None
     ready = manifests.decode_ready(stored.body, where=name)

@@ -44,7 +44,7 @@ CLIENT_ROOMS = {
     "reference": {"canonical", "errors", "spec"},
     "trust": {"errors", "files"},
     "config": {"errors", "files", "trust", "units"},
-    "store": {"config", "errors", "units"},
+    "store": {"config", "errors", "terminal", "units"},
     "protocol": {*FOUNDATION, "store"},
     "folder": {*FOUNDATION, "protocol"},
     "download": {*FOUNDATION, "store", "protocol", "folder"},
