@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -11,16 +11,19 @@ from typing import Any
 
 import msgspec
 
-from .errors import IntegrityError
+from .errors import IntegrityError, ObjectTooLarge
 from .protocol import layout, markers
 from .protocol.manifests import Alias, Failure, Live, Progress, Ready, Retired
 from .protocol.state import State, state_of
 from .spec import Spec, split_key
 from .store.objects import Objects
+from .terminal import logger
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 READERS = 16
+_reads_large = threading.Lock()
+LARGE_BYTES = 1 << 20  # ready markers above it are read one at a time, so that they fit in memory
 
 
 @dataclass(frozen=True)
@@ -31,13 +34,13 @@ class Status:
     key: str
     state: State
     ready: Ready | None
+    dataset: dict[str, Any] | None
     failure: Failure | None
     progress: Progress | None
     requests: int
 
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON form, whose names are stable."""
-        live = self.ready if isinstance(self.ready, Live) else None
         return {
             "key": self.key,
             "asked": self.asked,
@@ -45,7 +48,7 @@ class Status:
             "requests": self.requests,
             "progress": msgspec.to_builtins(self.progress) if self.progress else None,
             "failure": msgspec.to_builtins(self.failure) if self.failure else None,
-            "dataset": summary(live) if live else None,
+            "dataset": self.dataset,
         }
 
 
@@ -70,11 +73,16 @@ def summary(live: Live) -> dict[str, Any]:
 
 def status(store: Objects, key: str) -> Status:
     """Return the status of a key, following aliases. Sends about ten requests at most."""
-    asked, ready = key, markers.read_ready(store, key)
+    return _status(store, key, whole=True)
+
+
+def _status(store: Objects, key: str, *, whole: bool) -> Status:
+    asked, (ready, dataset) = key, _read_ready(store, key, whole=whole)
     for _ in range(markers.MAX_ALIASES):
         if not isinstance(ready, Alias):
             break
-        key, ready = ready.key, markers.read_ready(store, ready.key)
+        key = ready.key
+        ready, dataset = _read_ready(store, key, whole=whole)
     requests = [
         request
         for entry in store.entries(layout.requests_of(key))
@@ -83,7 +91,7 @@ def status(store: Objects, key: str) -> Status:
     failure = None if isinstance(ready, Live) else newest_failure(store, key, ready)
     progress = markers.read_progress(store, key) if requests else None
     state = state_of(ready, [failure] if failure else [], requests, progress, store.now())
-    return Status(asked, key, state, ready, failure, progress, requests=len(requests))
+    return Status(asked, key, state, ready, dataset, failure, progress, requests=len(requests))
 
 
 def newest_failure(store: Objects, key: str, ready: Ready | None) -> Failure | None:
@@ -117,21 +125,23 @@ def live_keys(store: Objects, name: str | None = None) -> list[str]:
     return sorted(zips & built_at.keys(), key=lambda key: (-built_at[key], key))
 
 
-def live_datasets(store: Objects, keys: Sequence[str], limit: int | None = None) -> list[Live]:
-    """Return the ready markers of the first `limit` of these keys that are live, newest first.
+def live_datasets(
+    store: Objects, keys: Sequence[str], limit: int | None = None
+) -> list[dict[str, Any]]:
+    """Return the summaries of the first `limit` of these keys that are live, newest first.
 
     Sends one request for each key, in batches, until there are enough.
     """
-    live: list[Live] = []
+    live: list[dict[str, Any]] = []
     wanted = len(keys) if limit is None else limit
     begin = 0
     with ThreadPoolExecutor(READERS) as pool:
         while begin < len(keys) and len(live) < wanted:
             batch = keys[begin : begin + max(wanted - len(live), READERS)]
-            markers_read = pool.map(lambda key: _read_ready(store, key), batch)
-            live += [marker for marker in markers_read if isinstance(marker, Live)]
+            read = pool.map(lambda key: _summary_of_readable(store, key), batch)
+            live += [dataset for dataset in read if dataset is not None]
             begin += len(batch)
-    return sorted(live[:wanted], key=lambda marker: -marker.timings.finished_at)
+    return sorted(live[:wanted], key=lambda dataset: -dataset["built_at"])
 
 
 def raw_revisions(store: Objects, names: Iterable[str]) -> dict[str, str]:
@@ -144,14 +154,17 @@ def raw_revisions(store: Objects, names: Iterable[str]) -> dict[str, str]:
     return revisions
 
 
-def raw_changed(live: Live, revisions: Mapping[str, str]) -> bool | None:
-    """Whether the raw data has changed since the dataset was built; None if unknown."""
-    current = revisions.get(live.spec.dataset_name)
-    return None if not (current and live.raw_revision) else current != live.raw_revision
+def raw_changed(dataset: Mapping[str, Any], revisions: Mapping[str, str]) -> bool | None:
+    """Whether the raw data has changed since the dataset (a summary) was built; None if unknown."""
+    current, built_from = revisions.get(dataset["dataset_name"]), dataset["raw_revision"]
+    return None if not (current and built_from) else current != built_from
 
 
 def outstanding(store: Objects, name: str | None = None) -> list[Status]:
-    """Return the status of all keys (with that dataset_name) that have outstanding requests."""
+    """Return the status of all keys (with that dataset_name) that have outstanding requests.
+
+    The ready markers are without their tables, of which a list shows nothing.
+    """
     entries = store.entries(f"{layout.REQUESTS}{name}_" if name else layout.REQUESTS)
     keys = {request.key for e in entries if (request := layout.parse_request(e.name))}
     with ThreadPoolExecutor(READERS) as pool:
@@ -162,7 +175,7 @@ def outstanding(store: Objects, name: str | None = None) -> list[Status]:
 def _status_of_readable(store: Objects, key: str) -> Status | None:
     """The status of a key, or None if its markers are damaged: a list is about the others, too."""
     try:
-        return status(store, key)
+        return _status(store, key, whole=False)
     except IntegrityError as error:
         log.warning("%s", error)
         return None
@@ -183,12 +196,33 @@ def spec_of_key(store: Objects, key: str) -> Spec | None:
     return None
 
 
-def _read_ready(store: Objects, key: str) -> Ready | None:
-    """Return a ready marker, or None for one that is damaged or of a newer dscache.
+def _summary_of_readable(store: Objects, key: str) -> dict[str, Any] | None:
+    """The summary of a live dataset; None for a marker that is damaged or of a newer dscache.
 
     `dscache show` reports the error.
     """
     try:
-        return markers.read_ready(store, key)
+        return _read_ready(store, key, whole=False)[1]
     except IntegrityError:
         return None
+
+
+def _read_ready(
+    store: Objects, key: str, *, whole: bool
+) -> tuple[Ready | None, dict[str, Any] | None]:
+    """Return a ready marker, without its tables unless `whole`, and the summary of a live dataset.
+
+    Raises IntegrityError.
+    """
+    try:
+        return _summarized(markers.read_ready(store, key, LARGE_BYTES), whole=whole)
+    except ObjectTooLarge:
+        with _reads_large:
+            return _summarized(markers.read_ready(store, key), whole=whole)
+
+
+def _summarized(ready: Ready | None, *, whole: bool) -> tuple[Ready | None, dict[str, Any] | None]:
+    if not isinstance(ready, Live):
+        return ready, None
+    bare = msgspec.structs.replace(ready, members=[], features={}, bad_samples=[])
+    return ready if whole else bare, summary(ready)

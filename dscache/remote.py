@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import getpass
-import logging
 import secrets
 import socket
 import threading
@@ -36,11 +35,12 @@ from .reference import is_topic, named_key, spec_of
 from .spec import Spec, split_key
 from .store.s3 import Store
 from .store.signed_http import deadline_in
+from .terminal import logger
 
 if TYPE_CHECKING:
     from .reference import DatasetReference
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,10 @@ import io
 import os
 import re
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import logging
 
 # Control characters but line feed and tab, what turns the direction of text around, and halves of
 # surrogate pairs, which are no text and cannot be printed.
@@ -70,3 +74,25 @@ def print_path(path: str | os.PathLike[str]) -> None:
     sys.stdout.flush()
     sys.stdout.buffer.write(os.fsencode(path) + b"\n")
     sys.stdout.buffer.flush()
+
+
+def logger(name: str) -> logging.Logger:
+    """Return the logger of that name; its messages and tracebacks are made printable.
+
+    That is done to the record, since handlers differ: those of the commands, those of a program
+    that uses the library, and, if it sets none up, the one that prints warnings all the same.
+    """
+    import logging  # a cache hit imports this module, and logs nothing
+
+    found = logging.getLogger(name)
+    found.addFilter(_make_printable)
+    return found
+
+
+def _make_printable(record: logging.LogRecord) -> bool:
+    import logging
+
+    record.msg, record.args = printable(record.getMessage()), None
+    if record.exc_info:
+        record.exc_text = printable(logging.Formatter().formatException(record.exc_info))
+    return True

@@ -15,12 +15,12 @@ import click
 
 from dscache.errors import EXIT_INTERRUPTED, DscacheError
 from dscache.logformat import SafeFormatter
-from dscache.terminal import printable, show_any_text, unexpected
+from dscache.terminal import logger, printable, show_any_text, unexpected
 
 from . import __version__
 from . import config as configuration
 
-log = logging.getLogger("dscache_builder")
+log = logger("dscache_builder")
 
 EPILOG = (
     "Exit codes: 0 ok, 2 configuration, 3 a build failed (--once), 6 access denied, 7 no store, "

@@ -177,7 +177,8 @@ def _check_source(where: str, name: str, source: DatasetSource) -> None:
             f"{where}: max_bad_samples: {source.max_bad_samples} is neither a number of samples "
             "(such as 10) nor a fraction of them (such as 0.01)"
         )
-    _check_range(f"{where}: memory_bytes", source.memory_bytes or 1, 1, MAX_NUMBER)
+    if source.memory_bytes is not None:
+        _check_range(f"{where}: memory_bytes", source.memory_bytes, 1, MAX_NUMBER)
     _check_range(f"{where}: sample_seconds", source.sample_seconds or 1, 0, MAX_NUMBER)
     if _PASSWORD.search(source.source):
         raise ConfigError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import queue
 import random
 import secrets
@@ -20,6 +19,7 @@ from dscache.protocol.selftest import check_conditional_create
 from dscache.store.notifications import Connected, Listener, Lost, Signal, Unsupported
 from dscache.store.objects import ListedObject
 from dscache.store.s3 import Store
+from dscache.terminal import logger
 
 from . import reconcile
 from .attempt.attempt import Attempt
@@ -33,7 +33,7 @@ from .raw_watch import RawWatch
 from .reconcile import WaitingKey
 from .retries import ERROR_PAUSES_S, Errors
 
-log = logging.getLogger("dscache_builder")
+log = logger("dscache_builder")
 
 POLL_S = (1.0, 5.0)
 HELD_PAUSE_S = 5.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,6 +14,7 @@ from dscache.protocol import layout, manifests, markers, registers
 from dscache.protocol.manifests import HandlerVersion, Lock
 from dscache.spec import Spec
 from dscache.store.objects import Objects
+from dscache.terminal import logger
 
 from .config import BuilderConfig, DatasetSource
 from .engine import Heartbeat, Session
@@ -25,7 +25,7 @@ from .hosting.client import HostClient
 from .hosting.messages import Event, HostRequest, PlanSummary
 from .scratch import end_of_file, scratch_folder
 
-log = logging.getLogger("dscache_builder")
+log = logger("dscache_builder")
 
 LOG_TAIL_BYTES = 64 << 10
 

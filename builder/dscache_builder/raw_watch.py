@@ -6,7 +6,6 @@ an older revision.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -28,10 +27,11 @@ from dscache.errors import DscacheError
 from dscache.protocol import layout, manifests, markers
 from dscache.protocol.manifests import RawRevision
 from dscache.store.objects import Objects
+from dscache.terminal import logger
 
 from .hosting.host.raw_revision import survey
 
-log = logging.getLogger("dscache_builder")
+log = logger("dscache_builder")
 
 SETTLE_S = 5.0
 CHANGES = [FileCreatedEvent, FileDeletedEvent, FileMovedEvent, FileClosedEvent]  # not: opened, read

@@ -30,10 +30,11 @@ class Damage(NamedTuple):
 
 
 def find_damage(folder: Path) -> list[Damage]:
-    """Read every file of a dataset and return the damaged ones, in the ready marker's order.
+    """Read every file of a dataset, whose folder has the name of its key, and return the damaged
+    ones in the ready marker's order.
 
-    If manifest.json or partial.json is damaged, the members cannot be checked, and only that file
-    is returned.
+    If manifest.json or partial.json is damaged, or another dataset's, the members cannot be
+    checked, and only that file is returned.
     """
     try:
         live = contents.read_manifest(folder)
@@ -42,6 +43,8 @@ def find_damage(folder: Path) -> list[Damage]:
         return [Damage(contents.MANIFEST, "missing")]
     except IntegrityError:
         return [Damage(contents.MANIFEST, "damaged")]
+    if live.spec.key != folder.name:
+        return [Damage(contents.MANIFEST, f"describes another dataset, {live.spec.key}")]
     try:
         held = held_names(live, contents.read_contents(folder))
     except IntegrityError:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import IntegrityError, UsageError
 from ..folder import locks
-from ..folder.contents import read_manifest, usable
+from ..folder.contents import is_of, read_manifest, usable
 from ..folder.selection import EVERYTHING, Selection, folder_has
 from .diskerrors import as_dscache_errors
 from .eviction import CachedDataset
@@ -90,7 +90,8 @@ class Cache:
 
     def has(self, key: str) -> bool:
         """Whether the dataset, or a part of it, is cached; does not mark it as used."""
-        return any(usable(home.folder(key)) for home in (self._home, *self._shared))
+        folders = (home.folder(key) for home in (self._home, *self._shared))
+        return any(is_of(folder, folder.name) for folder in folders)
 
     def key(self, key: str) -> str:
         """Return the key that an alias stands for; any other key is returned unchanged."""
@@ -198,9 +199,15 @@ class Cache:
         `force` ignores a pin and readers, whose open files stay readable.
 
         Raises NotCached; UsageError while the dataset is pinned, read, downloaded or removed, and
-        if there are files in its folder that dscache did not put there.
+        if it is a link that dscache did not make or holds files that dscache did not put there.
         """
-        name = self._home.existing_folder(key).name
+        path = self._home.existing_folder(key)
+        name = path.name
+        if path.is_symlink():
+            raise UsageError(
+                f"{path}: is a link that dscache did not make, to {path.resolve()}; delete the "
+                "link, and the folder if nobody needs it any more"
+            )
         if self._home.marks.is_pinned(name) and not force:
             raise UsageError(
                 f"{name} is pinned; run `dscache cache unpin {name}` first, or use --force"
@@ -280,7 +287,7 @@ class Cache:
                 live, without_readers = ready(), partial(self._home.without_readers, path.name)
                 repair(live, path, lambda: url(live), options, without_readers=without_readers)
             elif damages:
-                live = read_manifest(path)
+                live = read_manifest(path, path.name)
                 names = [damage.name for damage in damages]
                 refetch(live, path, names, lambda: url(live), options)
         return damages

@@ -20,13 +20,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from ..canonical import KEY
 from ..errors import NotCached, UsageError
 from ..folder import locks
-from ..folder.contents import MANIFEST, PARTIAL
+from ..folder.contents import MANIFEST, PARTIAL, is_of
 from .eviction import CachedDataset
 from .marks import Marks
 
@@ -157,19 +157,18 @@ class Home:
 
         Raises UsageError, naming the processes, while it is open.
         """
-        path = self.readers_lock(key)
-        lock = locks.try_acquire(path)
-        if lock is None:
-            pids, remedy = locks.holders(path), "wait for it to end"
-            if pids == [os.getpid()]:
-                remedy = "close its Dataset objects (`Dataset.close`)"
-            numbers = ", ".join(map(str, pids))
-            reading = f"process {numbers} reads" if pids else "a process reads"
-            raise UsageError(
-                f"{key}: {reading} the local copy, which must be replaced because it is damaged or "
-                f"the dataset was rebuilt; {remedy}, then get it again"
-            )
-        with lock:
+        with ExitStack() as held:
+            lock = self._exclude_readers(key, held)
+            if lock is not None:
+                pids, remedy = locks.holders(lock), "wait for it to end"
+                if pids == [os.getpid()]:
+                    remedy = "close its Dataset objects (`Dataset.close`)"
+                numbers = ", ".join(map(str, pids))
+                reading = f"process {numbers} reads" if pids else "a process reads"
+                raise UsageError(
+                    f"{key}: {reading} the local copy, which must be replaced because it is "
+                    f"damaged or the dataset was rebuilt; {remedy}, then get it again"
+                )
             yield
 
     def remove(self, key: str, *, force: bool, unless_used_since: float | None) -> int | None:
@@ -186,12 +185,26 @@ class Home:
         change_lock = locks.try_acquire(self._change_lock(key))
         if change_lock is None:
             return None
-        with change_lock:
-            readers_lock = locks.try_acquire(self.readers_lock(key))
-            if readers_lock is None and not force:
+        with change_lock, ExitStack() as held:
+            if self._exclude_readers(key, held) is not None and not force:
                 return None
-            with readers_lock or locks.HeldLock(None):
-                return self._remove(key, unless_used_since)
+            return self._remove(key, unless_used_since)
+
+    def _exclude_readers(self, key: str, held: ExitStack) -> Path | None:
+        """Take the locks that readers share into `held`; return one that a reader has, if any."""
+        taken = None
+        for path in self._reader_locks(key):
+            lock = locks.try_acquire(path)
+            if lock is None:
+                taken = path
+            else:
+                held.enter_context(lock)
+        return taken
+
+    def _reader_locks(self, key: str) -> list[Path]:
+        """What readers lock: the lock file, or the folder if they came to it by another path."""
+        folder = self.datasets / key
+        return [self.readers_lock(key), *([folder] if folder.is_dir() else [])]
 
     def _remove(self, key: str, unless_used_since: float | None) -> int | None:
         """Remove the folder, which disappears atomically.
@@ -231,14 +244,14 @@ class Home:
         key = path.name
         with Directory(path) as folder:
             size, foreign = folder.size(), tuple(foreign_names(folder))
-            damaged = manifest_members(folder) is None
+            damaged = manifest_members(folder) is None or not is_of(path, key)
         return CachedDataset(
             key=key,
             path=str(path),
             bytes=size,
             used_at=self.used_at(key),
             pinned=self.marks.is_pinned(key),
-            in_use=locks.is_held(self.readers_lock(key)),
+            in_use=any(map(locks.is_held, self._reader_locks(key))),
             partial=(path / PARTIAL).exists(),
             damaged=damaged,
             foreign=foreign,
@@ -260,7 +273,7 @@ class Home:
         return names <= OWN_NAMES and not others
 
     def _change_lock(self, key: str) -> Path:
-        return self.directory / "locks" / f"{key}.download"
+        return self.directory / locks.LOCKS / f"{key}.download"
 
 
 def _is_alias(path: Path) -> bool:

@@ -79,7 +79,7 @@ def show(app: App, config: str) -> None:
     if app.json:
         app.print_json(document)
         return
-    echo(line(live, local=False).rstrip())
+    echo(line(document, local=False).rstrip())
     echo(f"  config     {json.dumps(live.spec.dataset_config, sort_keys=True)}")
     splits = ", ".join(f"{split} {count}" for split, count in live.splits.items())
     echo(f"  splits     {splits} examples in {len(live.shards)} shards")

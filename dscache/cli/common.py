@@ -54,7 +54,8 @@ class App:
 
     def print_json(self, document: Any) -> None:
         """Print the result as JSON on standard output."""
-        click.echo(json.dumps(document, indent=2, default=str))
+        text = json.dumps(document, indent=2, default=str)
+        click.echo(text.replace("\x7f", r"\u007f"))  # the only one that json.dumps leaves
 
 
 def common(command: F) -> F:

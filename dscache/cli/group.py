@@ -12,7 +12,7 @@ import click
 
 from .. import __version__
 from ..errors import EXIT_INTERRUPTED, BuildFailed, DscacheError
-from ..terminal import show_any_text, unexpected
+from ..terminal import logger, show_any_text, unexpected
 from .common import echo
 
 # command: its module
@@ -107,9 +107,7 @@ def run() -> None:
 
 def exit_unexpected(error: Exception) -> NoReturn:
     """Print an error that nobody expected, and exit with 1; the log of -v says where it arose."""
-    import logging  # not at the top: a cached dataset is handed out without it
-
-    logging.getLogger("dscache").debug("unexpected error", exc_info=error)
+    logger("dscache").debug("unexpected error", exc_info=error)
     hint = "-v shows where it happened; please report it"
     echo(f"dscache: {unexpected(error)} ({hint})", err=True)
     sys.exit(1)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,7 +15,6 @@ from .common import App, common, echo
 if TYPE_CHECKING:
     from ..catalog import Status
     from ..client import Client
-    from ..protocol.manifests import Live
 
 SHOWN = 50
 
@@ -57,14 +57,14 @@ def list_(app: App, name: str | None, limit: int | None, everything: bool, keys:
     return None
 
 
-def line(live: Live, local: bool) -> str:
-    """Return the line that describes one dataset."""
-    examples = sum(live.splits.values())
+def line(dataset: Mapping[str, Any], local: bool) -> str:
+    """Return the line that describes one dataset, given its summary."""
     cached = "  here" if local else ""
-    bad = f"  {live.samples_left_out} left out" if live.samples_left_out else ""
+    bad = f"  {dataset['bad_samples']} left out" if dataset["bad_samples"] else ""
     return (
-        f"{live.spec.key}  {examples:>8} examples  {format_bytes(live.zip_size):>10}  "
-        f"{format_age(time.time() - live.timings.finished_at)}{bad}{cached}"
+        f"{dataset['key']}  {dataset['examples']:>8} examples  "
+        f"{format_bytes(dataset['bytes']):>10}  "
+        f"{format_age(time.time() - dataset['built_at'])}{bad}{cached}"
     )
 
 
@@ -76,18 +76,18 @@ def _print_keys(app: App, keys: list[str]) -> None:
 
 
 def _print_json(
-    app: App, client: Client, live: list[Live], unfinished: list[Status], total: int
+    app: App, client: Client, live: list[dict[str, Any]], unfinished: list[Status], total: int
 ) -> None:
-    from ..catalog import raw_changed, raw_revisions, summary
+    from ..catalog import raw_changed, raw_revisions
 
-    raw = raw_revisions(client.store, [marker.spec.dataset_name for marker in live])
+    raw = raw_revisions(client.store, [dataset["dataset_name"] for dataset in live])
     datasets = [
         {
-            **summary(marker),
-            "local": client.cache.has(marker.spec.key),
-            "raw_changed": raw_changed(marker, raw),
+            **dataset,
+            "local": client.cache.has(dataset["key"]),
+            "raw_changed": raw_changed(dataset, raw),
         }
-        for marker in live
+        for dataset in live
     ]
     app.print_json(
         {
@@ -98,14 +98,14 @@ def _print_json(
     )
 
 
-def _print(app: App, client: Client, live: list[Live], unfinished: list[Status]) -> None:
+def _print(app: App, client: Client, live: list[dict[str, Any]], unfinished: list[Status]) -> None:
     from ..catalog import raw_changed, raw_revisions
 
     if not live and not unfinished:
         app.note(f"no datasets in bucket {client.config.bucket!r} yet")
     for status in unfinished:
         echo(f"{status.key}  {status.state.value}  {status.requests} waiting")
-    raw = raw_revisions(client.store, [marker.spec.dataset_name for marker in live])
-    for marker in live:
-        stale = "  raw data has changed" if raw_changed(marker, raw) else ""
-        echo(f"{line(marker, client.cache.has(marker.spec.key))}{stale}")
+    raw = raw_revisions(client.store, [dataset["dataset_name"] for dataset in live])
+    for dataset in live:
+        stale = "  raw data has changed" if raw_changed(dataset, raw) else ""
+        echo(f"{line(dataset, client.cache.has(dataset['key']))}{stale}")

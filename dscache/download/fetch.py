@@ -7,7 +7,6 @@ starts more workers while that helps, and stops them.
 from __future__ import annotations
 
 import contextlib
-import logging
 import threading
 from collections.abc import Sequence
 
@@ -15,6 +14,7 @@ from ..errors import IntegrityError, StoreUnreachable
 from ..folder.contents import PART_SUFFIX
 from ..folder.directory import Directory
 from ..protocol.manifests import Member
+from ..terminal import logger
 from ..units import format_bytes
 from .concurrency import (
     DISTANT_RANGE_BYTES_PER_S,
@@ -37,7 +37,7 @@ REPORT_S = 0.1
 MAX_FAILURES = 8
 ADVANCE_BYTES = 64 << 10
 HALT_S = 6.0  # an attempt to connect may take 5 s; a worker that is stuck for longer writes nothing
-_log = logging.getLogger(__name__)
+_log = logger(__name__)
 
 
 class _Stopped(Exception):

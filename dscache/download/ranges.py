@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import logging
 import os
 import re
 import socket
@@ -29,9 +28,10 @@ from ..errors import (
 )
 from ..folder.checksums import CHUNK_BYTES
 from ..store.s3errors import parse_error
+from ..terminal import logger
 
 CONNECT_TIMEOUT_S = 5.0
-_log = logging.getLogger(__name__)
+_log = logger(__name__)
 _RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
 _ERROR_BODY_BYTES = 16 << 10
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)")

@@ -25,9 +25,10 @@ from ..files import sync
 from ..folder import filesystems
 from ..folder.contents import LEFTOVER_SUFFIXES, MANIFEST, PARTIAL, TEMPORARY_SUFFIX
 from ..folder.directory import Directory, discard, require_own
+from ..terminal import logger
 from ..units import format_bytes
 
-_log = logging.getLogger(__name__)
+_log = logger(__name__)
 
 _SUFFIXES = "|".join(map(re.escape, LEFTOVER_SUFFIXES))
 _LEFTOVER = re.compile(rf"\.(.+)\.[^.]*(?:{_SUFFIXES})")  # .<name>.<etag>.tmp

@@ -14,7 +14,8 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..errors import IntegrityError
+from ..canonical import key_of, members_of
+from ..errors import IntegrityError, SpecError
 
 if TYPE_CHECKING:
     from ..protocol.manifests import Live, Member
@@ -54,12 +55,29 @@ def usable(folder: Path) -> bool:
         return False
 
 
-def read_manifest(folder: Path) -> Live:
-    """The ready marker stored in a dataset folder. Raises IntegrityError, FileNotFoundError."""
+def read_manifest(folder: Path, key: str | None = None) -> Live:
+    """The ready marker stored in a dataset folder. Raises IntegrityError, FileNotFoundError.
+
+    With `key`, the marker must be that dataset's: somebody may have moved the folder.
+    """
     from ..protocol import manifests
 
     path = folder / MANIFEST
-    return manifests.decode(path.read_bytes(), manifests.Live, where=str(path))
+    live = manifests.decode(path.read_bytes(), manifests.Live, where=str(path))
+    if key is not None:
+        _require_key(live.spec.members, key, path)
+    return live
+
+
+def is_of(folder: Path, key: str) -> bool:
+    """Whether the folder is a dataset, and that of this key. Files are not looked at."""
+    try:
+        if not usable(folder):
+            return False
+        _read_document(folder, key)
+    except (OSError, IntegrityError):
+        return False
+    return True
 
 
 def read_contents(folder: Path) -> Contents | None:
@@ -76,18 +94,19 @@ def read_contents(folder: Path) -> Contents | None:
         raise _damaged(path, error) from error
 
 
-def wrong_files(folder: Path, contents: Contents | None) -> Iterator[str]:
+def wrong_files(folder: Path, contents: Contents | None, key: str | None = None) -> Iterator[str]:
     """Yield the names of members that should be in the folder and do not have their size.
 
     Costs one stat a file. The manifest is read as plain JSON: msgspec takes longer to import than
-    a cache hit has. Raises IntegrityError when the manifest is damaged, FileNotFoundError.
+    a cache hit has. Raises IntegrityError when the manifest is damaged or, with `key`, is that of
+    another dataset; FileNotFoundError.
     """
-    path = folder / MANIFEST
+    document = _read_document(folder, key)
     try:
-        members = json.loads(path.read_bytes())["members"]
+        members = document["members"]
         expected = [(_text(m["name"]), m["size"], _text(m.get("split", ""))) for m in members]
     except _DAMAGED as error:
-        raise _damaged(path, error) from error
+        raise _damaged(folder / MANIFEST, error) from error
     counts: dict[str, int] = {}
     for name, size, split in expected:
         index = counts[split] = counts.get(split, -1) + 1
@@ -108,6 +127,29 @@ def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{type(value).__name__} in place of a name")
     return value
+
+
+def _read_document(folder: Path, key: str | None) -> dict[str, Any]:
+    path = folder / MANIFEST
+    try:
+        document: dict[str, Any] = json.loads(path.read_bytes())
+        spec = None if key is None else document["spec"]
+    except _DAMAGED as error:
+        raise _damaged(path, error) from error
+    if key is not None:
+        _require_key(spec, key, path)
+    return document
+
+
+def _require_key(spec: Any, key: str, path: Path) -> None:
+    try:
+        found = key_of(members_of(spec))
+    except SpecError as error:
+        raise _damaged(path, error) from error
+    if found != key:
+        raise IntegrityError(
+            f"{path}: describes {found}, not {key}; `dscache cache verify --repair` repairs it"
+        )
 
 
 def _damaged(path: Path, error: Exception) -> IntegrityError:

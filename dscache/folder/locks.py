@@ -1,8 +1,10 @@
 """Locks on the datasets of the local cache, between processes. Light: a cache hit imports this.
 
 They are flock locks on `locks/<key>.readers`, which readers share and the process that removes the
-dataset takes exclusively, and on `locks/<key>.download`. A lock ends with the process that holds
-it, however that ends, so a killed training run leaves none behind.
+dataset takes exclusively, and on `locks/<key>.download`. Who opened a dataset's folder by a path
+that leads to no cache (its `datasets` may be a link to another disk) locks the folder itself. A
+lock ends with the process that holds it, however that ends, so a killed training run leaves none
+behind.
 
 Some network file systems support no locks (and say so); on others a lock is visible on its own
 machine only. Both cases work: `download/staging.py` and `cache/eviction.py` allow for them.
@@ -19,6 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.EINVAL})
+LOCKS = "locks"  # the directory of the lock files; every other path is that of a folder
 PAUSES_S = (0.0005, 0.001, 0.002, 0.004, 0.0)  # `is_held` holds a lock for some microseconds
 
 
@@ -55,12 +58,13 @@ class HeldLock:
 def acquire_shared(path: Path) -> HeldLock:
     """Take the lock as one of its readers; waits while another process removes the dataset.
 
-    In a directory that is not writable nothing can be removed, so nothing is locked there.
+    In a directory that is not writable nothing can be removed, so nothing is locked there; nor is a
+    folder that is missing or cannot be read.
     """
     try:
         handle = _open(path)
     except OSError:
-        if os.access(path.parent.parent, os.W_OK):
+        if path.parent.name == LOCKS and os.access(path.parent.parent, os.W_OK):
             raise
         return HeldLock(None)
     flock(handle, fcntl.LOCK_SH)
@@ -133,6 +137,8 @@ def flock(handle: int, how: int) -> bool | None:
 
 
 def _open(path: Path) -> int:
+    if path.parent.name != LOCKS:
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     path.parent.mkdir(parents=True, exist_ok=True)
     # for writing, since NFS requires that for an exclusive lock; the umask decides who may lock
     try:
@@ -148,20 +154,20 @@ def _open(path: Path) -> int:
 
 def readers_lock(home: Path, key: str) -> Path:
     """The lock that the readers of a dataset share, below the cache directory `home`."""
-    return home / "locks" / f"{key}.readers"
+    return home / LOCKS / f"{key}.readers"
 
 
-def readers_lock_of(folder: Path) -> Path | None:
+def readers_lock_of(folder: Path) -> Path:
     """The readers' lock of a dataset folder, found by its path as given or with links resolved.
 
-    None for a folder outside of any cache: no process of dscache removes that.
+    It is the folder itself if neither path leads to a cache.
     """
     for place in (folder.absolute(), folder.resolve()):
         home = place.parent.parent
-        signs = (home / "locks", home / "CACHEDIR.TAG")
+        signs = (home / LOCKS, home / "CACHEDIR.TAG")
         if place.parent.name == "datasets" and any(sign.exists() for sign in signs):
             return readers_lock(home, alias_target(place).name)
-    return None
+    return folder.resolve()
 
 
 def alias_target(path: Path) -> Path:

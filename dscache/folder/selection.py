@@ -65,15 +65,16 @@ EVERYTHING = Selection()
 
 
 def folder_has(folder: Path, selection: Selection) -> bool:
-    """Whether a folder has what is wanted, in files of the right size.
+    """Whether a folder, which has the name of a key, has what is wanted of that dataset, in files
+    of the right size.
 
-    Raises IntegrityError when its description is damaged, UsageError for a split or shard that the
-    dataset does not have.
+    Raises IntegrityError when its description is damaged or another dataset's, UsageError for a
+    split or shard that the dataset does not have.
     """
     if not usable(folder):
         return False
     contents = read_contents(folder)
-    if not selection.is_covered_by(contents) or any(wrong_files(folder, contents)):
+    if not selection.is_covered_by(contents) or any(wrong_files(folder, contents, folder.name)):
         return False
     if not selection.is_everything:  # otherwise nothing more is imported
         select(read_manifest(folder), selection)

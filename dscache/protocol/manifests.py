@@ -306,6 +306,12 @@ MAX_BYTES: dict[Any, int] = {
     Usage: 64 << 10,
 }
 
+# How many values an object may hold. A decoded value takes about 64 bytes, whatever its text takes:
+# 62 MiB of "[]," would become gigabytes. A member table has one value in 25 bytes or more.
+FREE_VALUES = 250_000
+BYTES_PER_VALUE = 24
+SMALL_BYTES = 2 << 20  # is not counted
+
 M = TypeVar("M")
 _lock = threading.Lock()
 _decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
@@ -339,6 +345,8 @@ def decode(body: bytes, kind: type[M], *, where: str) -> M:
 
     Raises IntegrityError naming the object `where`.
     """
+    if len(body) > SMALL_BYTES and _values(body) > FREE_VALUES + len(body) // BYTES_PER_VALUE:
+        raise IntegrityError(f"{where}: holds more values than any manifest; it is damaged")
     try:
         manifest = _decoder(kind).decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -356,6 +364,11 @@ def decode(body: bytes, kind: type[M], *, where: str) -> M:
             f"{where}: schema {schema}, but this dscache reads {SCHEMA}; upgrade dscache"
         )
     return manifest
+
+
+def _values(body: bytes) -> int:
+    """At least the number of JSON values, without decoding them: commas and brackets."""
+    return sum(map(body.count, (b",", b"[", b"{")))
 
 
 def _decoder(kind: type[M]) -> msgspec.json.Decoder[M]:

@@ -7,13 +7,13 @@ the object; it harms nobody who does not depend on it.
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterator
 
 from ..errors import IntegrityError, StoreError
 from ..spec import Spec
 from ..store.objects import Object, Objects
+from ..terminal import logger
 from . import layout, manifests
 from .manifests import (
     MAX_BYTES,
@@ -30,22 +30,27 @@ from .manifests import (
     Request,
 )
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 MAX_ALIASES = 4
 _ETAG = re.compile(r"[!-~]{1,256}")
 _SPLIT = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.+-]{0,99}")
 
 
-def read_ready(store: Objects, key: str) -> Ready | None:
-    """Return the ready marker of a key, or None if there is none. Raises IntegrityError."""
-    return read_ready_register(store, key)[0]
+def read_ready(store: Objects, key: str, limit_bytes: int = MAX_BYTES[Ready]) -> Ready | None:
+    """Return the ready marker of a key, or None if there is none.
+
+    Raises IntegrityError; ObjectTooLarge for one of more than `limit_bytes`.
+    """
+    return read_ready_register(store, key, limit_bytes)[0]
 
 
-def read_ready_register(store: Objects, key: str) -> tuple[Ready | None, str | None]:
+def read_ready_register(
+    store: Objects, key: str, limit_bytes: int = MAX_BYTES[Ready]
+) -> tuple[Ready | None, str | None]:
     """Return the ready marker of a key with its etag. Raises IntegrityError."""
     name = layout.ready(key)
-    stored = _get(store, name, Ready)
+    stored = store.get(name, limit_bytes=limit_bytes)
     if stored is None:
         return None, None
     ready = manifests.decode_ready(stored.body, where=name)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import enum
-import logging
 import math
 import queue
 import random
@@ -26,12 +25,13 @@ from ..errors import IntegrityError, StoreUnreachable, UsageError, WaitTimeout
 from ..spec import Spec, split_key
 from ..store.notifications import Connected, Created, Lost, Signal
 from ..store.objects import Objects
+from ..terminal import logger
 from . import layout, manifests, registers
 from .manifests import Alias, Failure, Live, Progress, Request
 from .markers import MAX_ALIASES, read_failure, read_progress, read_ready
 from .priority import DEFAULT_PRIORITY
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 EARLY_S = 2.0  # with notifications: when to look first
 EARLY_SHARE = (0.5, 1.5)  # and the next interval, as a share of the time waited so far

@@ -9,7 +9,6 @@ checks the bucket after every `Connected`.
 from __future__ import annotations
 
 import contextlib
-import logging
 import random
 import threading
 import time
@@ -21,10 +20,11 @@ import urllib3
 
 from ..config import Config
 from ..errors import AccessDenied, ConfigError, StoreUnreachable
+from ..terminal import logger
 from . import s3errors
 from .signed_http import SignedHttp, ms_since
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 # the same for all listeners, because of the mask bug (docs/protocol.md#notifications)
 EVENTS = "s3:ObjectCreated:*"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from typing import Any
 
 from ..config import Config
 from ..errors import NoSuchUpload, PreconditionFailed, StoreError
+from ..terminal import logger
 from . import s3errors, upload
 from .forks import PerProcess
 from .listing import parse_page
@@ -19,7 +19,7 @@ from .s3errors import Missing
 from .signed_http import SignedHttp, ms_since
 from .upload import BodyPiece
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 PRESIGN_MAX_S = 7 * 86400
 PART_URL_S = 3600

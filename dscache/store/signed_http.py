@@ -6,7 +6,6 @@ should be done in less time than that.
 
 from __future__ import annotations
 
-import logging
 import math
 import random
 import time
@@ -20,6 +19,7 @@ import urllib3
 
 from ..config import Config
 from ..errors import ObjectTooLarge, StoreUnreachable
+from ..terminal import logger
 from ..units import format_bytes
 from . import s3errors
 from .forks import PerProcess
@@ -30,7 +30,7 @@ from .sigv4 import Keys, presigned, signed_headers
 if TYPE_CHECKING:
     from botocore.credentials import Credentials, ReadOnlyCredentials
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 60.0

@@ -159,8 +159,9 @@ HEADERS = b'etag: "e"\ncontent-length: 12\ndate: Thu, 26 Nov 2026 08:00:00 GMT\n
 
 def _show(live: Live) -> None:
     """What `ls` and `show` print of a marker."""
-    cli_ls.line(live, local=False)
-    json.dumps(catalog.summary(live), default=str)
+    summary = catalog.summary(live)
+    cli_ls.line(summary, local=False)
+    json.dumps(summary, default=str)
     for member in live.members:
         json.dumps(member.name)
     drained(verify.marker_problems(live, live.spec.key))

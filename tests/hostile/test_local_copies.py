@@ -149,3 +149,124 @@ def test_a_worker_s_part_protects_it(live: Live, client_config: Config) -> None:
     with pytest.raises(UsageError, match="in use"):
         client.cache.remove(live.spec.key)
     del part
+
+
+# -- a folder under another dataset's name
+
+
+@pytest.fixture
+def others(live: Live, store: Store, client_config: Config) -> Live:
+    """Another dataset, with the folder of the first one under its name."""
+    other = publish(store, random_files([4000, 7000], seed=1), config={"other": True})
+    path = Client(client_config).get(live.spec.key).path
+    path.rename(path.with_name(other.spec.key))
+    return other
+
+
+def test_the_folder_of_another_dataset_is_not_handed_out(
+    others: Live, client_config: Config
+) -> None:
+    ran = dscache(client_config, "get", others.spec.key)
+    assert ran.code == 0, ran.err
+    assert contents(Path(ran.out.strip())) == random_files([4000, 7000], seed=1)
+
+
+@pytest.mark.parametrize("part", [("--split", "train"), ("--shards", "0"), ()])
+def test_it_is_no_hit_without_the_store(
+    part: tuple[str, ...], others: Live, client_config: Config
+) -> None:
+    nowhere = client_config._replace(endpoint="http://127.0.0.1:9")
+    ran = dscache(nowhere, "get", others.spec.key, *part)
+    assert ran.code == 7, ran.out
+    folder = client_config.home / "datasets" / others.spec.key
+    assert contents(folder) == FILES  # the only copy of something: kept until it can be replaced
+
+
+def test_it_is_no_hit_in_a_shared_cache(
+    others: Live, client_config: Config, tmp_path: Path
+) -> None:
+    mine = client_config._replace(home=tmp_path / "mine", shared_homes=(client_config.home,))
+    assert Client(mine).get(others.spec.key).path.is_relative_to(tmp_path / "mine")
+
+
+def test_it_is_listed_verified_and_repaired_as_a_damaged_one(
+    others: Live, live: Live, client_config: Config
+) -> None:
+    assert "damaged" in dscache(client_config, "cache", "ls").out
+    ran = dscache(client_config, "cache", "verify")
+    assert ran.code == 8
+    assert live.spec.key in ran.out
+    assert dscache(client_config, "cache", "verify", "--repair").code == 0
+    ran = dscache(client_config, "get", others.spec.key)
+    assert contents(Path(ran.out.strip())) == random_files([4000, 7000], seed=1)
+    assert dscache(client_config, "cache", "verify").code == 0
+
+
+def test_datasets_of_equal_bytes_are_not_mixed_up(
+    live: Live, store: Store, client_config: Config
+) -> None:
+    """Their zips have the same etag, so only the key tells them apart."""
+    twin = publish(store, FILES, config={"twin": True})
+    assert twin.zip_etag == live.zip_etag
+    path = Client(client_config).get(live.spec.key).path
+    path.rename(path.with_name(twin.spec.key))
+    assert Client(client_config).get(twin.spec.key).key == twin.spec.key
+
+
+# -- folders on other disks
+
+
+def test_a_dataset_that_is_a_link_is_not_removed(
+    live: Live, client_config: Config, tmp_path: Path
+) -> None:
+    client = Client(client_config)
+    path = client.get(live.spec.key).path
+    path.rename(tmp_path / live.spec.key)
+    path.symlink_to(tmp_path / live.spec.key)
+    for force in ((), ("--force",)):
+        ran = dscache(client_config, "cache", "rm", live.spec.key, *force)
+        assert (ran.code, "is a link" in ran.err) == (2, True), ran.err
+    assert [each.name for each in path.parent.iterdir()] == [live.spec.key]
+    assert path.is_symlink() and contents(tmp_path / live.spec.key) == FILES
+
+
+def test_a_dataset_is_protected_by_whatever_path_it_was_opened(
+    live: Live, client_config: Config, tmp_path: Path
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    client_config.home.mkdir(parents=True, exist_ok=True)
+    (client_config.home / "datasets").symlink_to(disk)
+    path = Path(dscache(client_config, "get", live.spec.key).out.strip())
+    dataset = Dataset(path.resolve())
+    assert dataset.path.parent == disk
+    client = Client(client_config)
+    with pytest.raises(UsageError, match="in use"):
+        client.cache.remove(live.spec.key)
+    assert [entry.in_use for entry in client.cache.entries()] == [True]
+    assert not client.cache.prune(keep_days=0).removed
+    assert contents(dataset.path) == FILES
+    copied = pickle.loads(pickle.dumps(dataset))
+    dataset.close()
+    with pytest.raises(UsageError, match="in use"):
+        client.cache.remove(live.spec.key)
+    copied.close()
+    assert client.cache.remove(live.spec.key) > 0
+    assert not list(disk.iterdir())
+
+
+def test_a_dataset_that_is_open_by_another_path_is_not_replaced(
+    live: Live, store: Store, client_config: Config, tmp_path: Path
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    client_config.home.mkdir(parents=True, exist_ok=True)
+    (client_config.home / "datasets").symlink_to(disk)
+    path = Path(dscache(client_config, "get", live.spec.key).out.strip())
+    dataset = Dataset(path.resolve())
+    publish(store, random_files([300], seed=2), generation=1)
+    (path / "manifest.json").write_bytes(b"{}")
+    ran = dscache(client_config, "get", live.spec.key)
+    assert (ran.code, "reads the local copy" in ran.err) == (2, True), ran.err
+    dataset.close()
+    assert dscache(client_config, "get", live.spec.key).code == 0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from dscache.protocol import layout, manifests, markers
 from dscache.protocol.manifests import MAX_BYTES, Live, Request
 from dscache.store.s3 import Store
 from support.datasets import publish, random_files
-from support.running import Builder, dscache, wait_until, write_spec
+from support.running import Builder, client_environ, dscache, wait_until, write_spec
 
 pytestmark = [pytest.mark.store, pytest.mark.system]
 VICTIM = Spec.of("counting", "1.0.0", {"limit": 4})
@@ -201,3 +203,72 @@ def test_every_kind_of_object_has_a_limit() -> None:
     }  # fmt: skip
     in_ready = {manifests.Live, manifests.Retired, manifests.Alias}
     assert stored - in_ready == set(MAX_BYTES) - {manifests.Ready}
+
+
+def bombs(live: Live) -> dict[str, bytes]:
+    """Markers of the largest size, whose text is small for what it decodes to."""
+    head = manifests.encode(live).rstrip().removesuffix(b"}")
+    room = MAX_BYTES[manifests.Ready] - len(head) - 100
+    deep = b"[" * 500 + b"]" * 500 + b","
+    lists = {
+        "flat": b"[]," * (room // 3),
+        "objects": b"{}," * (room // 3),
+        "deep": deep * (room // len(deep)),
+        "numbers": b"1," * (room // 2),
+    }
+    features = {name: b',"features":{"a":[' + text + b"0]}}" for name, text in lists.items()}
+    twice = b',"features":{"a":[' + lists["flat"] + b'0]},"features":{}}'
+    return {name: head + text for name, text in {**features, "twice": twice}.items()}
+
+
+MEASURED = r"""
+import atexit, re
+from dscache.cli import main
+def report():  # not ru_maxrss, which starts with that of the process that started this one
+    print("peak", int(re.search(r"VmHWM:\s*(\d+)", open("/proc/self/status").read())[1]) >> 10)
+atexit.register(report)
+main()
+"""
+
+
+def peak_mib(config: Config, *arguments: str) -> int:
+    ran = subprocess.run(
+        [sys.executable, "-c", MEASURED, *arguments],
+        capture_output=True, text=True, env=client_environ(config), cwd="/", check=False,
+    )  # fmt: skip
+    assert "Traceback" not in ran.stderr, ran.stderr
+    return int(ran.stdout.rpartition("peak ")[2])
+
+
+@pytest.mark.parametrize("kind", ["flat", "objects", "deep", "numbers", "twice"])
+def test_a_marker_takes_no_more_memory_than_a_few_times_its_size(
+    kind: str, store: Store, client_config: Config
+) -> None:
+    live = publish(store, random_files([1000]))
+    store.put(layout.ready(live.spec.key), bombs(live)[kind])
+    with pytest.raises(IntegrityError, match="more values"):
+        markers.read_ready(store, live.spec.key)
+    assert peak_mib(client_config, "status", live.spec.key) < 400
+    assert peak_mib(client_config, "ls") < 400
+
+
+def large(live: Live, shards: int) -> Live:
+    """The marker, with many empty shards in its table."""
+    [member, *others] = live.members
+    table = [
+        msgspec.structs.replace(
+            member, name=f"a-train.tfrecord-{index:05d}-of-{shards}", offset=0, size=0
+        )
+        for index in range(shards)
+    ]
+    return msgspec.structs.replace(live, members=[*table, member, *others])
+
+
+def test_large_markers_are_listed_one_at_a_time(store: Store, client_config: Config) -> None:
+    shards = 100_000
+    for number in range(6):
+        live = large(publish(store, random_files([1000]), config={"n": number}), shards)
+        store.put(layout.ready(live.spec.key), manifests.encode(live))
+    ran = dscache(client_config, "ls", "--json")
+    assert [each["shards"] for each in json.loads(ran.out)["datasets"]] == [shards + 1] * 6
+    assert peak_mib(client_config, "ls") < 350

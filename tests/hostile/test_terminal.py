@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import io
+import json
+import re
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -126,3 +131,78 @@ def test_what_is_secret_is_hidden(text: str) -> None:
 )
 def test_what_is_not_secret_stays(text: str) -> None:
     assert redacted(text) == text
+
+
+# -- logs: every handler that may print a record gets it printable
+
+DAMAGED = f'{{"schema":1,"state":"live","spec":{{{json.dumps(EVIL)}:1}}}}'.encode()
+ELSEWHERE = manifests.encode(
+    Request(spec=SPEC, nonce=EVIL, client=EVIL, requested_at=1.0)
+)  # the nonce is not that of its name
+
+
+@pytest.mark.store
+@pytest.mark.parametrize("body", [DAMAGED, ELSEWHERE])
+@pytest.mark.parametrize("more", [(), ("-v",), ("--json",), ("--json", "-v")])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("ls",),
+        ("status", SPEC.key),
+        ("show", SPEC.key),
+        ("logs", SPEC.key),
+        ("verify", SPEC.key),
+        ("url", SPEC.key),
+        ("preview", SPEC.key),
+        ("get", SPEC.key, "--timeout", "1"),
+        ("wait", f"{SPEC.key}.n", "--timeout", "1"),
+        ("cancel", f"{SPEC.key}.n"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_damaged_objects_bring_no_command_to_print_them(
+    command: tuple[str, ...],
+    more: tuple[str, ...],
+    body: bytes,
+    store: Store,
+    client_config: Config,
+) -> None:
+    put_everywhere(store, body)
+    ran = dscache(client_config, *command, *more)
+    assert_harmless(ran.out + ran.err + ".")
+    assert "Traceback" not in ran.err
+
+
+def put_everywhere(store: Store, body: bytes) -> None:
+    for name in (
+        layout.ready(SPEC.key), layout.failed(SPEC.key, "n"), layout.progress(SPEC.key),
+        layout.request(SPEC.key, "n"), layout.cancel(SPEC.key, "n"), layout.claim(SPEC.key),
+        layout.lock("photos", "1.0.0"), layout.raw("photos"), layout.log(SPEC.key),
+    ):  # fmt: skip
+        store.put(name, body)
+
+
+@pytest.mark.parametrize("name", ["dscache.protocol.wait", "dscache_builder"])
+@pytest.mark.parametrize("setup", ["", "logging.basicConfig(level=logging.DEBUG)"])
+def test_a_program_s_own_handlers_get_printable_records(name: str, setup: str) -> None:
+    """Also the one of the last resort, which prints the warnings of libraries."""
+    program = (
+        f"import logging\n{setup}\n"
+        f"import dscache.protocol.wait, dscache_builder.daemon\n"
+        f"log = logging.getLogger({name!r})\nevil = {EVIL!r}\n"
+        "log.warning('saw %s', evil)\n"
+        "try:\n    raise ValueError(evil)\nexcept ValueError:\n    log.exception('failed %s', evil)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert "saw \\x1b]0;owned" in ran.stderr and "ValueError: \\x1b]0;owned" in ran.stderr
+    assert_harmless(ran.stderr)
+
+
+def test_every_logger_of_dscache_is_one_of_those() -> None:
+    root = Path(__file__).parents[2]
+    for folder in (root / "dscache", root / "builder" / "dscache_builder"):
+        for path in folder.rglob("*.py"):
+            made = re.findall(r"^\w+ = .*getLogger.*$", path.read_text(), re.MULTILINE)
+            assert not made, f"{path}: {made}; use dscache.terminal.logger"

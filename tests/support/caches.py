@@ -11,12 +11,13 @@ from dscache.protocol.manifests import Live, Member
 from dscache.spec import Spec
 
 NOW = 1_900_000_000.0
-KEY = "photos_1.0.0_" + "a" * 32
-OTHER = "photos_1.0.0_" + "b" * 32
 SHARD = "photos-train.tfrecord-00000-of-00001"
+SPECS = {spec.key: spec for spec in (Spec.of("photos", "1.0.0", {"n": n}) for n in range(4))}
+KEYS = tuple(SPECS)
+KEY, OTHER = KEYS[:2]
 MARKER = manifests.encode(
     Live(
-        spec=Spec.of("photos", "1.0.0", {}),
+        spec=SPECS[KEY],
         generation=0,
         zip_key="z",
         zip_etag="e",
@@ -40,16 +41,17 @@ class Clock:
         return self.now
 
 
-def put(home: Home, key: str = KEY, size: int = 100, used_at: float = NOW) -> Path:
+def put(home: Home, key: str = KEY, size: int = 1000, used_at: float = NOW) -> Path:
     """A dataset folder as a download leaves it, of `size` bytes in all."""
     home.prepare()
     folder = home.datasets / key
     folder.mkdir()
-    manifest = b'{"members": [{"name": "x.tfrecord", "size": %7d}]}'
-    shard_bytes = size - len(manifest % 0)
-    assert shard_bytes >= 0, "the manifest alone is larger"
+    manifest = b'{"spec":%s,"members":[{"name":"x.tfrecord","size":%7d}]}'
+    spec = SPECS[key].canonical
+    shard_bytes = size - len(manifest % (spec, 0))
+    assert shard_bytes >= 0, f"the manifest alone is larger: {-shard_bytes}"
     (folder / "x.tfrecord").write_bytes(bytes(shard_bytes))
-    (folder / "manifest.json").write_bytes(manifest % shard_bytes)
+    (folder / "manifest.json").write_bytes(manifest % (spec, shard_bytes))
     home.marks.mark_used(key, create=True)
     os.utime(home.directory / "used" / key, (used_at, used_at))
     return folder

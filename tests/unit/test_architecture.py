@@ -48,7 +48,7 @@ CLIENT_ROOMS = {
     "credentials": set[str](),
     "settings": {"errors"},
     "config": {"credentials", "errors", "files", "settings", "trust", "units"},
-    "store": {"config", "errors", "units"},
+    "store": {"config", "errors", "terminal", "units"},
     "protocol": {*FOUNDATION, "store"},
     "folder": {*FOUNDATION, "protocol"},
     "download": {*FOUNDATION, "store", "protocol", "folder"},

@@ -17,7 +17,7 @@ from dscache.cache.eviction import DAY_S, CachedDataset, datasets_to_remove, rea
 from dscache.cache.home import Home
 from dscache.errors import NotCached, UsageError
 from dscache.folder.directory import Directory, discard
-from support.caches import KEY, NOW, OTHER, SHARD, put
+from support.caches import KEY, KEYS, NOW, OTHER, SHARD, put
 
 
 class TestRemove:
@@ -93,12 +93,12 @@ class TestPrune:
         assert cache.find(KEY) is None
 
     def test_to_a_size(self, cache: Cache, home: Home) -> None:
-        for number in range(4):
-            put(home, f"{KEY[:-1]}{number}", size=1000, used_at=NOW - (10 - number) * DAY_S)
+        for number, key in enumerate(KEYS):
+            put(home, key, size=1000, used_at=NOW - (10 - number) * DAY_S)
         pruned = cache.prune(max_bytes=2500)
-        assert [entry.key[-1] for entry in pruned.removed] == ["0", "1"]
+        assert [entry.key for entry in pruned.removed] == list(KEYS[:2])
         assert pruned.freed_bytes == 2000
-        assert [entry.key[-1] for entry in cache.entries()] == ["3", "2"]
+        assert [entry.key for entry in cache.entries()] == [KEYS[3], KEYS[2]]
 
     def test_a_dry_run_removes_nothing(self, cache: Cache, home: Home) -> None:
         put(home, KEY, used_at=NOW - 40 * DAY_S)

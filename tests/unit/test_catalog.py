@@ -158,7 +158,7 @@ def test_listing_reads_names_and_as_many_markers_as_are_shown(bucket: Bucket) ->
     assert catalog.live_keys(store, "photos") == keys[::-1]
     asked.clear()
     shown = catalog.live_datasets(store, keys[::-1], limit=20)
-    assert [marker.spec.key for marker in shown] == keys[:19:-1]
+    assert [dataset["key"] for dataset in shown] == keys[:19:-1]
     assert len(asked) == 20
     assert len(catalog.live_datasets(store, keys)) == 40
 
@@ -174,4 +174,4 @@ def test_a_listing_leaves_out_aliases_and_what_was_cleaned_away(
     keys = catalog.live_keys(store)
     assert set(keys) == {first, second, third}
     shown = catalog.live_datasets(store, keys, limit=2)
-    assert [marker.spec.key for marker in shown] == [third, first]
+    assert [dataset["key"] for dataset in shown] == [third, first]

@@ -16,7 +16,7 @@ from dscache.cache.home import Home
 from dscache.download import staging
 from dscache.errors import ConfigError
 from dscache.folder import filesystems, locks
-from support.caches import KEY, NOW, OTHER, SHARD, put
+from support.caches import KEY, KEYS, NOW, OTHER, SHARD, put
 
 ALIAS = OTHER
 
@@ -152,10 +152,10 @@ def nfs(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_prune_keeps_for_a_week_what_other_machines_may_read(
     own: Home, nfs: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for number, days in enumerate((1, 6, 8)):
-        put(own, f"{KEY[:-1]}{number}", used_at=NOW - days * DAY_S - 60)
+    for key, days in zip(KEYS, (1, 6, 8), strict=False):
+        put(own, key, used_at=NOW - days * DAY_S - 60)
     cache = Cache(own.directory, clock=lambda: NOW)
-    assert [entry.key for entry in cache.prune(max_bytes=0).removed] == [f"{KEY[:-1]}2"]
+    assert [entry.key for entry in cache.prune(max_bytes=0).removed] == [KEYS[2]]
     monkeypatch.undo()
     assert len(cache.prune(max_bytes=0).removed) == 2
 

@@ -6,13 +6,13 @@ tests/simulation check them with this code: change them only together.
 
 from __future__ import annotations
 
-import logging
 from contextlib import ExitStack
 
 from dscache.errors import IntegrityError, NoSuchUpload, NotWritable, StoreError, StoreFull
 from dscache.protocol import markers
 from dscache.protocol.manifests import Alias, Live, Request, Retired
 from dscache.spec import Spec
+from dscache.terminal import logger
 
 from ..engine import Session
 from ..failure import HandlerFailure
@@ -26,7 +26,7 @@ from .progress import PREVIEW_EXAMPLES
 from .publish import ReadyRegister, Step
 from .requests import FailureReason, RequestSet
 
-log = logging.getLogger("dscache_builder")
+log = logger("dscache_builder")
 
 MAX_TAKEOVERS = 3  # infra/systemd/dscache-builder.service allows as many restarts, and more
 SMALL_EXAMPLES = 2 * PREVIEW_EXAMPLES  # fewer take hardly longer to build than to draw

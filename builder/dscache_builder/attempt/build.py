@@ -6,7 +6,6 @@ Only the build's own thread writes the checkpoint; uploads run in an executor.
 from __future__ import annotations
 
 import hashlib
-import logging
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, wait
@@ -17,6 +16,7 @@ from dscache.protocol import layout
 from dscache.protocol.manifests import BadSample, Member, PartRecord, Seal, ShardRecord, Timings
 from dscache.store.objects import Objects, multipart_etag
 from dscache.store.upload import body_size
+from dscache.terminal import logger
 
 from ..engine import Heartbeat, Session
 from ..failure import HandlerFailure, RawDataChanged
@@ -37,7 +37,7 @@ from .parts import (
 from .publish import UPLOAD_METADATA
 from .tail import end_of_zip
 
-log = logging.getLogger("dscache_builder")
+log = logger("dscache_builder")
 
 UPLOADS_IN_FLIGHT = 2
 MD5_HEX_CHARS = 32

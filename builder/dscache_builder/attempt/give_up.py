@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import logging
-
 from dscache.errors import IntegrityError
 from dscache.protocol.manifests import Alias, Live, Ready
+from dscache.terminal import logger
 
 from . import publish, requests
 from .claim import Claim
 from .context import AttemptContext, Outcome
 from .requests import FailureReason
 
-log = logging.getLogger("dscache_builder")
+log = logger("dscache_builder")
 
 
 def give_up(context: AttemptContext, key: str, reason: FailureReason) -> Outcome:

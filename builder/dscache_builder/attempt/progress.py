@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import logging
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ from dscache.protocol import layout, manifests
 from dscache.protocol.buildlog import BuildLog, continued
 from dscache.protocol.manifests import Progress
 from dscache.store.objects import Objects
-from dscache.terminal import printable
+from dscache.terminal import logger, printable
 from dscache.units import format_bytes
 
 from ..failure import HandlerFailure
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from ..engine import Session
     from .build import BuildCounts
 
-log = logging.getLogger("dscache_builder")
+log = logger("dscache_builder")
 
 INTERVAL_S = 1.0
 LOG_INTERVAL_S = 5.0

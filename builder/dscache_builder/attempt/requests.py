@@ -6,7 +6,6 @@ under which the same nonce was requested, or a failure with its nonce.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,10 +17,11 @@ from dscache.protocol import layout, manifests, markers, registers
 from dscache.protocol.manifests import Cancel, Failure, FailureKind
 from dscache.spec import Spec
 from dscache.store.objects import Objects
+from dscache.terminal import logger
 
 from ..foreign import LOG_BYTES, MESSAGE_BYTES, SAMPLE_BYTES, TRACEBACK_BYTES, fit
 
-log = logging.getLogger("dscache_builder")
+log = logger("dscache_builder")
 
 LOG_TAIL_CHARS = 16_000
 

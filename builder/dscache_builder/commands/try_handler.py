@@ -12,6 +12,7 @@ import click
 from dscache.config import default_home
 from dscache.errors import ConfigError, DscacheError, UsageError
 from dscache.spec import Spec, load_spec
+from dscache.terminal import printable
 
 from .. import config as configuration
 from ..config import BuilderConfig, DatasetSource
@@ -81,16 +82,21 @@ def try_once(options: TryOptions, heartbeat: Heartbeat) -> bool:
     trial = _trial(options, builder, environments, heartbeat)
     click.echo(f"{trial.spec.dataset_name} {trial.spec.handler_version}")
     try:
-        return run_trial(trial, click.echo, heartbeat)
+        return run_trial(trial, _echo, heartbeat)
     except HandlerFailure as failure:
-        click.echo(f"failed ({failure.kind}): {failure.message}", err=True)
+        _echo(f"failed ({failure.kind}): {failure.message}", err=True)
         for text in (failure.traceback, failure.log_tail):
             if text:
-                click.echo(text.rstrip(), err=True)
+                _echo(text.rstrip(), err=True)
         return False
     finally:
         keep_days = builder.environments_keep_days if builder else configuration.KEEP_DAYS
         environments.prune(keep_days * configuration.DAY_S)
+
+
+def _echo(text: str, *, err: bool = False) -> None:
+    """Print what a handler may have written: control characters are spelled out."""
+    click.echo(printable(text), err=err)
 
 
 def _try_after_each_change(options: TryOptions) -> None:
@@ -105,7 +111,7 @@ def _try_after_each_change(options: TryOptions) -> None:
             except SourcesChanged:
                 click.echo("changed")
             except DscacheError as error:
-                click.echo(f"failed: {error}", err=True)
+                _echo(f"failed: {error}", err=True)
             click.echo("waiting for a change; Ctrl-C ends")
             sources.wait()
 

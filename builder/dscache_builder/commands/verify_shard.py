@@ -18,6 +18,7 @@ from dscache.protocol.manifests import BadSample, Live, Member
 from dscache.spec import load_spec, split_key
 from dscache.store.objects import Objects
 from dscache.store.s3 import Store
+from dscache.terminal import printable
 
 from .. import config as configuration
 from ..engine import Engine, Session
@@ -78,9 +79,10 @@ def verify_command(context: click.Context, dataset: str, which: str, as_json: bo
     )
     engine = HandlerEngine(config, store, environments)
     if not as_json:
-        click.echo(f"rebuilding {live.shards[index].name} (shard {index})", err=True)
+        click.echo(printable(f"rebuilding {live.shards[index].name} (shard {index})"), err=True)
     result = rebuild(engine, key, live, index)
-    click.echo(json.dumps(asdict(result), indent=2) if as_json else result_text(result))
+    text = json.dumps(asdict(result), indent=2) if as_json else result_text(result)
+    click.echo(printable(text))
     context.exit(result.exit_code)
 
 

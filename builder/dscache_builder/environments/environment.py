@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import logging
 import os
 import re
 import shutil
@@ -18,13 +17,14 @@ import msgspec
 from filelock import FileLock, Timeout
 
 from dscache.protocol.manifests import Lock
+from dscache.terminal import logger
 
 from ..failure import EnvironmentFailed
 from .resolver import Heartbeat, Resolver
 from .sources import GitSource, PathSource, locked_source, split_pins
 from .tools import HEARTBEAT_S
 
-log = logging.getLogger("dscache_builder")
+log = logger("dscache_builder")
 
 MARKER = "complete"
 NAME_DIGITS = 32

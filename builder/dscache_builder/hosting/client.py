@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 import time
 from collections import deque
@@ -11,6 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
+
+from dscache.terminal import logger
 
 from ..failure import HandlerFailure
 from ..foreign import MESSAGE_BYTES, fit
@@ -44,7 +45,7 @@ from .messages import (
 )
 from .running_host import HEARTBEAT_S, HostKilled, RunningHost, log_tail
 
-log = logging.getLogger("dscache_builder")
+log = logger("dscache_builder")
 
 MAX_PREVIEW_EXAMPLES = 64  # examples on a contact sheet
 PLAN_TRIES = 4  # samples that may kill the host while it plans
