@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
-from .errors import IntegrityError
+from .errors import IntegrityError, StoreUnreachable
 from .protocol import layout, markers
 from .protocol.manifests import Alias, Failure, Live, Progress, Ready, Retired
 from .protocol.state import State, state_of
 from .spec import Spec, split_key
 from .store.objects import Objects
+from .store.signed_http import deadline_in
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 READERS = 16
+READ_S = 20.0  # for one item of a list
+MOST_UNSERVED = 2  # items of a list
 
 
 @dataclass(frozen=True)
@@ -125,10 +130,11 @@ def live_datasets(store: Objects, keys: Sequence[str], limit: int | None = None)
     live: list[Live] = []
     wanted = len(keys) if limit is None else limit
     begin = 0
+    reads = _Reads()
     with ThreadPoolExecutor(READERS) as pool:
         while begin < len(keys) and len(live) < wanted:
             batch = keys[begin : begin + max(wanted - len(live), READERS)]
-            markers_read = pool.map(lambda key: _read_ready(store, key), batch)
+            markers_read = pool.map(lambda key: reads.one(_read_ready, store, key), batch)
             live += [marker for marker in markers_read if isinstance(marker, Live)]
             begin += len(batch)
     return sorted(live[:wanted], key=lambda marker: -marker.timings.finished_at)
@@ -136,9 +142,9 @@ def live_datasets(store: Objects, keys: Sequence[str], limit: int | None = None)
 
 def raw_revisions(store: Objects, names: Iterable[str]) -> dict[str, str]:
     """Return the revision of the raw data as builders last saw it, by dataset_name."""
-    revisions = {}
+    revisions, reads = {}, _Reads()
     for name in set(names):
-        raw = markers.read_raw_revision(store, name)
+        raw = reads.one(markers.read_raw_revision, store, name)
         if raw is not None:
             revisions[name] = raw.revision
     return revisions
@@ -154,17 +160,37 @@ def outstanding(store: Objects, name: str | None = None) -> list[Status]:
     """Return the status of all keys (with that dataset_name) that have outstanding requests."""
     entries = store.entries(f"{layout.REQUESTS}{name}_" if name else layout.REQUESTS)
     keys = {request.key for e in entries if (request := layout.parse_request(e.name))}
+    reads = _Reads()
     with ThreadPoolExecutor(READERS) as pool:
-        statuses = pool.map(lambda key: _status_of_readable(store, key), sorted(keys))
+        statuses = pool.map(lambda key: reads.one(status, store, key), sorted(keys))
         return [status for status in statuses if status is not None]
 
 
-def _status_of_readable(store: Objects, key: str) -> Status | None:
-    """The status of a key, or None if its markers are damaged: a list is about the others, too."""
-    try:
-        return status(store, key)
-    except IntegrityError as error:
-        log.warning("%s", error)
+class _Reads:
+    """Reads for a list, which is about the others, too, when one of its objects cannot be read.
+
+    Safe to use from several threads. The list says nothing if the store serves none any more: more
+    than MOST_UNSERVED objects that it does not serve are an error.
+    """
+
+    def __init__(self) -> None:
+        self._unserved = 0
+
+    def one(self, read: Callable[[Objects, str], T | None], store: Objects, of: str) -> T | None:
+        """Return what `read` returns, or None, and a warning, if an object is damaged or missing.
+
+        Raises StoreUnreachable.
+        """
+        try:
+            with deadline_in(READ_S):
+                return read(store, of)
+        except StoreUnreachable as error:
+            self._unserved += 1
+            if self._unserved > MOST_UNSERVED:
+                raise
+            log.warning("%s: %s", of, error)
+        except IntegrityError as error:
+            log.warning("%s", error)
         return None
 
 

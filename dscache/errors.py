@@ -19,6 +19,7 @@ DscacheError                 exit code 1
 ├── NoSpace                            1   not enough space on the local disk
 └── IntegrityError                     8   data differs from its ready marker
     ├── ObjectTooLarge                 8   an object is larger than its kind may be
+    ├── UnreadableObject               8   the store's answer about an object makes no sense
     └── DatasetReplaced                8   the zip was replaced or deleted during a download
 """
 
@@ -132,6 +133,13 @@ class IntegrityError(DscacheError):
 
 class ObjectTooLarge(IntegrityError):
     """An object in the bucket is larger than an object of its kind may be."""
+
+
+class UnreadableObject(IntegrityError):
+    """The store answered a request for an object, but the answer cannot be understood.
+
+    That says nothing about other objects: the metadata of one may be more than can be read.
+    """
 
 
 class DatasetReplaced(IntegrityError):

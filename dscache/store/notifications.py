@@ -9,15 +9,14 @@ checks the bucket after every `Connected`.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
+import msgspec
 import urllib3
 
 from ..config import Config
@@ -38,6 +37,7 @@ ERROR_BODY_BYTES = 4096
 SILENT_S = 2 * PING_S  # a stream without a line by then is buffered on its way and brings none
 SILENT_TRIES = 2  # a server that accepts the request but never sends headers does not stream
 
+LINE_BYTES = 1 << 20  # metadata of an object has 2 KiB at most
 SILENT_STREAM = "the stream carried no data, not even a ping; does a proxy buffer responses?"
 
 
@@ -162,6 +162,10 @@ class Listener:
                     reason = s3errors.reason_of(error)
                     timed_out = isinstance(error, urllib3.exceptions.ReadTimeoutError)
                     timeouts += timed_out and not has_streamed
+                except Exception as error:
+                    reason = repr(error)[:200]
+                    log.warning("listen %s: an error of dscache itself: %s", self._prefix, reason)
+                    log.debug("listen %s: it came from here", self._prefix, exc_info=True)
                 # a server that has streamed will again: it may be starting up
                 if not has_streamed and (refused or timeouts >= SILENT_TRIES):
                     log.debug("listen %s: %s; giving up", self._prefix, reason)
@@ -230,21 +234,41 @@ class Listener:
                 self._silent = True
 
 
+class _Stored(msgspec.Struct):
+    key: str = ""
+    userMetadata: dict[str, str] | None = None
+
+
+class _Place(msgspec.Struct):
+    object: _Stored = msgspec.field(default_factory=_Stored)
+
+
+class _Record(msgspec.Struct):
+    s3: _Place = msgspec.field(default_factory=_Place)
+
+
+class _Event(msgspec.Struct):
+    Records: list[_Record] | None = None
+
+
+_event_decoder = msgspec.json.Decoder(_Event)
+
+
 def parse_line(line: bytes) -> Iterator[Created]:
     """Yield the objects that an event line reports; nothing for pings and for other lines."""
     try:
-        records = json.loads(line).get("Records") or ()
-    except (ValueError, AttributeError):
+        records = _event_decoder.decode(line).Records or ()
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return
     for record in records:
-        entry: dict[str, Any] = record.get("s3", {}).get("object", {})
-        if entry.get("key"):
+        stored = record.s3.object
+        if stored.key:
             metadata = {
                 name.lower().removeprefix(USER_METADATA): value
-                for name, value in (entry.get("userMetadata") or {}).items()
+                for name, value in (stored.userMetadata or {}).items()
                 if name.lower().startswith(USER_METADATA)  # the server adds content-type
             }
-            yield Created(entry["key"], metadata)
+            yield Created(stored.key, metadata)
 
 
 def _check_status(response: urllib3.BaseHTTPResponse) -> None:
@@ -256,8 +280,13 @@ def _check_status(response: urllib3.BaseHTTPResponse) -> None:
 
 
 def _split_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Split on newlines; a line may span chunks and a chunk may hold many lines."""
+    """Split on newlines; a line may span chunks and a chunk may hold many lines.
+
+    Raises OSError for a line that no store sends.
+    """
     remainder = b""
     for chunk in chunks:
         *lines, remainder = (remainder + chunk).split(b"\n")
+        if len(remainder) > LINE_BYTES:
+            raise OSError(f"a line of the stream has more than {LINE_BYTES} bytes")
         yield from (line for line in lines if line.strip())

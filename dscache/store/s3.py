@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-import datetime
-import email.utils
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote_plus
+from typing import Any
 
 from ..config import Config
-from ..errors import NoSuchUpload, PreconditionFailed, StoreError
+from ..errors import NoSuchUpload, PreconditionFailed, StoreError, StoreUnreachable
 from . import s3errors, upload
 from .forks import PerProcess
+from .listing import parse_page
 from .objects import GET_LIMIT_BYTES, Head, ListedObject, Object, Part
 from .response import Response
 from .s3errors import Missing
-from .signed_http import SignedHttp, ms_since
+from .signed_http import SignedHttp, is_over, ms_since
 from .upload import BodyPiece
-
-if TYPE_CHECKING:
-    from xml.etree.ElementTree import Element
 
 log = logging.getLogger(__name__)
 
 PRESIGN_MAX_S = 7 * 86400
 PART_URL_S = 3600
 METADATA = "x-amz-meta-"
+MAX_EMPTY_PAGES = 2  # in a row; a page may hold none that matches
 
 
 class Store:
@@ -64,7 +60,7 @@ class Store:
             for header, value in response.headers.items()
             if header.startswith(METADATA)
         }
-        return Head(response.etag, int(response.headers["content-length"]), metadata)
+        return Head(response.etag, response.size, metadata)
 
     def put(
         self,
@@ -96,31 +92,41 @@ class Store:
         self._send("DELETE", name)
 
     def entries(self, prefix: str) -> Iterator[ListedObject]:
+        where = f"listing of {prefix!r}"
         query = {"list-type": "2", "prefix": prefix, "encoding-type": "url"}
+        tokens, empty_pages = set[str](), 0
         while True:
-            response = self._send("GET", "", where=f"listing of {prefix!r}", query=query)
-            page = _Page(response.body if response else b"", prefix)
-            yield from page.entries()
+            response = self._send("GET", "", where=where, query=query)
+            page = parse_page(response.body if response else b"", prefix)
+            yield from page.entries
             if not page.next:
                 return
+            empty_pages = 0 if page.entries else empty_pages + 1
+            if page.next in tokens or empty_pages >= MAX_EMPTY_PAGES:
+                raise StoreError(f"{where}: it does not get on; the store repeats itself")
+            if is_over():
+                raise StoreUnreachable(f"{where}: the time is up after {len(tokens) + 1} pages")
+            tokens.add(page.next)
             query["continuation-token"] = page.next
 
     def create_upload(self, name: str, metadata: Mapping[str, str]) -> str:
         response = self._call(
             "create_multipart_upload", name, Metadata=dict(metadata), ContentType="application/zip"
         )
-        return str(response["UploadId"])
+        with _decoding(name):
+            return str(response["UploadId"])
 
     def upload_part(self, name: str, upload_id: str, number: int, body: Sequence[BodyPiece]) -> str:
         query = {"partNumber": str(number), "uploadId": upload_id}
+        where = f"{name}, part {number}"
         response = self._signed.with_retries(
-            lambda: upload.put(self._signed.presign("PUT", name, PART_URL_S, query=query), body),
+            lambda: upload.put(
+                self._signed.presign("PUT", name, PART_URL_S, query=query), body, where=where
+            ),
             f"PUT {name} part {number}",
         )
         if response.status != 200:
-            raise s3errors.error_of_response(
-                response.status, response.body, f"{name}, part {number}", self.config
-            )
+            raise s3errors.error_of_response(response.status, response.body, where, self.config)
         return response.etag
 
     def list_parts(self, name: str, upload_id: str) -> list[Part]:
@@ -128,11 +134,15 @@ class Store:
         marker: dict[str, Any] = {}
         while True:
             page = self._call("list_parts", name, UploadId=upload_id, **marker)
-            for item in page.get("Parts", ()):
-                parts.append(Part(item["PartNumber"], item["ETag"].strip('"'), item["Size"]))
-            if not page.get("IsTruncated"):
-                return parts
-            marker = {"PartNumberMarker": page["NextPartNumberMarker"]}
+            with _decoding(name):
+                for item in page.get("Parts", ()):
+                    parts.append(Part(item["PartNumber"], item["ETag"].strip('"'), item["Size"]))
+                if not page.get("IsTruncated"):
+                    return parts
+                reached = int(page["NextPartNumberMarker"])
+            if reached <= marker.get("PartNumberMarker", 0):
+                raise StoreError(f"{name}: the list of its parts does not get on")
+            marker = {"PartNumberMarker": reached}
 
     def complete_upload(self, name: str, upload_id: str, parts: Sequence[tuple[int, str]]) -> str:
         listed = [{"PartNumber": number, "ETag": etag} for number, etag in parts]
@@ -143,7 +153,8 @@ class Store:
             MultipartUpload={"Parts": listed},
             IfNoneMatch="*",
         )
-        return str(response["ETag"]).strip('"')
+        with _decoding(name):
+            return str(response["ETag"]).strip('"')
 
     def abort_upload(self, name: str, upload_id: str) -> None:
         try:
@@ -163,9 +174,8 @@ class Store:
     def _send(self, method: str, name: str, *, where: str = "", **options: Any) -> Response | None:
         """Send a request; return the response, or None for an object that does not exist."""
         response = self._signed.send(method, name, **options)
-        if "date" in response.headers:
-            date = email.utils.parsedate_to_datetime(response.headers["date"])
-            self._server_ahead_s = date.timestamp() - self._clock()
+        if response.sent_at is not None:
+            self._server_ahead_s = response.sent_at - self._clock()
         if response.status < 300:
             return response
         error = s3errors.error_of_response(
@@ -196,34 +206,16 @@ class Store:
         return response
 
 
-class _Page:
-    """One page of a listing. `next` is the token of the next page, "" on the last."""
-
-    def __init__(self, body: bytes, prefix: str) -> None:
-        from xml.etree import ElementTree
-
-        try:
-            self._root = ElementTree.fromstring(body)
-        except ElementTree.ParseError as error:
-            raise StoreError(
-                f"listing of {prefix!r}: the response is not an S3 listing ({error}); "
-                "is the endpoint that of an object store?"
-            ) from error
-        self._namespace = self._root.tag.partition("}")[0] + "}" if "}" in self._root.tag else ""
-        self.next = self._text(self._root, "NextContinuationToken")
-
-    def entries(self) -> Iterator[ListedObject]:
-        for item in self._root.iter(f"{self._namespace}Contents"):
-            modified = datetime.datetime.fromisoformat(self._text(item, "LastModified"))
-            yield ListedObject(
-                unquote_plus(self._text(item, "Key")),
-                self._text(item, "ETag").strip('"'),
-                int(self._text(item, "Size")),
-                modified.timestamp(),
-            )
-
-    def _text(self, element: Element, name: str) -> str:
-        return element.findtext(f"{self._namespace}{name}") or ""
+@contextmanager
+def _decoding(where: str) -> Iterator[None]:
+    """Raise StoreError in place of the errors of decoding what boto3 returned."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise StoreError(
+            f"{where}: the response is not understood ({error!r}); is the endpoint that of an "
+            "object store?"
+        ) from error
 
 
 @contextmanager
@@ -243,7 +235,7 @@ def mapped_errors(where: str, config: Config) -> Iterator[None]:
     except (botocore_errors.HTTPClientError, botocore_errors.ConnectionError) as error:
         raise s3errors.unreachable(error, config) from error
     except (botocore_errors.BotoCoreError, ValueError) as error:
-        raise StoreError(f"{where}: {error}") from error
+        raise StoreError(f"{where}: {str(error)[: s3errors.MAX_TEXT]}") from error
 
 
 def _client(config: Config, endpoint: str) -> Any:

@@ -30,6 +30,8 @@ class Missing(StoreError):
     """404 on an object (internal to the room)."""
 
 
+MAX_TEXT = 500  # characters of a message of others
+
 CODES: dict[str, type[StoreError]] = {
     "NoSuchKey": Missing,
     "404": Missing,
@@ -70,6 +72,7 @@ def error_of_code(
 
     Servers have many codes for a temporary failure; the `status` decides for those not in CODES.
     """
+    code, message = code[:MAX_TEXT], message[:MAX_TEXT]
     kind = CODES.get(code) or (CODES.get(str(status)) if status >= 500 else None) or StoreError
     if NO_SPACE in message:  # MinIO: an internal error until it has measured its disk again
         kind = StoreFull
@@ -118,6 +121,19 @@ def unreachable(error: Exception, config: Config) -> StoreUnreachable:
     )
 
 
+def no_http(error: Exception, config: Config) -> StoreError:
+    """Return the error for an endpoint that answers with something else than HTTP."""
+    return StoreError(
+        f"{config.endpoint} (from {config.origin.get('endpoint', 'the caller')}): the response is "
+        f"not HTTP ({reason_of(error)!r}); is that the endpoint of an object store?"
+    )
+
+
+def garbled(error: Exception, where: str) -> str:
+    """Return the message for a response whose headers cannot be read."""
+    return f"{where}: the headers of the response cannot be read ({reason_of(error)})"
+
+
 def reason_of(error: BaseException) -> str:
     """Say in one line why a connection failed.
 
@@ -153,4 +169,5 @@ def unusable_credentials(error: Exception, config: Config) -> StoreError | Confi
 
 
 def _element(text: str, name: str) -> str:
-    return text.partition(f"<{name}>")[2].partition(f"</{name}>")[0]
+    """The content of an element, up to MAX_TEXT characters: a message is one line."""
+    return text.partition(f"<{name}>")[2].partition(f"</{name}>")[0][:MAX_TEXT]
