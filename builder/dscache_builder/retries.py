@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dscache.errors import IntegrityError, StoreError, StoreUnreachable
+from dscache.errors import IntegrityError, StoreError, StoreUnreachable, UnreadableObject
+from dscache.protocol.manifests import FailureKind
 
 from .attempt.requests import FailureReason
 
@@ -39,11 +40,13 @@ class Errors:
     def verdict(self, error: BaseException) -> FailureReason | None:
         """The failure to answer with if nothing is left to try, or None to try again.
 
-        What an object says does not change by reading it again, so that fails at once.
+        What an object says does not change by reading it again, so that fails at once. What was
+        said in its place may: a proxy that garbles responses is mended.
         """
         if self.count < _limit(error):
             return None
-        kind = "store" if isinstance(error, StoreError) else "builder"
+        is_of_store = isinstance(error, (StoreError, UnreadableObject))
+        kind: FailureKind = "store" if is_of_store else "builder"
         detail = str(error) or type(error).__name__
         tries = f" ({self.count} attempts in a row)" if self.count > 1 else ""
         return FailureReason(
@@ -54,6 +57,6 @@ class Errors:
 
 
 def _limit(error: BaseException) -> int:
-    if isinstance(error, IntegrityError):
+    if isinstance(error, IntegrityError) and not isinstance(error, UnreadableObject):
         return 1
     return MAX_UNREACHABLE if isinstance(error, StoreUnreachable) else MAX_ERRORS
