@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import msgspec
 
-from .errors import IntegrityError, ObjectTooLarge
+from .errors import IntegrityError, ObjectTooLarge, StoreUnreachable
 from .protocol import layout, markers
 from .protocol.manifests import Alias, Failure, Live, Progress, Ready, Retired
 from .protocol.state import State, state_of
 from .spec import Spec, split_key
 from .store.objects import Objects
+from .store.signed_http import deadline_in
 from .terminal import logger
 
 log = logger(__name__)
 
+T = TypeVar("T")
+
 READERS = 16
 _reads_large = threading.Lock()
 LARGE_BYTES = 1 << 20  # ready markers above it are read one at a time, so that they fit in memory
+READ_S = 20.0  # for one item of a list
+MOST_UNSERVED = 2  # items of a list
 
 
 @dataclass(frozen=True)
@@ -135,10 +141,11 @@ def live_datasets(
     live: list[dict[str, Any]] = []
     wanted = len(keys) if limit is None else limit
     begin = 0
+    reads = _Reads()
     with ThreadPoolExecutor(READERS) as pool:
         while begin < len(keys) and len(live) < wanted:
             batch = keys[begin : begin + max(wanted - len(live), READERS)]
-            read = pool.map(lambda key: _summary_of_readable(store, key), batch)
+            read = pool.map(lambda key: reads.one(_summary_of_readable, store, key), batch)
             live += [dataset for dataset in read if dataset is not None]
             begin += len(batch)
     return sorted(live[:wanted], key=lambda dataset: -dataset["built_at"])
@@ -146,9 +153,9 @@ def live_datasets(
 
 def raw_revisions(store: Objects, names: Iterable[str]) -> dict[str, str]:
     """Return the revision of the raw data as builders last saw it, by dataset_name."""
-    revisions = {}
+    revisions, reads = {}, _Reads()
     for name in set(names):
-        raw = markers.read_raw_revision(store, name)
+        raw = reads.one(markers.read_raw_revision, store, name)
         if raw is not None:
             revisions[name] = raw.revision
     return revisions
@@ -167,17 +174,37 @@ def outstanding(store: Objects, name: str | None = None) -> list[Status]:
     """
     entries = store.entries(f"{layout.REQUESTS}{name}_" if name else layout.REQUESTS)
     keys = {request.key for e in entries if (request := layout.parse_request(e.name))}
+    reads, read = _Reads(), partial(_status, whole=False)
     with ThreadPoolExecutor(READERS) as pool:
-        statuses = pool.map(lambda key: _status_of_readable(store, key), sorted(keys))
+        statuses = pool.map(lambda key: reads.one(read, store, key), sorted(keys))
         return [status for status in statuses if status is not None]
 
 
-def _status_of_readable(store: Objects, key: str) -> Status | None:
-    """The status of a key, or None if its markers are damaged: a list is about the others, too."""
-    try:
-        return _status(store, key, whole=False)
-    except IntegrityError as error:
-        log.warning("%s", error)
+class _Reads:
+    """Reads for a list, which is about the others, too, when one of its objects cannot be read.
+
+    Safe to use from several threads. The list says nothing if the store serves none any more: more
+    than MOST_UNSERVED objects that it does not serve are an error.
+    """
+
+    def __init__(self) -> None:
+        self._unserved = 0
+
+    def one(self, read: Callable[[Objects, str], T | None], store: Objects, of: str) -> T | None:
+        """Return what `read` returns, or None, and a warning, if an object is damaged or missing.
+
+        Raises StoreUnreachable.
+        """
+        try:
+            with deadline_in(READ_S):
+                return read(store, of)
+        except StoreUnreachable as error:
+            self._unserved += 1
+            if self._unserved > MOST_UNSERVED:
+                raise
+            log.warning("%s: %s", of, error)
+        except IntegrityError as error:
+            log.warning("%s", error)
         return None
 
 

@@ -20,6 +20,7 @@ DscacheError                 exit code 1
 └── IntegrityError                     8   data differs from its ready marker
     ├── ObjectTooLarge                 8   an object is larger than its kind may be
     ├── NotWritable                    8   an object is not written: nobody could read it
+    ├── UnreadableObject               8   the store's answer about an object makes no sense
     └── DatasetReplaced                8   the zip was replaced or deleted during a download
 """
 
@@ -137,6 +138,13 @@ class ObjectTooLarge(IntegrityError):
 
 class NotWritable(IntegrityError):
     """An object is not written, because nobody could read it again."""
+
+
+class UnreadableObject(IntegrityError):
+    """The store answered a request for an object, but the answer cannot be understood.
+
+    That says nothing about other objects: the metadata of one may be more than can be read.
+    """
 
 
 class DatasetReplaced(IntegrityError):

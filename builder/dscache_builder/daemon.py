@@ -10,9 +10,10 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import NamedTuple
 
-from dscache.errors import DscacheError, StoreUnreachable
+from dscache.errors import AccessDenied, BucketMissing, DscacheError, StoreError, StoreUnreachable
 from dscache.protocol import layout, markers
 from dscache.protocol.priority import DEFAULT_PRIORITY
 from dscache.protocol.selftest import check_conditional_create
@@ -32,6 +33,7 @@ from .notify import Notifier
 from .raw_watch import RawWatch
 from .reconcile import WaitingKey
 from .retries import ERROR_PAUSES_S, Errors
+from .unserved import Unserved
 
 log = logger("dscache_builder")
 
@@ -73,6 +75,7 @@ class Daemon:
         self._error: BaseException | None = None
         self._not_before: dict[str, float] = {}
         self._priorities: dict[str, int] = {}
+        self._unserved = Unserved()
         self._builds = ThreadPoolExecutor(config.max_builds, thread_name_prefix="build")
         self._uploads = ThreadPoolExecutor(2 * config.max_builds, thread_name_prefix="upload")
         # A thread of its own: surveying or deleting many files must not hold up uploads.
@@ -181,16 +184,17 @@ class Daemon:
         slots = self.config.max_builds - len(self._running)
         now = time.monotonic()
         self._not_before = {key: at for key, at in self._not_before.items() if at > now}
+        self._unserved.next_round()
         try:
             entries = list(self.store.entries(layout.REQUESTS))
-            for name in reconcile.stray_cancels(entries):
-                self.store.delete(name)
-            waiting = reconcile.by_need(entries, self._priority_of)
-        except StoreUnreachable as error:
-            if raise_errors:
+        except StoreError as error:
+            if raise_errors or isinstance(error, (AccessDenied, BucketMissing)):
                 raise
             log.warning("%s", error)
             return
+        for name in reconcile.stray_cancels(entries):
+            self._unserved.ask(name, partial(self.store.delete, name))
+        waiting = reconcile.by_need(entries, self._priority_of)
         self._forget_answered(entries, waiting)
         startable = reconcile.startable(waiting, self._running, self._not_before, now, slots)
         log.debug(
@@ -213,14 +217,20 @@ class Daemon:
         """
         name = layout.request(key, nonce)
         if name not in self._priorities:
-            try:
-                request = markers.read_request(self.store, key, nonce)
-                self._priorities[name] = request.priority if request else DEFAULT_PRIORITY
-            except StoreUnreachable:
-                raise
-            except DscacheError:
-                self._priorities[name] = DEFAULT_PRIORITY
+            priority = self._unserved.ask(name, partial(self._read_priority, key, nonce))
+            if priority is None:
+                return DEFAULT_PRIORITY
+            self._priorities[name] = priority
         return self._priorities[name]
+
+    def _read_priority(self, key: str, nonce: str) -> int:
+        try:
+            request = markers.read_request(self.store, key, nonce)
+        except StoreUnreachable:
+            raise
+        except DscacheError:
+            return DEFAULT_PRIORITY
+        return request.priority if request else DEFAULT_PRIORITY
 
     def _until_reachable(self, notifier: Notifier) -> None:
         pauses = iter(ERROR_PAUSES_S)

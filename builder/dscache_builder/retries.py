@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dscache.errors import IntegrityError, StoreError, StoreUnreachable
+from dscache.errors import IntegrityError, StoreError, StoreUnreachable, UnreadableObject
 from dscache.protocol.manifests import FailureKind
 
 from .attempt.requests import FailureReason
@@ -49,11 +49,12 @@ class Errors:
 def _verdict(error: BaseException, count: int) -> FailureReason | None:
     """The failure to answer with after so many errors, or None to try again.
 
-    What an object says does not change by reading it again, so that fails at once.
+    What an object says does not change by reading it again, so that fails at once. What was said in
+    its place may: a proxy that garbles responses is mended.
     """
     if count < _limit(error):
         return None
-    kind: FailureKind = "store" if isinstance(error, StoreError) else "builder"
+    kind: FailureKind = "store" if isinstance(error, (StoreError, UnreadableObject)) else "builder"
     detail = str(error) or type(error).__name__
     tries = f" ({count} attempts in a row)" if count > 1 else ""
     return FailureReason(
@@ -64,6 +65,6 @@ def _verdict(error: BaseException, count: int) -> FailureReason | None:
 
 
 def _limit(error: BaseException) -> int:
-    if isinstance(error, IntegrityError):
+    if isinstance(error, IntegrityError) and not isinstance(error, UnreadableObject):
         return 1
     return MAX_UNREACHABLE if isinstance(error, StoreUnreachable) else MAX_ERRORS

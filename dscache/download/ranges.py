@@ -18,6 +18,8 @@ from collections.abc import Callable, Generator, Iterator
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from urllib3.exceptions import HTTPError
+
 from ..errors import (
     AccessDenied,
     BucketMissing,
@@ -27,7 +29,9 @@ from ..errors import (
     StoreUnreachable,
 )
 from ..folder.checksums import CHUNK_BYTES
-from ..store.s3errors import parse_error
+from ..store.pacing import PacedResponse, is_garbled, left_until, paced
+from ..store.response import parse_etag
+from ..store.s3errors import garbled, parse_error
 from ..terminal import logger
 
 CONNECT_TIMEOUT_S = 5.0
@@ -62,7 +66,24 @@ class Source:
             return self._url
 
 
-class _Response(http.client.HTTPResponse):
+class _StallPace:
+    """The time for the headers of a response, and again for each chunk of its body."""
+
+    def __init__(self, stall_s: float) -> None:
+        self._stall_s = stall_s
+        self.restart()
+
+    def restart(self) -> None:
+        self._end = time.monotonic() + self._stall_s
+
+    def left_s(self) -> float:
+        return left_until(self._end)
+
+    def count(self, size: int) -> None:
+        """Chunks are counted where they are filled."""
+
+
+class _Response(PacedResponse):
     """A response that returns the bytes received so far instead of waiting for a full buffer, so
     that none are lost when the connection breaks."""
 
@@ -92,6 +113,7 @@ class RangeReader:
     def __init__(self, source: Source, stall_s: float) -> None:
         self._source = source
         self._stall_s = stall_s
+        self._pace = _StallPace(stall_s)
         self._connection: http.client.HTTPConnection | None = None
         self._socket: socket.socket | None = None
         self._host = ("", "")
@@ -118,7 +140,9 @@ class RangeReader:
                 f"{self._host[1]}: the certificate is not trusted ({error.verify_message}); "
                 "set AWS_CA_BUNDLE to a file with the certificate of its authority"
             ) from error
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, http.client.HTTPException, HTTPError) as error:
+            if is_garbled(error):
+                raise StoreError(garbled(error, self._source.name)) from error
             raise Interrupted(f"{self._host[1]}: {_cause(error)}") from error
         finally:
             if not complete:
@@ -153,7 +177,7 @@ class RangeReader:
 
         Returns the number of bytes, and the error if the connection broke before.
         """
-        deadline = time.monotonic() + self._stall_s
+        self._pace.restart()
         filled = 0
         while filled < wanted:
             try:
@@ -163,8 +187,6 @@ class RangeReader:
             filled += read
             if not read:
                 return filled, ConnectionError("the connection was closed early")
-            if filled < wanted and time.monotonic() > deadline:
-                return filled, TimeoutError(f"fewer than {wanted} bytes in {self._stall_s:g} s")
         return filled, None
 
     def _open(self, start: int, stop: int) -> _Response:
@@ -195,7 +217,9 @@ class RangeReader:
         connection.putheader("If-Match", f'"{self._source.etag}"')
         connection.endheaders()
         sent_at = time.monotonic()
-        response = connection.getresponse()
+        self._pace.restart()
+        with paced(self._pace):
+            response = connection.getresponse()
         self.response_s = time.monotonic() - sent_at
         assert isinstance(response, _Response)
         return response
@@ -228,7 +252,14 @@ class RangeReader:
                 f"{self._source.name}: requested {stop - start} bytes, but Content-Length is "
                 f"{response.length}"
             )
-        etag = response.getheader("ETag", "").strip('"')
+        header = response.getheader("ETag")
+        etag = parse_etag(header or "")
+        if etag is None:
+            shown = f"the ETag {header[:80]!r}" if header else "no ETag"
+            raise StoreError(
+                f"{self._source.name}: the response has {shown}; is there a proxy in front of the "
+                "store?"
+            )
         if etag != self._source.etag or found.size not in (None, self._source.size):
             raise _replaced(self._source, f"etag {etag}, {found.size} bytes")
 

@@ -26,12 +26,14 @@ def parse_page(body: bytes, prefix: str) -> Page:
 
     try:
         root = ElementTree.fromstring(body)
+        if root.tag.rpartition("}")[2] != "ListBucketResult":
+            raise ValueError(f"it is an element <{root.tag}>")
         namespace = root.tag.partition("}")[0] + "}" if "}" in root.tag else ""
         entries = [_entry(item, namespace) for item in root.iter(f"{namespace}Contents")]
     except (ElementTree.ParseError, ValueError, LookupError, OverflowError) as error:
         raise StoreError(
             f"listing of {prefix!r}: the response is not an S3 listing ({str(error)[:200]}); "
-            "is the endpoint that of an object store?"
+            "is the endpoint that of an object store, or does a proxy ask for a login?"
         ) from error
     return Page(entries, _text(root, namespace, "NextContinuationToken"))
 

@@ -162,6 +162,10 @@ class Listener:
                     reason = s3errors.reason_of(error)
                     timed_out = isinstance(error, urllib3.exceptions.ReadTimeoutError)
                     timeouts += timed_out and not has_streamed
+                except Exception as error:
+                    reason = repr(error)[:200]
+                    log.warning("listen %s: an error of dscache itself: %s", self._prefix, reason)
+                    log.debug("listen %s: it came from here", self._prefix, exc_info=True)
                 # a server that has streamed will again: it may be starting up
                 if not has_streamed and (refused or timeouts >= SILENT_TRIES):
                     log.debug("listen %s: %s; giving up", self._prefix, reason)

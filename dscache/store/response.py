@@ -1,4 +1,4 @@
-"""An HTTP response of the store, whichever client received it."""
+"""An HTTP response of the store, whichever client received it. What it says is decoded here."""
 
 from __future__ import annotations
 
@@ -7,38 +7,51 @@ import email.utils
 import re
 from dataclasses import dataclass
 
-from ..errors import StoreError
+from ..errors import DscacheError, StoreError
 
 _SIZE = re.compile(r"[0-9]{1,18}")
+_ETAG = re.compile(r'"([!#-~]{1,256})"|((?!W/")[!#-~]{1,256})')
+_SHOWN_CHARS = 80
+
+
+def parse_etag(header: str) -> str | None:
+    """Return the etag without quotes; None if it is none, or weak (W/"…"): no store sends those,
+    but proxies that change responses do."""
+    match = _ETAG.fullmatch(header)
+    return (match[1] or match[2]) if match else None
 
 
 @dataclass(frozen=True)
 class Response:
     """Status, headers with lower-case names, and body (of an upload's response: its first 64 KiB).
 
-    The body explains an error in XML, see `s3errors.parse_error`.
+    The body explains an error in XML, see `s3errors.parse_error`. `where` names the object, and
+    `unreadable` is the error for what cannot be decoded.
     """
 
     status: int
     headers: dict[str, str]
     body: bytes
+    where: str = ""
+    unreadable: type[DscacheError] = StoreError
 
     @property
     def etag(self) -> str:
-        """The etag without quotes. Raises StoreError if there is none."""
-        if "etag" not in self.headers:
-            raise StoreError("the response has no ETag; is the endpoint that of an object store?")
-        return self.headers["etag"].strip('"')
+        """The etag without quotes. Raises `unreadable` if there is none."""
+        header = self.headers.get("etag")
+        if header is None:
+            raise self._error("the response has no ETag")
+        etag = parse_etag(header)
+        if etag is None:
+            raise self._error(f"the response's ETag is {header[:_SHOWN_CHARS]!r}")
+        return etag
 
     @property
     def size(self) -> int:
-        """The size of the object, in bytes. Raises StoreError if there is none."""
+        """The size of the object, in bytes. Raises `unreadable` if there is none."""
         length = self.headers.get("content-length", "")
         if not _SIZE.fullmatch(length):
-            raise StoreError(
-                f"the response's Content-Length is {length[:80]!r}; "
-                "is the endpoint that of an object store?"
-            )
+            raise self._error(f"the response's Content-Length is {length[:_SHOWN_CHARS]!r}")
         return int(length)
 
     @property
@@ -49,3 +62,9 @@ class Response:
             return date.astimezone(datetime.UTC).timestamp()
         except (ValueError, TypeError, OverflowError, IndexError):
             return None
+
+    def _error(self, problem: str) -> DscacheError:
+        return self.unreadable(
+            f"{self.where}: {problem}; is the endpoint that of an object store, without a proxy "
+            "that changes responses?"
+        )

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..config import Config
-from ..errors import NoSuchUpload, PreconditionFailed, StoreError
+from ..errors import NoSuchUpload, PreconditionFailed, StoreError, StoreUnreachable
 from ..terminal import logger
 from . import s3errors, upload
 from .forks import PerProcess
@@ -16,7 +16,7 @@ from .listing import parse_page
 from .objects import GET_LIMIT_BYTES, Head, ListedObject, Object, Part
 from .response import Response
 from .s3errors import Missing
-from .signed_http import SignedHttp, ms_since
+from .signed_http import SignedHttp, is_over, ms_since
 from .upload import BodyPiece
 
 log = logger(__name__)
@@ -24,6 +24,7 @@ log = logger(__name__)
 PRESIGN_MAX_S = 7 * 86400
 PART_URL_S = 3600
 METADATA = "x-amz-meta-"
+MAX_EMPTY_PAGES = 100  # in a row; a page may hold none that matches
 
 
 class Store:
@@ -91,31 +92,41 @@ class Store:
         self._send("DELETE", name)
 
     def entries(self, prefix: str) -> Iterator[ListedObject]:
+        where = f"listing of {prefix!r}"
         query = {"list-type": "2", "prefix": prefix, "encoding-type": "url"}
+        tokens, empty_pages = set[str](), 0
         while True:
-            response = self._send("GET", "", where=f"listing of {prefix!r}", query=query)
+            response = self._send("GET", "", where=where, query=query)
             page = parse_page(response.body if response else b"", prefix)
             yield from page.entries
             if not page.next:
                 return
+            empty_pages = 0 if page.entries else empty_pages + 1
+            if page.next in tokens or empty_pages >= MAX_EMPTY_PAGES:
+                raise StoreError(f"{where}: it does not get on; the store repeats itself")
+            if is_over():
+                raise StoreUnreachable(f"{where}: the time is up after {len(tokens) + 1} pages")
+            tokens.add(page.next)
             query["continuation-token"] = page.next
 
     def create_upload(self, name: str, metadata: Mapping[str, str]) -> str:
         response = self._call(
             "create_multipart_upload", name, Metadata=dict(metadata), ContentType="application/zip"
         )
-        return str(response["UploadId"])
+        with _decoding(name):
+            return str(response["UploadId"])
 
     def upload_part(self, name: str, upload_id: str, number: int, body: Sequence[BodyPiece]) -> str:
         query = {"partNumber": str(number), "uploadId": upload_id}
+        where = f"{name}, part {number}"
         response = self._signed.with_retries(
-            lambda: upload.put(self._signed.presign("PUT", name, PART_URL_S, query=query), body),
+            lambda: upload.put(
+                self._signed.presign("PUT", name, PART_URL_S, query=query), body, where=where
+            ),
             f"PUT {name} part {number}",
         )
         if response.status != 200:
-            raise s3errors.error_of_response(
-                response.status, response.body, f"{name}, part {number}", self.config
-            )
+            raise s3errors.error_of_response(response.status, response.body, where, self.config)
         return response.etag
 
     def list_parts(self, name: str, upload_id: str) -> list[Part]:
@@ -123,11 +134,15 @@ class Store:
         marker: dict[str, Any] = {}
         while True:
             page = self._call("list_parts", name, UploadId=upload_id, **marker)
-            for item in page.get("Parts", ()):
-                parts.append(Part(item["PartNumber"], item["ETag"].strip('"'), item["Size"]))
-            if not page.get("IsTruncated"):
-                return parts
-            marker = {"PartNumberMarker": page["NextPartNumberMarker"]}
+            with _decoding(name):
+                for item in page.get("Parts", ()):
+                    parts.append(Part(item["PartNumber"], item["ETag"].strip('"'), item["Size"]))
+                if not page.get("IsTruncated"):
+                    return parts
+                reached = int(page["NextPartNumberMarker"])
+            if reached <= marker.get("PartNumberMarker", 0):
+                raise StoreError(f"{name}: the list of its parts does not get on")
+            marker = {"PartNumberMarker": reached}
 
     def complete_upload(self, name: str, upload_id: str, parts: Sequence[tuple[int, str]]) -> str:
         listed = [{"PartNumber": number, "ETag": etag} for number, etag in parts]
@@ -138,7 +153,8 @@ class Store:
             MultipartUpload={"Parts": listed},
             IfNoneMatch="*",
         )
-        return str(response["ETag"]).strip('"')
+        with _decoding(name):
+            return str(response["ETag"]).strip('"')
 
     def abort_upload(self, name: str, upload_id: str) -> None:
         try:
@@ -193,6 +209,18 @@ class Store:
 
 
 @contextmanager
+def _decoding(where: str) -> Iterator[None]:
+    """Raise StoreError in place of the errors of decoding what boto3 returned."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise StoreError(
+            f"{where}: the response is not understood ({error!r}); is the endpoint that of an "
+            "object store?"
+        ) from error
+
+
+@contextmanager
 def mapped_errors(where: str, config: Config) -> Iterator[None]:
     """Raise errors of dscache in place of botocore's, chained, with a remedy in the message."""
     import botocore.exceptions as botocore_errors
@@ -209,7 +237,7 @@ def mapped_errors(where: str, config: Config) -> Iterator[None]:
     except (botocore_errors.HTTPClientError, botocore_errors.ConnectionError) as error:
         raise s3errors.unreachable(error, config) from error
     except (botocore_errors.BotoCoreError, ValueError) as error:
-        raise StoreError(f"{where}: {error}") from error
+        raise StoreError(f"{where}: {str(error)[: s3errors.MAX_TEXT]}") from error
 
 
 def _client(config: Config, endpoint: str) -> Any:

@@ -30,7 +30,7 @@ class Missing(StoreError):
     """404 on an object (internal to the room)."""
 
 
-MAX_TEXT = 1000
+MAX_TEXT = 500  # characters of a message of others
 
 CODES: dict[str, type[StoreError]] = {
     "NoSuchKey": Missing,
@@ -72,6 +72,7 @@ def error_of_code(
 
     Servers have many codes for a temporary failure; the `status` decides for those not in CODES.
     """
+    code, message = code[:MAX_TEXT], message[:MAX_TEXT]
     kind = CODES.get(code) or (CODES.get(str(status)) if status >= 500 else None) or StoreError
     if NO_SPACE in message:  # MinIO: an internal error until it has measured its disk again
         kind = StoreFull
@@ -118,6 +119,19 @@ def unreachable(error: Exception, config: Config) -> StoreUnreachable:
         f"(from {config.origin.get('endpoint', 'the caller')}): {reason_of(error)}; "
         "is the store running? (`dscache up` starts a local one, `dscache doctor` checks)"
     )
+
+
+def no_http(error: Exception, config: Config) -> StoreError:
+    """Return the error for an endpoint that answers with something else than HTTP."""
+    return StoreError(
+        f"{config.endpoint} (from {config.origin.get('endpoint', 'the caller')}): the response is "
+        f"not HTTP ({reason_of(error)!r}); is that the endpoint of an object store?"
+    )
+
+
+def garbled(error: Exception, where: str) -> str:
+    """Return the message for a response whose headers cannot be read."""
+    return f"{where}: the headers of the response cannot be read ({reason_of(error)})"
 
 
 def reason_of(error: BaseException) -> str:

@@ -18,11 +18,12 @@ from urllib.parse import quote, urlencode
 import urllib3
 
 from ..config import Config
-from ..errors import ObjectTooLarge, StoreUnreachable
+from ..errors import ObjectTooLarge, StoreError, StoreUnreachable, UnreadableObject
 from ..terminal import logger
 from ..units import format_bytes
 from . import s3errors
 from .forks import PerProcess
+from .pacing import REQUEST_S, RequestPace, is_garbled, is_no_http, paced, paced_pool
 from .response import Response
 from .s3errors import reason_of
 from .sigv4 import Keys, presigned, signed_headers
@@ -33,11 +34,11 @@ if TYPE_CHECKING:
 log = logger(__name__)
 
 CONNECT_TIMEOUT_S = 5.0
-READ_TIMEOUT_S = 60.0
 ATTEMPTS = 3
 RETRIED = frozenset({429, 499, 500, 502, 503, 504})
 LEAST_S = 1.0  # what a request gets even after the deadline: most are answered by then
-RESPONSE_LIMIT_BYTES = 16 << 20  # of listings and errors; objects have limits by their kind
+RESPONSE_LIMIT_BYTES = 16 << 20  # of listings; objects have limits by their kind
+ERROR_BYTES = 64 << 10  # of an error's body; the rest is not read
 CONNECTIONS = 32  # kept open between requests; further threads open their own
 
 _deadline: ContextVar[float] = ContextVar("deadline", default=math.inf)
@@ -48,14 +49,19 @@ def deadline_in(seconds: float | None) -> Iterator[None]:
     """Limit all requests of this thread in the block to a deadline `seconds` from now.
 
     Without it, a store that accepts a connection and never responds would block for minutes. None
-    sets no deadline.
+    sets no deadline. One that was set around the block holds, too.
     """
     deadline = math.inf if seconds is None else time.monotonic() + seconds
-    token = _deadline.set(deadline)
+    token = _deadline.set(min(deadline, _deadline.get()))
     try:
         yield
     finally:
         _deadline.reset(token)
+
+
+def is_over() -> bool:
+    """Whether the deadline of this thread has passed."""
+    return time.monotonic() >= _deadline.get()
 
 
 class SignedHttp:
@@ -91,8 +97,10 @@ class SignedHttp:
     ) -> Response:
         """Send a request and return the response, whatever its status.
 
-        `name` "" is the bucket itself. Raises StoreUnreachable; ObjectTooLarge for a body of more
-        than `limit_bytes`; AccessDenied or ConfigError when there are no credentials to sign with.
+        `name` "" is the bucket itself. Ends at the deadline, or when bodies arrive too slowly (see
+        `pacing`). Raises StoreUnreachable; ObjectTooLarge for a body of more than `limit_bytes`;
+        UnreadableObject for a response about an object, and StoreError for another one, that cannot
+        be understood; AccessDenied or ConfigError when there are no credentials to sign with.
         """
         try:
             return self.with_retries(
@@ -100,7 +108,8 @@ class SignedHttp:
                 _request_line(method, name, query or {}),
             )
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise s3errors.unreachable(error, self._config) from error
+            kind = s3errors.no_http if is_no_http(error) else s3errors.unreachable
+            raise kind(error, self._config) from error
 
     def with_retries(self, send: Callable[[], Response], request_line: str) -> Response:
         """Call `send` until it returns a response that is final, at most ATTEMPTS times.
@@ -119,7 +128,7 @@ class SignedHttp:
                 response = send()
             except (urllib3.exceptions.HTTPError, OSError, StoreUnreachable) as error:
                 log.debug("%s: %s after %.0f ms", request_line, reason_of(error), ms_since(started))
-                if last or time.monotonic() >= _deadline.get():
+                if last or is_over():
                     raise
                 continue
             log.debug("%s: %d in %.0f ms", request_line, response.status, ms_since(started))
@@ -165,17 +174,30 @@ class SignedHttp:
         limit_bytes: int,
     ) -> Response:
         url, signed = self.prepare(method, name, query=query, headers=headers, body=body)
-        response = self._pool.get().request(
-            method,
-            url,
-            headers=signed,
-            body=body,
-            redirect=False,
-            timeout=_timeout(),
-            preload_content=False,
+        where = name or "a listing"
+        unreadable = UnreadableObject if name and method in ("GET", "HEAD") else StoreError
+        left_s = max(_left_s(), LEAST_S)
+        pace = RequestPace(
+            sent_bytes=len(body), most_bytes=limit_bytes, deadline=time.monotonic() + left_s
         )
+        try:
+            with paced(pace):
+                response = self._pool.get().request(
+                    method,
+                    url,
+                    headers=signed,
+                    body=body,
+                    redirect=False,
+                    timeout=urllib3.Timeout(min(CONNECT_TIMEOUT_S, left_s), REQUEST_S),
+                    preload_content=False,
+                )
+                received = _body(response, where, limit_bytes)
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            if is_garbled(error):
+                raise unreadable(s3errors.garbled(error, where)) from error
+            raise
         lowered = {header.lower(): value for header, value in response.headers.items()}
-        return Response(response.status, lowered, _body(response, name, limit_bytes))
+        return Response(response.status, lowered, received, where, unreadable)
 
     def _keys(self) -> Keys:
         """Return the configured credentials, or those that botocore finds on this machine.
@@ -205,29 +227,28 @@ class SignedHttp:
             raise StoreUnreachable(f"the credentials could not be renewed: {error}") from error
 
 
-def _body(response: urllib3.BaseHTTPResponse, name: str, limit_bytes: int) -> bytes:
+def _body(response: urllib3.BaseHTTPResponse, where: str, limit_bytes: int) -> bytes:
     """Read the body as it was sent: an object's Content-Encoding is whatever its writer claims."""
+    is_error = response.status >= 300
+    limit_bytes = min(limit_bytes, ERROR_BYTES) if is_error else limit_bytes
     body = response.read(limit_bytes + 1, decode_content=False)
     if len(body) > limit_bytes:
         response.close()  # not back to the pool: the rest is still to come
+        if is_error:
+            return body
         raise ObjectTooLarge(
-            f"{name or 'a listing'}: larger than the {format_bytes(limit_bytes)} that it may have"
+            f"{where}: larger than the {format_bytes(limit_bytes)} that it may have"
         )
     response.release_conn()
     return body
 
 
 def _pool() -> urllib3.PoolManager:
-    return urllib3.PoolManager(maxsize=CONNECTIONS, retries=False)
+    return paced_pool(CONNECTIONS)
 
 
 def _left_s() -> float:
     return max(_deadline.get() - time.monotonic(), 0.0)
-
-
-def _timeout() -> urllib3.Timeout:
-    left_s = max(_left_s(), LEAST_S)
-    return urllib3.Timeout(connect=min(CONNECT_TIMEOUT_S, left_s), read=min(READ_TIMEOUT_S, left_s))
 
 
 def _credentials() -> Credentials | None:

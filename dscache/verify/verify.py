@@ -15,6 +15,7 @@ from typing import Any
 
 from dscache_sdk.tfds import FEATURES_FILE_NAME, INFO_FILE_NAME, dataset_info_json
 
+from ..download.fetch import ADVANCE_BYTES
 from ..download.ranges import Interrupted, RangeReader, Source
 from ..errors import IntegrityError, StoreUnreachable
 from ..folder.checksums import Checksums
@@ -94,7 +95,7 @@ def verify(
     report.problems += _head_problems(live, head.etag, head.size)
     source = Source(url, name=live.zip_key, etag=head.etag, size=head.size)
     if not any(problem.where == MARKER for problem in report.problems):
-        _Pass(live, _range_reader(source, sleep), head.size, report, progress).run()
+        _Pass(live, range_reader(source, sleep), head.size, report, progress).run()
     report.seconds = round(time.monotonic() - began, 3)
     return report
 
@@ -272,20 +273,23 @@ class _ZipStream:
             yield piece
 
 
-def _range_reader(source: Source, sleep: Callable[[float], object]) -> Read:
+def range_reader(
+    source: Source, sleep: Callable[[float], object], stall_s: float = STALL_S
+) -> Read:
     """Return a function that reads a range of the source, and resumes it when it breaks off."""
-    reader = RangeReader(source, STALL_S)
+    reader = RangeReader(source, stall_s)
 
     def read(start: int, stop: int) -> Iterator[memoryview]:
         failures = 0
         while start < stop:
+            before = start
             try:
                 for chunk in reader.read(start, min(start + RANGE_BYTES, stop)):
                     start += len(chunk)
-                    failures = 0
                     yield chunk
+                failures = 0
             except Interrupted as error:
-                failures += 1
+                failures = 1 if start - before >= ADVANCE_BYTES else failures + 1
                 if failures > len(RETRY_PAUSES_S):
                     raise StoreUnreachable(
                         f"{source.name}: {failures} consecutive attempts failed without receiving "

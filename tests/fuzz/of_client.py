@@ -218,6 +218,7 @@ def _names(data: bytes) -> None:
         layout.parse_request,
         layout.parse_cancel,
         layout.parse_failure,
+        layout.parse_claim,
         layout.parse_archive,
         layout.parse_ready,
         layout.key_in,
@@ -280,7 +281,7 @@ def _trusted(data: bytes) -> None:
 
 def _folder(data: bytes) -> None:
     """A dataset's folder with this manifest, as a cache hit and as a Dataset read it."""
-    folder = in_file("home/datasets/key/manifest.json", data).parent
+    folder = in_file(f"home/datasets/{SPEC.key}/manifest.json", data).parent
     (folder / "partial.json").unlink(missing_ok=True)
     if not contents.usable(folder):
         return
@@ -294,8 +295,8 @@ def _folder(data: bytes) -> None:
 
 
 def _partial(data: bytes) -> None:
-    folder = in_file("home/datasets/key/partial.json", data).parent
-    in_file("home/datasets/key/manifest.json", manifests.encode(LIVE))
+    folder = in_file(f"home/datasets/{SPEC.key}/partial.json", data).parent
+    in_file(f"home/datasets/{SPEC.key}/manifest.json", manifests.encode(LIVE))
     held = contents.read_contents(folder)
     if held is not None:
         contents.is_complete(held)
@@ -474,13 +475,13 @@ def table() -> list[Decoder]:
                 for name in (
                     layout.request(SPEC.key, "n"), layout.cancel(SPEC.key, "n"),
                     layout.failed(SPEC.key, "n"), layout.archive(SPEC.key, 2),
-                    layout.ready(SPEC.key),
+                    layout.ready(SPEC.key), layout.claim(SPEC.key),
                 )
             ),
             "text",
             tuple(
                 f"dscache.protocol.layout.parse_{kind}"
-                for kind in ("request", "cancel", "failure", "archive", "ready")
+                for kind in ("request", "cancel", "failure", "archive", "ready", "claim")
             ),
         ),
         Decoder(
@@ -501,7 +502,9 @@ def table() -> list[Decoder]:
             "error-body", _error_body, (), (ERROR,), "text",
             ("dscache.store.s3errors.parse_error",),
         ),
-        Decoder("headers", _response, bad_store, (HEADERS,), "text", ()),
+        Decoder("headers", _response, bad_store, (HEADERS,), "text",
+            ("dscache.store.response.parse_etag",),
+       ),
         Decoder(
             "content-range", _content_range, (), (b"bytes 0-9/100", b"bytes 0-9/*"), "text",
             ("dscache.download.ranges.parse_content_range",),

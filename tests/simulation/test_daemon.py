@@ -18,7 +18,14 @@ import dscache_builder.attempt.build
 import dscache_builder.daemon
 import dscache_builder.raw_watch
 import dscache_builder.retries
-from dscache.errors import IntegrityError, StoreError, StoreUnreachable
+from dscache.errors import (
+    AccessDenied,
+    BucketMissing,
+    IntegrityError,
+    StoreError,
+    StoreUnreachable,
+    UnreadableObject,
+)
 from dscache.protocol import layout, manifests, markers, wait
 from dscache.protocol.manifests import Checkpoint, Live
 from dscache.spec import Spec
@@ -30,6 +37,7 @@ from dscache_builder.daemon import POLL_S, Daemon
 from dscache_builder.hosting.messages import ShardBuilt, Tick
 from dscache_builder.raw_watch import RawWatch
 from dscache_builder.retries import MAX_ERRORS, MAX_UNREACHABLE, Errors
+from dscache_builder.unserved import MOST_IN_A_ROUND, PAUSE_S, Unserved
 from simulation.actors import SHARDS, SPEC, FakeEngine, FakeHandler, FakeSession, HereAndNow
 from simulation.store import Bucket, SimulatedStore
 from support.running import wait_until
@@ -236,6 +244,7 @@ def until_answered(daemon: Daemon) -> None:
         (StoreError("a proxy refuses large bodies"), "store", MAX_ERRORS),
         (StoreUnreachable("connection reset"), "store", MAX_UNREACHABLE),
         (IntegrityError("an object of this key cannot be read"), "builder", 1),
+        (UnreadableObject("a proxy garbles responses"), "store", MAX_ERRORS),
     ],
 )
 def test_whoever_waits_is_told_what_no_attempt_gets_past(
@@ -323,3 +332,92 @@ def test_giving_up_leaves_a_dataset_that_is_ready_after_all(
     assert give_up(daemon._context, SPEC.key, reason) is Outcome.ANSWERED
     assert markers.read_failure(store, SPEC.key, "second") is None
     assert not list(store.entries(layout.REQUESTS))
+
+
+def unserved(store: SimulatedStore, monkeypatch: pytest.MonkeyPatch, *names: str) -> list[str]:
+    """From now on the store serves these objects no more; return the requests for them."""
+    asked: list[str] = []
+
+    def unless_unserved(request: Callable[..., Any]) -> Callable[..., Any]:
+        def ask(name: str, **options: Any) -> Any:
+            if name in names:
+                asked.append(name)
+                raise StoreUnreachable(f"{name}: timed out")
+            return request(name, **options)
+
+        return ask
+
+    for method in ("get", "head", "delete"):
+        monkeypatch.setattr(store, method, unless_unserved(getattr(store, method)))
+    return asked
+
+
+def test_a_request_that_the_store_does_not_serve_stops_nobody_else(
+    daemon: Daemon, store: SimulatedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is read once in a while, and no more than a few are in a row."""
+    others = [Spec.of("photos", "1.0.0", {"size": size}) for size in range(2, 10)]
+    for spec in (SPEC, *others):
+        wait.put_request(store, spec, nonce="n", client="c")
+    bad = [layout.request(spec.key, "n") for spec in others[:-1]]
+    stray = layout.cancel(SPEC.key, "stray")
+    store.put(stray, b"")
+    asked = unserved(store, monkeypatch, *bad, stray)
+    with monkeypatch.context() as patch:
+        patch.setattr(daemon, "_start", lambda key: None)
+        daemon._reconcile()
+        assert len(asked) == MOST_IN_A_ROUND
+        daemon._reconcile()
+        assert len(set(asked)) == len(asked) == 2 * MOST_IN_A_ROUND
+
+    def both_are_built() -> bool:
+        daemon._reconcile()
+        return all(markers.read_ready(store, spec.key) for spec in (SPEC, others[-1]))
+
+    wait_until(both_are_built, "the others are built", DEADLINE_S)
+
+
+@pytest.mark.parametrize("error", [StoreUnreachable("no answer"), StoreError("no S3 listing")])
+def test_a_listing_that_fails_is_tried_again(
+    daemon: Daemon, store: SimulatedStore, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """A proxy that asks for a login is passed again one day."""
+
+    def fails(prefix: str) -> Iterator[Any]:
+        raise error
+
+    wait.put_request(store, SPEC, nonce="n", client="c")
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "entries", fails)
+        daemon._reconcile()
+    until_answered(daemon)
+    assert isinstance(markers.read_ready(store, SPEC.key), Live)
+
+
+@pytest.mark.parametrize("error", [AccessDenied("no"), BucketMissing("no")])
+def test_a_listing_that_can_never_work_ends_the_builder(
+    daemon: Daemon, store: SimulatedStore, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fails(prefix: str) -> Iterator[Any]:
+        raise error
+
+    monkeypatch.setattr(store, "entries", fails)
+    with pytest.raises(type(error)):
+        daemon._reconcile()
+
+
+def test_an_object_that_is_not_served_is_asked_for_again_later() -> None:
+    now = [0.0]
+    unserved = Unserved(clock=lambda: now[0])
+    asked: list[float] = []
+
+    def gone() -> None:
+        asked.append(now[0])
+        raise StoreUnreachable("timed out")
+
+    for at in (0.0, PAUSE_S / 2, PAUSE_S + 1):
+        now[0] = at
+        unserved.next_round()
+        assert unserved.ask("x", gone) is None
+        assert unserved.ask("y", lambda: 5) == 5
+    assert asked == [0.0, PAUSE_S + 1]

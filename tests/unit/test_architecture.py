@@ -86,7 +86,10 @@ BUILDER_ROOMS = {
     },
     "attempt": {"engine", "failure", "foreign", "hosting", "scratch"},
     "retries": {"attempt"},
-    "daemon": {"attempt", "config", "engine", "notify", "raw_watch", "reconcile", "retries"},
+    "unserved": set[str](),
+    "daemon": {
+        "attempt", "config", "engine", "notify", "raw_watch", "reconcile", "retries", "unserved",
+    },
     "commands": {"config", "engine", "environments", "failure", "handler_engine", "hosting"},
     "__main__": {
         "attempt", "commands", "config", "daemon", "environments", "handler_engine", "identity",

@@ -11,7 +11,7 @@ import pytest
 from dscache import catalog
 from dscache.client import Client
 from dscache.config import Config
-from dscache.errors import NotCached
+from dscache.errors import NotCached, StoreUnreachable
 from dscache.protocol import layout, manifests, retire, wait
 from dscache.protocol.manifests import Alias, Failure, Live, Timings
 from dscache.protocol.state import State
@@ -175,3 +175,35 @@ def test_a_listing_leaves_out_aliases_and_what_was_cleaned_away(
     assert set(keys) == {first, second, third}
     shown = catalog.live_datasets(store, keys, limit=2)
     assert [dataset["key"] for dataset in shown] == [third, first]
+
+
+def test_a_list_is_about_the_others_too(
+    bucket: Bucket, store: SimulatedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One object that the store does not serve is left out; a store that is gone is an error."""
+    specs = [Spec.of("photos", "1.0.0", {"n": n}) for n in range(6)]
+    for spec in specs:
+        zip_key = layout.archive(spec.key, 0)
+        live = msgspec.structs.replace(LIVE, spec=spec, zip_key=zip_key)
+        store.put(layout.ready(spec.key), manifests.encode(live))
+        store.put(zip_key, b"z")
+        wait.put_request(store, spec, nonce="n", client="c")
+    store.put(layout.raw("photos"), b"{}")
+    get, unserved = store.get, {layout.ready(specs[2].key), layout.raw("photos")}
+
+    def serve(name: str, **options: Any) -> Any:
+        if name in unserved:
+            raise StoreUnreachable(f"{name}: timed out")
+        return get(name, **options)
+
+    monkeypatch.setattr(store, "get", serve)
+    keys = catalog.live_keys(store)
+    others = {spec.key for spec in specs} - {specs[2].key}
+    assert {live["key"] for live in catalog.live_datasets(store, keys)} == others
+    assert {status.key for status in catalog.outstanding(store)} == others
+    assert catalog.raw_revisions(store, ["photos"]) == {}
+    unserved |= {layout.ready(spec.key) for spec in specs}
+    with pytest.raises(StoreUnreachable):
+        catalog.live_datasets(store, keys)
+    with pytest.raises(StoreUnreachable):
+        catalog.outstanding(store)

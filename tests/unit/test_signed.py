@@ -105,6 +105,14 @@ def test_a_store_that_hangs_is_given_up_when_the_time_is_up(hung: Config) -> Non
     assert 1.0 < time.monotonic() - started < 4.0
 
 
+def test_a_deadline_within_another_one_gives_no_more_time(hung: Config) -> None:
+    for inner in (60.0, None):
+        started = time.monotonic()
+        with deadline_in(1.0), deadline_in(inner), pytest.raises(StoreUnreachable):
+            SignedHttp(hung).send("GET", "datasets/x")
+        assert time.monotonic() - started < 4.0
+
+
 def test_when_the_time_is_up_a_request_is_made_once() -> None:
     with server_that_answers(200) as config, deadline_in(0.0):
         assert SignedHttp(config).send("GET", "datasets/x").status == 200

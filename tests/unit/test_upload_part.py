@@ -19,7 +19,7 @@ def send(monkeypatch: pytest.MonkeyPatch, *outcomes: Response | Exception) -> tu
     """The etag that came of it, and how often it paused."""
     pending = list(outcomes)
 
-    def put(url: str, segments: object) -> Response:
+    def put(url: str, segments: object, *, where: str) -> Response:
         outcome = pending.pop(0)
         if isinstance(outcome, Exception):
             raise outcome

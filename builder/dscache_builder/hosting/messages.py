@@ -259,7 +259,7 @@ def parse_messages(reader: LineReader) -> list[Message]:
 def _parsed(document: dict[str, Any]) -> Message:
     try:
         message: Message = msgspec.convert(document, Message)
-    except (msgspec.ValidationError, RecursionError) as error:
+    except (msgspec.ValidationError, UnicodeEncodeError, RecursionError) as error:
         raise _nonsense(str(error)) from None
     if isinstance(message, (Described, Features, Built)) and _depth(message.features) > MAX_NESTING:
         raise _nonsense("features that are nested too deeply")

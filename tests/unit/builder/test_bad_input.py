@@ -64,6 +64,7 @@ def says(*documents: Any) -> str:
     [
         {},
         {"event": "nonsense"},
+        {"event": "\ud800"},
         {"event": ["failure"]},
         {"event": "failure"},
         {"event": "failure", "kind": "nonsense", "message": "m"},
@@ -82,7 +83,7 @@ def says(*documents: Any) -> str:
         {**BUILT, "bad": [{"sample": 1}]},
         {**BUILT, "bad": [{"sample": "a", "error": "e", "repeatable": "yes"}]},
     ],
-    ids=range(18),
+    ids=range(19),
 )  # fmt: skip
 def test_a_host_that_sends_nonsense_fails(document: Any, start: Start) -> None:
     with (
