@@ -35,7 +35,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--to", type=Path, default=Path("build/stress"))
     parser.add_argument("--replay", type=Path, help="a saved input")
     options = parser.parse_args(arguments)
-    logging.disable()  # Pillow's words about damaged files
     table = [decoder for decoder in decoders() if options.only in decoder.name]
     if options.replay is not None:
         return replay(table, options.replay)
@@ -94,4 +93,5 @@ def _saved(decoder: Decoder, data: bytes, to: Path) -> str:
 
 
 if __name__ == "__main__":
+    logging.disable()  # Pillow's words about damaged files
     sys.exit(main())

@@ -104,4 +104,4 @@ def test_unused_environments_are_removed_while_the_builder_runs(
 def test_environments_are_kept_for_a_day_at_least(new_builder: NewBuilder) -> None:
     builder = new_builder(environments_keep_days=0.5).start()
     assert builder.wait() == 2
-    assert "environments_keep_days: 0.5 is not from 1 to" in builder.text()
+    assert "environments_keep_days: 0.5 is less than 1" in builder.text()
