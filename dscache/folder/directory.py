@@ -142,12 +142,11 @@ def foreign_names(folder: Directory, members: Collection[str] | None = None) -> 
     """Return the names in a dataset's folder or an unfinished download that dscache did not put
     there.
 
-    `members` are the names of the dataset's members, besides those in the folder's manifest. Where
-    that cannot be read, shards and descriptions are told by the form of their names.
+    `members` are the names of the dataset's members. None reads the folder's manifest; without one,
+    shards and descriptions are told by the form of their names.
     """
-    described = manifest_members(folder)
-    known = {*(members or ()), *(described or ())}
-    return [name for name in folder.names() if not _is_own(folder, name, known, not described)]
+    known = {*(members or ()), *(manifest_members(folder) or ())}
+    return [name for name in folder.names() if not _is_own(folder, name, known)]
 
 
 def require_own(folder: Directory, members: Collection[str] | None = None) -> list[str]:
@@ -192,9 +191,9 @@ def manifest_members(folder: Directory) -> list[str] | None:
         return None
 
 
-def _is_own(folder: Directory, name: str, known: Collection[str], by_form: bool) -> bool:
+def _is_own(folder: Directory, name: str, known: Collection[str]) -> bool:
     member = name.removesuffix(PART_SUFFIX)
-    is_member = member in known or (by_form and _MEMBER.fullmatch(member))
+    is_member = member in known if known else _MEMBER.fullmatch(member)
     if not is_member and not _DESCRIPTION.fullmatch(name):
         return False
     found = folder.status(name)

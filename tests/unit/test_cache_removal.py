@@ -16,7 +16,7 @@ from dscache.cache.cache import Cache
 from dscache.cache.eviction import DAY_S, CachedDataset, datasets_to_remove, reason_to_keep
 from dscache.cache.home import Home
 from dscache.errors import NotCached, UsageError
-from dscache.folder.directory import Directory, discard
+from dscache.folder.directory import Directory, discard, require_own
 from support.caches import KEY, KEYS, NOW, OTHER, SHARD, put
 
 
@@ -281,3 +281,17 @@ class TestVictims:
             "older": "",
             "recent": "",
         }
+
+
+def test_a_shard_of_the_user_s_own_is_foreign_although_the_manifest_is_damaged(
+    tmp_path: Path,
+) -> None:
+    """A repair knows the members; what only looks like a shard may be somebody's subset."""
+    for name in (SHARD, "my-subset.tfrecord-00000-of-00001"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "manifest.json").write_bytes(b"{")
+    with (
+        Directory(tmp_path) as folder,
+        pytest.raises(UsageError, match="my-subset"),
+    ):
+        require_own(folder, {SHARD})
